@@ -1,0 +1,1 @@
+"""One module a command: from its configuration to objects to a run."""

@@ -1,0 +1,151 @@
+"""The configuration of each command: the groups that it uses and its own keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dgpo_cli.config.groups import (
+    AlgoConfig,
+    BenchmarkConfig,
+    DataConfig,
+    EngineConfig,
+    GatingConfig,
+    LoggerConfig,
+    ModelConfig,
+    ReferenceConfig,
+    RewardConfig,
+    SaveRollouts,
+    Schedule,
+    StrategyConfig,
+    key,
+)
+
+
+@dataclass
+class RolloutSettings:
+    """`rollout.*`: how completions are sampled in training and by `dgpo rollout`."""
+
+    prompts_per_step: int = key(32, "prompts a step (N)", "prompts")
+    group_size: int = key(16, "rollouts a prompt (G); at least 2 in training", "rollouts")
+    max_completion_tokens: int = key(2048, "longest completion, stop token included", "tokens")
+    temperature: float = key(1.0, "sampling temperature; every log-prob, entropy and distance uses it too")
+    top_p: float = key(1.0, "nucleus sampling; below 1 the importance ratio is biased")
+    save: SaveRollouts = key(SaveRollouts.some, "rollouts to keep: all | some (step 1, then every 10th) | none")
+
+
+@dataclass
+class OptimConfig:
+    """`optim.*`: AdamW in float32, the learning rate and how a step is cut into updates."""
+
+    lr: float = key(1e-6, "peak learning rate")
+    schedule: Schedule = key(Schedule.constant, "constant | linear | cosine, after warm-up")
+    final_lr_fraction: float = key(0.1, "where a linear or cosine schedule ends, as a share of lr")
+    warmup_steps: int = key(10, "linear warm-up", "steps")
+    weight_decay: float = key(0.1, "decoupled weight decay")
+    betas: list[float] = key([0.9, 0.999], "AdamW's betas")
+    eps: float = key(1e-8, "AdamW's epsilon")
+    grad_clip: float = key(1.0, "largest gradient norm; 0 is off")
+    minibatches: int = key(1, "optimizer minibatches a step; prompts are split among them")
+    epochs: int = key(1, "passes over the step's rollouts")
+    tokens_per_microbatch: int = key(
+        16384, "token budget of one forward, prompts and padding included; changes memory and speed only", "tokens"
+    )
+    max_nonfinite: int = key(3, "updates in a row skipped for a non-finite gradient before the run stops", "updates")
+
+
+@dataclass
+class CheckpointConfig:
+    """`checkpoint.*`: what is saved and when. The last step is always saved."""
+
+    every: int = key(20, "steps between checkpoints; 0 is only the last", "steps")
+    keep: int = key(2, "newest checkpoints to keep; at least 1", "checkpoints")
+    keep_best: bool = key(True, "also keep the checkpoint with the best evaluation")
+    grace_seconds: float = key(25.0, "a signal lets a started update finish if it fits in this time", "s")
+
+
+@dataclass
+class EvalSettings:
+    """`eval.*`: evaluation during training. It runs before the first and after the last step in any case."""
+
+    every: int = key(0, "steps between evaluations; 0 is only before and after", "steps")
+    k: int | None = key(None, "samples a problem; null takes the benchmark's", "samples")
+    limit: int | None = key(None, "use the first so many problems; null is the benchmark's", "problems")
+
+
+@dataclass
+class TrainConfig:
+    """`dgpo train`: reinforcement learning on prompts with verifiable rewards."""
+
+    seed: int = key(0, "derives the order of data and every sample")
+    steps: int = key(200, "rollout-to-update cycles", "steps")
+    resume: str | None = key(None, "folder of the run to continue")
+    resume_allow: list[str] = key([], "keys that may differ from the run that is continued")
+    overwrite: bool = key(False, "delete the run that the folder already holds")
+    model: ModelConfig = key(ModelConfig, "the policy")
+    reference: ReferenceConfig = key(ReferenceConfig, "the frozen reference")
+    algo: AlgoConfig = key(AlgoConfig, "the algorithm")
+    gating: GatingConfig = key(GatingConfig, "token-level credit")
+    data: DataConfig = key(DataConfig, "the prompts")
+    reward: RewardConfig = key(RewardConfig, "the reward")
+    benchmark: BenchmarkConfig = key(BenchmarkConfig, "evaluation before, during and after training")
+    engine: EngineConfig = key(EngineConfig, "generation")
+    strategy: StrategyConfig = key(StrategyConfig, "devices")
+    logger: LoggerConfig = key(LoggerConfig, "Weights & Biases")
+    rollout: RolloutSettings = key(RolloutSettings, "sampling")
+    optim: OptimConfig = key(OptimConfig, "optimizer")
+    checkpoint: CheckpointConfig = key(CheckpointConfig, "checkpoints")
+    eval: EvalSettings = key(EvalSettings, "evaluation during training")
+
+
+@dataclass
+class EvalConfig:
+    """`dgpo eval`: avg@k, pass@k and maj@k with error bars."""
+
+    seed: int = key(0, "derives every sample")
+    overwrite: bool = key(False, "delete the evaluation that the folder already holds")
+    model: ModelConfig = key(ModelConfig, "the model")
+    data: DataConfig = key(DataConfig, "training data that the model brings; names the default benchmark")
+    reward: RewardConfig = key(RewardConfig, "the grader, where one is named on the command line")
+    benchmark: BenchmarkConfig = key(BenchmarkConfig, "the problems")
+    engine: EngineConfig = key(EngineConfig, "generation")
+    strategy: StrategyConfig = key(StrategyConfig, "devices")
+
+
+@dataclass
+class RolloutConfig:
+    """`dgpo rollout`: sample completions, score them, and with a reference show each token's credit."""
+
+    seed: int = key(0, "derives the order of data and every sample")
+    prompt: str | None = key(None, "one prompt of your own, in place of data")
+    limit: int = key(4, "prompts to sample", "prompts")
+    overwrite: bool = key(False, "delete the rollouts that the folder already holds")
+    model: ModelConfig = key(ModelConfig, "the policy")
+    reference: ReferenceConfig = key(ReferenceConfig, "the frozen reference")
+    algo: AlgoConfig = key(AlgoConfig, "how advantages are formed")
+    gating: GatingConfig = key(GatingConfig, "token-level credit")
+    data: DataConfig = key(DataConfig, "the prompts")
+    reward: RewardConfig = key(RewardConfig, "the reward")
+    benchmark: BenchmarkConfig = key(BenchmarkConfig, "benchmark that the data option brings; not used here")
+    engine: EngineConfig = key(EngineConfig, "generation")
+    strategy: StrategyConfig = key(StrategyConfig, "devices")
+    rollout: RolloutSettings = key(RolloutSettings, "sampling")
+    tokens_per_microbatch: int = key(16384, "token budget of one scoring forward", "tokens")
+
+
+@dataclass
+class CompareConfig:
+    """`dgpo compare`: runs side by side."""
+
+    runs: list[str] = key([], "folders of training runs, sweeps or evaluations")
+    alpha: float = key(0.05, "level of the verdicts, after Holm over several pairs")
+    seed: int = key(0, "seed of the bootstrap and of the permutations")
+    force: bool = key(False, "compare evaluations whose problems, k or sampling differ")
+
+
+COMMANDS: dict[str, type[Any]] = {
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "rollout": RolloutConfig,
+    "compare": CompareConfig,
+}

@@ -1,0 +1,288 @@
+"""One dataclass a configuration group, one documented field a key.
+
+Each field carries its meaning, unit and limits in its metadata (`dgpo help KEY` prints them). Defaults here are those of
+a run on real models; conf/ holds the values that an option changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+def key(default: Any, meaning: str, unit: str = "") -> Any:
+    """A documented field: its default, what it means with its limits, and its unit."""
+    metadata = {"meaning": meaning, "unit": unit}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Dtype(Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class LossAggregation(Enum):
+    rollout_mean = "rollout_mean"
+    token_mean = "token_mean"
+    constant = "constant"
+
+
+class RatioLevel(Enum):
+    token = "token"
+    sequence = "sequence"
+
+
+class ScaleRewards(Enum):
+    group = "group"
+    batch = "batch"
+    none = "none"
+
+
+class OnExhausted(Enum):
+    train = "train"
+    stop = "stop"
+
+
+class Signal(Enum):
+    none = "none"
+    hellinger = "hellinger"
+    hellinger_root = "hellinger_root"
+    entropy = "entropy"
+    surprisal = "surprisal"
+    kl = "kl"
+    logratio = "logratio"
+
+
+class Normalizer(Enum):
+    none = "none"
+    saturate = "saturate"
+    rank = "rank"
+
+
+class ScorePolicy(Enum):
+    old = "old"
+    current = "current"
+
+
+class Control(Enum):
+    none = "none"
+    permute = "permute"
+    misplace = "misplace"
+
+
+class SaveRollouts(Enum):
+    all = "all"
+    some = "some"
+    none = "none"
+
+
+class LoggerMode(Enum):
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass
+class TrainingDefaults:
+    """What a model option proposes for training; `optim`, `rollout` and `steps` take these unless they are set."""
+
+    steps: int = key(200, "rollout-to-update cycles", "steps")
+    lr: float = key(1e-6, "peak learning rate")
+    schedule: Schedule = key(Schedule.constant, "shape of the learning rate after warm-up")
+    warmup_steps: int = key(10, "linear warm-up", "steps")
+    weight_decay: float = key(0.1, "AdamW's decoupled weight decay")
+    prompts_per_step: int = key(32, "prompts a step (N)", "prompts")
+    group_size: int = key(16, "rollouts a prompt (G)", "rollouts")
+    max_completion_tokens: int = key(2048, "longest completion", "tokens")
+    minibatches: int = key(1, "optimizer minibatches a step")
+    checkpoint_every: int = key(20, "steps between checkpoints", "steps")
+
+
+@dataclass
+class ModelConfig:
+    """`model=`: the language model that is trained, evaluated or sampled."""
+
+    name: str = key("path", "name of the option; shown in tables")
+    path: str | None = key(
+        None, "hub id, folder, a run's folder (its latest checkpoint), or bundled:tiny. Alone it selects model=path"
+    )
+    revision: str | None = key(None, "branch, tag or commit on the hub; null is the default branch")
+    dtype: Dtype = key(
+        Dtype.float32, "dtype of the weights: float32 | bfloat16 (bfloat16 weights lose most small updates: eval only)"
+    )
+    trust_remote_code: bool = key(False, "run the Python code that comes with the model: only for code you have read")
+    chat_template: bool = key(False, "wrap prompts in the tokenizer's chat template (instruct models)")
+    template: str = key("dapo", "prompt template where the data option names none: dapo | boxed | plain | a file")
+    training: TrainingDefaults = key(TrainingDefaults, "training settings that suit the model")
+
+
+@dataclass
+class ReferenceConfig:
+    """`reference=`: the frozen model that distance, KL and credit are measured from (none | initial | path | a model)."""
+
+    name: str = key("initial", "none | initial (the policy before training) | path")
+    path: str | None = key(None, "hub id, folder, run's folder or bundled:tiny. Alone it selects reference=path")
+    revision: str | None = key(None, "branch, tag or commit on the hub")
+    refresh_every: int = key(0, "copy the policy into the reference every so many steps; 0 is never", "steps")
+
+
+@dataclass
+class DynamicSamplingConfig:
+    """DAPO's dynamic sampling (arXiv 2503.14476)."""
+
+    enabled: bool = key(False, "drop groups that are all right or all wrong, and sample more prompts")
+    max_refills: int = key(10, "rounds of extra sampling before the step goes on with what there is", "rounds")
+    on_exhausted: OnExhausted = key(OnExhausted.train, "after max_refills: train on what there is, or stop the run")
+
+
+@dataclass
+class OverlongConfig:
+    """DAPO's soft overlong punishment (arXiv 2503.14476)."""
+
+    enabled: bool = key(False, "subtract a growing penalty from completions that come near the limit")
+    buffer_tokens: int | None = key(
+        None, "length of the ramp below max_completion_tokens; null is 20% of the limit", "tokens"
+    )
+
+
+@dataclass
+class AlgoConfig:
+    """`algo=`: grpo | dapo | dgpo. One pipeline, other settings."""
+
+    name: str = key("dgpo", "name of the option; shown in tables")
+    clip_low: float = key(0.2, "the ratio is clipped below at 1 - clip_low")
+    clip_high: float = key(0.2, "the ratio is clipped above at 1 + clip_high")
+    clip_dual: float | None = key(None, "for negative advantages the loss is at most this times |A|; null is off")
+    kl_coef: float = key(0.0, "weight of the k3 penalty to the reference; above 0 a reference is run")
+    loss_aggregation: LossAggregation = key(
+        LossAggregation.rollout_mean, "rollout_mean (GRPO) | token_mean (DAPO) | constant (Dr.GRPO)"
+    )
+    ratio_level: RatioLevel = key(RatioLevel.token, "importance ratio per token, or per sequence (GSPO, 2507.18071)")
+    scale_rewards: ScaleRewards = key(ScaleRewards.group, "divide advantages by the std of the group | batch | none")
+    mask_truncated: bool = key(False, "completions cut at the limit carry no loss (they stay in the group's mean)")
+    reward_right: float = key(1.0, "reward of a right answer, where the grader says right or wrong")
+    reward_wrong: float = key(0.0, "reward of a wrong answer, where the grader says right or wrong")
+    dynamic_sampling: DynamicSamplingConfig = key(DynamicSamplingConfig, "drop groups without signal, sample more")
+    overlong: OverlongConfig = key(OverlongConfig, "soft punishment near the length limit")
+
+
+@dataclass
+class GatingConfig:
+    """`gating=`: how a rollout's advantage is spread over its tokens. Composes with every algo."""
+
+    name: str = key("uniform", "name of the option; shown in tables")
+    signal: Signal = key(
+        Signal.none, "none (uniform) | hellinger | hellinger_root | entropy | surprisal | kl | logratio"
+    )
+    entropy_exponent: float = key(0.0, "kappa: the signal is multiplied by H^kappa, H the entropy over log V")
+    normalizer: Normalizer = key(Normalizer.none, "none | saturate (s / (s + p80 of the batch)) | rank")
+    temperature: float = key(0.5, "tau of the softmax over a rollout's tokens; larger is nearer to uniform")
+    clip: list[float] | None = key(None, "[w_min, w_max] on the weights, keeping their mean at 1; null is off")
+    noise_gate: bool = key(False, "shrink the weights to 1 while the mean distance is below 3x the numerical floor")
+    top_fraction: float | None = key(None, "train only this share of tokens, those with the largest signal")
+    score_policy: ScorePolicy = key(
+        ScorePolicy.old, "old: score once with the policy that sampled; current: again before every minibatch"
+    )
+    control: Control = key(Control.none, "none | permute | misplace: the same weights on the wrong tokens")
+
+
+@dataclass
+class StrategyConfig:
+    """`strategy=`: where and on how many devices a run computes."""
+
+    name: str = key("single", "single: one process")
+    device: Device = key(Device.auto, "auto (cuda when there is one) | cpu | cuda")
+    threads: int | None = key(None, "CPU threads; null leaves it to torch", "threads")
+
+
+@dataclass
+class EngineConfig:
+    """`engine=`: what generates completions."""
+
+    name: str = key("transformers", "transformers: in this process")
+    batch_size: int = key(128, "completions generated together: a generation unit, so results depend on it", "rollouts")
+
+
+@dataclass
+class DataConfig:
+    """`data=`: the prompts that are trained on. `data.path=` alone selects data=file."""
+
+    name: str = key("file", "name of the option; shown in tables")
+    path: str | None = key(None, "a .jsonl, .json, .csv or .parquet file, a hub id, or bundled:digit_chain")
+    config: str | None = key(None, "configuration of a hub data set")
+    split: str = key("train", "split of a hub data set")
+    revision: str | None = key(None, "revision of a hub data set")
+    prompt_key: str = key("prompt|problem|question", "column of the prompt; dots reach nested fields; a|b tries both")
+    answer_key: str = key(
+        "answer|solution|final_answer", "column of the gold answer; dots reach nested fields; a|b tries both"
+    )
+    system_prompt: str | None = key(None, "system turn, with model.chat_template=true only")
+    template: str | None = key(None, "dapo | boxed | plain | a file with {problem}; null takes the model's")
+    skip_bad_golds: bool = key(False, "leave out rows whose gold no grader can parse, instead of refusing to start")
+    limit: int | None = key(None, "use the first so many rows; null is all", "rows")
+    size: int = key(16384, "problems to generate, for bundled:digit_chain", "rows")
+
+
+@dataclass
+class RewardConfig:
+    """`reward=`: what a completion earns."""
+
+    name: str = key("robust", "exact | answer_only | robust | function (with reward.path)")
+    path: str | None = key(None, "file.py:function, called as function(prompt, completion, answer)")
+    timeout_seconds: float = key(10.0, "a grading that takes longer is killed, scores as wrong and is counted", "s")
+
+
+@dataclass
+class BenchmarkConfig:
+    """`benchmark=`: held-out problems with their way of sampling and grading."""
+
+    name: str | None = key(None, "name of the option; null is no benchmark")
+    hub: str | None = key(None, "hub id that it is loaded from")
+    config: str | None = key(None, "configuration of the hub data set")
+    split: str = key("test", "split of the hub data set")
+    revision: str | None = key(None, "revision of the hub data set")
+    path: str | None = key(None, "a local file in place of the hub; rows are read in the same way")
+    prompt_key: str = key("problem|question|prompt", "column of the problem; dots reach nested fields; a|b tries both")
+    answer_key: str = key(
+        "answer|final_answer|solution", "column of the gold answer; dots reach nested fields; a|b tries both"
+    )
+    template: str | None = key(None, "dapo | boxed | plain | a file with {problem}; null takes the model's")
+    system_prompt: str | None = key(None, "system turn, with model.chat_template=true only")
+    reward: str = key("robust", "grader")
+    rows: int | None = key(None, "rows that the whole data set has; another number is reported", "rows")
+    k: int = key(1, "samples a problem", "samples")
+    pass_at: list[int] = key([1], "values of k to report pass@k and maj@k for")
+    temperature: float = key(1.0, "sampling temperature; 0 is greedy")
+    top_p: float = key(1.0, "nucleus sampling; 1 is off")
+    max_tokens: int = key(2048, "longest completion", "tokens")
+    limit: int | None = key(None, "use the first so many problems; null is all", "problems")
+    completions: str | None = key(None, "grade this file of stored completions instead of sampling")
+
+
+@dataclass
+class LoggerConfig:
+    """`logger=`: Weights & Biases, beside the local files, which never need it."""
+
+    name: str = key("wandb", "wandb | none")
+    mode: LoggerMode = key(LoggerMode.auto, "auto (online when logged in, else offline) | online | offline | disabled")
+    project: str = key("dgpo", "W&B project")
+    entity: str | None = key(None, "W&B team or user; null is your default")
+    tags: list[str] = key([], "W&B tags")

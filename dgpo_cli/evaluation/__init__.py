@@ -1,0 +1,1 @@
+"""avg@k, pass@k and maj@k of a model on a benchmark."""

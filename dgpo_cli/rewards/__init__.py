@@ -1,0 +1,1 @@
+"""What a completion earns: graders, and functions of the user's own."""

@@ -1,0 +1,114 @@
+"""The records that travel through a step, and the letters of their shapes.
+
+    N prompts   G rollouts a prompt (the group)   B = N * G rollouts   T completion tokens   V vocabulary   D hidden size
+
+prompts -> rollouts -> verdicts -> rewards -> advantages -> credit -> loss -> step. Each stage returns a new record and none
+writes into an earlier one. A mask is True where a token counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row of a data set or benchmark, before any template."""
+
+    index: int  # 0-based row
+    problem_id: str
+    messages: tuple[tuple[str, str], ...]  # (role, content) turns; a text prompt is one user turn
+    gold: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model is given: tokenised once, it travels as ids."""
+
+    problem: Problem
+    text: str  # the exact text that the model sees, template applied
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One completion to draw. `seed` fixes its randomness, whatever else is in the batch."""
+
+    prompt: Prompt
+    sample: int  # 0-based within the group
+    seed: int
+    draw: int = 0  # running number of the prompt since the run's first step
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn; nothing of a model's generation_config is used. temperature 0 is greedy."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A completion: its counted tokens run up to and including the first stop token."""
+
+    request: SampleRequest
+    token_ids: tuple[int, ...]
+    text: str  # without the stop token
+    finish_reason: str  # "stop" | "length"
+
+    @property
+    def truncated(self) -> bool:
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a grader says of a completion. `error` is its cause (no_answer, timeout, ...): scored as wrong, but counted."""
+
+    score: float  # 1.0 right, 0.0 wrong; a user's own float otherwise
+    correct: bool | None  # None: a float reward without a notion of correct
+    answer: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class GradeRequest:
+    """What a grader is shown."""
+
+    prompt: str
+    completion: str
+    gold: str
+    truncated: bool = False
+
+
+class Grader(Protocol):
+    """Grades completions. A grader that works in processes of its own is closed at the end."""
+
+    name: str
+
+    def grade(self, requests: list[GradeRequest]) -> list[Verdict]:
+        """One verdict a request, in order. A user's function that crashes raises RewardError."""
+        ...
+
+    def gold_problem(self, gold: str) -> str | None:
+        """Why this gold can never be matched, or None."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Draws completions: `completions[i]` answers `requests[i]`."""
+
+    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]: ...
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """A scalar loss with the numbers that are logged beside it."""
+
+    loss: object
+    metrics: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,199 @@
+"""Rebuild the bundled model `tiny`: a small Qwen2 that solves a third of the bundled task, so that RL has work to do.
+
+    python recipes/build_tiny.py --output /tmp/tiny        about a minute on one core, deterministic from --seed
+
+The warm start is supervised learning from a sloppy teacher. The teacher has an error rate per *fact* (digit, sign,
+operand): on most facts a small one, on a few confused facts a large one, always with the same wrong result. A slip
+is carried on, so the rest of a teacher's chain follows from it. Slips on the many facts leave headroom in sampling,
+the confused facts leave headroom in greedy decoding too.
+
+Training stops on sampled accuracy, measured on problems of their own, and not after a time: learning here is a phase
+transition, and its moment depends on the machine's rounding. For the same reason a rebuild gives the same bits only
+on the same kind of machine and the same versions; the hash below identifies the shipped file.
+"""
+
+import argparse
+import hashlib
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from dgpo_cli.data.digit_chain import MAX_OPERAND, Problem, apply_step, held_out_problems, training_problems
+
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<unk>")
+CHARACTERS = ("\n", *map(chr, range(32, 127)))
+COMPLETION_TOKENS = 30  # 29 characters and the stop token
+
+CONFUSED_FACTS = 10
+CONFUSED_ERROR = 0.6
+ORDINARY_ERROR = 0.12
+STOP_ACCURACY = 0.33
+CHECK_EVERY = 20
+MAX_STEPS = 2000
+BATCH_SIZE = 64
+LEARNING_RATE = 3e-3
+WARMUP_STEPS = 20
+
+Fact = tuple[int, str, int]
+
+
+@dataclass(frozen=True)
+class Slip:
+    """What the teacher does with one fact: writes `wrong_result` with probability `error`."""
+
+    error: float
+    wrong_result: int
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character: printable ASCII and newline, after pad, eos and unk. No text is ever merged or cleaned."""
+    vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *CHARACTERS))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+        model_max_length=256,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """A Qwen2 with random weights, 0.34 M parameters in float32."""
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        dtype="float32",
+    )
+    model = Qwen2ForCausalLM(config)
+    model.generation_config = GenerationConfig(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+    return model
+
+
+def sloppy_teacher(generator: random.Random) -> dict[Fact, Slip]:
+    """A slip for each of the 100 facts; the wrong result is one off the right one, as a miscount would be."""
+    facts = [(digit, sign, operand) for digit in range(10) for sign in "+-" for operand in range(1, MAX_OPERAND + 1)]
+    confused = set(generator.sample(facts, CONFUSED_FACTS))
+    return {
+        fact: Slip(
+            error=CONFUSED_ERROR if fact in confused else ORDINARY_ERROR,
+            wrong_result=(apply_step(*fact) + generator.choice((-1, 1))) % 10,
+        )
+        for fact in facts
+    }
+
+
+def taught_completion(problem: Problem, teacher: dict[Fact, Slip], generator: random.Random) -> str:
+    """The teacher's chain for this problem, in the task's grammar but with its slips."""
+    start, *steps = problem.prompt.split(" ")
+    result = int(start)
+    completion = start
+    for step in steps:  # "-5=?"
+        fact = (result, step[0], int(step[1]))
+        slip = teacher[fact]
+        result = slip.wrong_result if generator.random() < slip.error else apply_step(*fact)
+        completion += f" {step[:-1]}{result}"
+    return f"{completion} #{result}"
+
+
+def taught_batches(tokenizer: PreTrainedTokenizerFast, problems: list[Problem], seed: int) -> Iterator[torch.Tensor]:
+    """Batches of prompt, taught completion and eos, as ids [BATCH_SIZE, 26 + 30]; each problem is used once."""
+    generator = random.Random(seed)
+    teacher = sloppy_teacher(generator)
+    for first in range(0, len(problems), BATCH_SIZE):
+        batch = problems[first : first + BATCH_SIZE]
+        texts = [problem.prompt + taught_completion(problem, teacher, generator) + "<eos>" for problem in batch]
+        yield torch.tensor(tokenizer(texts)["input_ids"])
+
+
+@torch.inference_mode()
+def problem_accuracies(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: list[Problem], samples: int
+) -> list[float]:
+    """Share of whole chains right, a number for each problem; sampled at temperature 1, or greedy when samples = 0."""
+    sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if samples else {"do_sample": False}
+    prompts = torch.tensor(tokenizer([problem.prompt for problem in problems])["input_ids"])
+    right = torch.zeros(len(problems))
+    for _ in range(max(samples, 1)):
+        ids = model.generate(
+            prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=COMPLETION_TOKENS, **sampling
+        )
+        texts = tokenizer.batch_decode(ids[:, prompts.shape[1] :], skip_special_tokens=True)
+        right += torch.tensor([text == problem.completion for text, problem in zip(texts, problems, strict=True)])
+    return (right / max(samples, 1)).tolist()
+
+
+def mean_and_interval(accuracies: list[float]) -> tuple[float, float]:
+    """Mean over problems and the half-width of its 95% interval (the problems taken as a sample)."""
+    count = len(accuracies)
+    mean = sum(accuracies) / count
+    variance = sum((accuracy - mean) ** 2 for accuracy in accuracies) / (count - 1)
+    return mean, 1.96 * math.sqrt(variance / count)
+
+
+def warm_start(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+    """Train `model` in place until it is right on STOP_ACCURACY of 512 problems that it is not trained on."""
+    problems = training_problems(seed, 512 + MAX_STEPS * BATCH_SIZE)
+    stopping_problems, taught_problems = problems[:512], problems[512:]
+    prompt_tokens = len(problems[0].prompt)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
+    for step, ids in enumerate(taught_batches(tokenizer, taught_problems, seed), start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * min(1.0, step / WARMUP_STEPS)
+        logits = model(input_ids=ids).logits[:, prompt_tokens - 1 : -1]  # [BATCH_SIZE, 30, V]: only what is written
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, prompt_tokens:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % CHECK_EVERY == 0:
+            accuracy, _ = mean_and_interval(problem_accuracies(model, tokenizer, stopping_problems, samples=1))
+            print(f"step {step:4d}  loss {loss.item():.3f}  sampled accuracy {accuracy:.3f}", flush=True)
+            if accuracy >= STOP_ACCURACY:
+                return
+    raise RuntimeError(f"accuracy stayed below {STOP_ACCURACY} for {MAX_STEPS} steps; try another --seed")
+
+
+def main() -> None:
+    """Build, warm-start, save and measure."""
+    parser = argparse.ArgumentParser(description="Rebuild the bundled model `tiny`.")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write the model to")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, teacher and problems")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    torch.manual_seed(arguments.seed)
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    warm_start(model, tokenizer, arguments.seed)
+    model.save_pretrained(arguments.output)
+    tokenizer.save_pretrained(arguments.output)
+
+    held_out = held_out_problems()
+    sampled, half_width = mean_and_interval(problem_accuracies(model, tokenizer, held_out, samples=8))
+    greedy, _ = mean_and_interval(problem_accuracies(model, tokenizer, held_out, samples=0))
+    digest = hashlib.sha256((arguments.output / "model.safetensors").read_bytes()).hexdigest()
+    print(f"held-out sampled {sampled:.3f} +- {half_width:.3f} (95%, 8 samples a problem), greedy {greedy:.3f}")
+    print(f"sha256 {digest}  {arguments.output / 'model.safetensors'}")
+
+
+if __name__ == "__main__":
+    main()
