@@ -1,32 +1,210 @@
-"""Compose a command's configuration with Hydra: options of conf/ and recipes/, overrides, and the typed schema behind them."""
+"""Compose a command's configuration with Hydra: options of conf/ and recipes/, overrides, and the typed schema behind them.
+
+`compose` is the whole way from overrides to the dataclass. The program takes it in parts, since Hydra's own `main` composes
+once more for the run. Hydra is imported inside the functions: importing this module stays cheap.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.config.keys import config_roots
+from dgpo_cli.errors import ConfigError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-def config_roots() -> tuple[Path, Path]:
-    """The folder conf/ and the parent of recipes/: inside the installed package, else at the top of the checkout."""
-    package = Path(__file__).resolve().parent.parent
-    root = package if (package / "conf").is_dir() else package.parent
-    return root / "conf", root
+    from dgpo_cli.config.overrides import Request
+
+__all__ = [
+    "complete",
+    "compose",
+    "composed",
+    "config_roots",
+    "hydra_ready",
+    "load",
+    "own_overrides",
+    "register",
+    "save",
+]
+
+DATA_OF_MODELS = "dapo_math_17k"  # for a model option that brings no data of its own
+LONGEST_JOB_FOLDER = 100  # characters; file systems allow 255
 
 
 def compose(command: str, overrides: list[str]) -> Any:
-    """The command's configuration as its dataclass (see `COMMANDS`)."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+    """The command's configuration as its dataclass (see `COMMANDS`); ConfigError lists what was mistyped."""
+    from dgpo_cli.config.finish import finish
+    from dgpo_cli.config.overrides import prepare
+
+    request, problems = prepare(command, overrides)
+    if problems:
+        raise ConfigError("", problems=tuple(problems))
+    with hydra_ready(request):
+        request, config = complete(request)
+        return finish(request.command, config, request.overrides)
+
+
+def register(config_dirs: list[Path]) -> None:
+    """Tell Hydra the schemas, the resolver of conf/, and each model option as an option of `reference`."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
+    store = ConfigStore.instance()
     for name, schema in COMMANDS.items():
-        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
-    if not OmegaConf.has_resolver("job_folder"):
-        OmegaConf.register_new_resolver("job_folder", lambda number, name: f"{number}_{name}")
-    conf, root = config_roots()
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        config = hydra_compose(command, [*overrides, f"hydra.searchpath=[file://{root}]"])
-    return OmegaConf.to_object(config)
+        store.store(name=f"{name}_schema", node=schema)
+    own = catalogue.option_files("reference", config_dirs)
+    for name, file in catalogue.option_files("model", config_dirs).items():
+        values = catalogue.flat_yaml(file)
+        path = values.get("model.path", values.get("path"))
+        if path and name not in own:
+            revision = values.get("model.revision", values.get("revision"))
+            store.store(group="reference", name=name, node={"name": "path", "path": path, "revision": revision})
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+
+
+def job_folder(number: int, overrides: str) -> str:
+    """The folder of a sweep's job: `0_algo-grpo_seed-0`, of letters, digits, dot, dash and underscore only."""
+    name = overrides.replace("=", "-").replace(",", "_")
+    name = re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._-]", "-", name))
+    if len(name) > LONGEST_JOB_FOLDER:
+        name = f"{name[: LONGEST_JOB_FOLDER - 9]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+    return f"{number}_{name}".rstrip("_")
+
+
+def own_overrides(request: Request) -> list[str]:
+    """What the program adds to the user's overrides: where recipes/ stands, and the command as the job's name."""
+    from dgpo_cli.config.overrides import parse, quoted
+
+    theirs = [text for text in request.overrides if text.startswith("hydra.searchpath=")]
+    paths = [str(path) for text in theirs for path in parse(text).value()]  # type: ignore[union-attr]
+    paths.append(f"file://{config_roots()[1]}")
+    added = [f"hydra.searchpath=[{','.join(quoted(path) for path in paths)}]"]
+    if not any(text.startswith("hydra.job.name=") for text in request.overrides):
+        added.append(f"hydra.job.name={request.command}")
+    if request.benchmarks:
+        added.append(f"+hydra.job.env_set.DGPO_BENCHMARKS={quoted(','.join(request.benchmarks))}")
+    return added
+
+
+@contextmanager
+def hydra_ready(request: Request) -> Iterator[None]:
+    """Hydra's compose API over conf/ and the folders of --config-dir."""
+    from hydra import initialize_config_dir
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+
+    register(request.config_dirs)
+    with initialize_config_dir(str(config_roots()[0]), version_base="1.3"):
+        search_path = GlobalHydra.instance().config_loader().get_search_path()
+        for folder in request.config_dirs:
+            search_path.prepend("command-line", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+        yield
+
+
+def composed(request: Request, job: list[str] | None = None) -> DictConfig:
+    """Hydra's composition with its `hydra` node, for the request's overrides or those of one job of its sweep."""
+    from hydra import compose as hydra_compose
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    overrides = request.overrides if job is None else job
+    overrides = [text for text in overrides if not text.startswith("hydra.searchpath=")]
+    try:
+        return hydra_compose(request.command, [*overrides, *own_overrides(request)], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise config_error(error, request.command) from error
+
+
+def complete(request: Request) -> tuple[Request, DictConfig]:
+    """The request as Hydra accepts it, composed: `+` before groups that no default brings, and data for the model."""
+    overrides = list(request.overrides)
+    while True:
+        trial = replace(request, overrides=overrides)
+        try:
+            config = composed(trial, first_job(trial) if request.multirun else None)
+        except ConfigError as error:
+            group = re.search(r"Could not override '(\w+)'.*\n?.*No match in the defaults list", str(error.__cause__))
+            at = [i for i, text in enumerate(overrides) if group and text.startswith(f"{group[1]}=")]
+            if not at:
+                raise
+            overrides[at[0]] = f"+{overrides[at[0]]}"
+            continue
+        if "data" not in catalogue.groups(request.command) or "data" in config.hydra.runtime.choices:
+            return trial, config
+        overrides.append(f"+data={DATA_OF_MODELS}")
+
+
+def first_job(request: Request) -> list[str]:
+    """The overrides of a sweep's first job, as far as its sweeper's values are listed."""
+    from dgpo_cli.config.overrides import parse
+
+    first = []
+    for text in request.overrides:
+        override = parse(text)
+        if override.is_sweep_override() and (override.is_choice_sweep() or override.is_range_sweep()):
+            first.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
+        elif not override.is_sweep_override():
+            first.append(text)
+    return first
+
+
+def config_error(error: Exception, command: str) -> ConfigError:
+    """Hydra's complaint in a user's words. What was typed is checked before: what is left stands in files, mostly."""
+    cause = error.__cause__ or error
+    path = str(getattr(cause, "full_key", "") or "")
+    first_line = (str(cause).strip() or str(error)).splitlines()[0]
+    key = catalogue.keys(command).get(path)
+    if re.match(r"Key '.*' (is )?not in", first_line):
+        close = catalogue.nearest_key(path, command)
+        return ConfigError(f"unknown key '{path}'", f"did you mean {close}?" if close else f"dgpo {command} -h")
+    if key is not None:
+        given = f": {first_line}"
+        return ConfigError(f"{path}: expected {catalogue.describe_type(key.type)}{given}", f"dgpo help {path}")
+    lines = [line for line in str(error).splitlines() if line.strip() and "append to your" not in line]
+    message = " ".join(lines[:1]) or first_line
+    if first_line not in message:
+        message += f": {first_line}"
+    return ConfigError(message, f"dgpo {command} --info defaults-tree shows what brings what")
+
+
+def save(config: Any, file: Path) -> None:
+    """Write a typed configuration as the run's config.yaml."""
+    from omegaconf import OmegaConf
+
+    file.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+
+
+def load(command: str, file: Path) -> Any:
+    """The typed configuration that `save` wrote; keys that it lacks take their defaults."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_object(load_node(command, file))
+
+
+def load_node(command: str, file: Path) -> DictConfig:
+    """As `load`, before it becomes the dataclass."""
+    import yaml
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        stored = OmegaConf.load(file)
+        merged = OmegaConf.merge(OmegaConf.structured(COMMANDS[command]), stored)
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: there is no such file", "a run's folder holds config.yaml") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: cannot be read: {str(error).splitlines()[0]}", "is this a run's folder?") from error
+    except (OmegaConfBaseException, ValueError) as error:
+        message = f"{file}: not a configuration of dgpo {command}: {str(error).splitlines()[0]}"
+        raise ConfigError(message, "is this a run's folder?") from error
+    assert isinstance(merged, DictConfig)
+    return merged

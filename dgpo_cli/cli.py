@@ -1,0 +1,144 @@
+"""The `dgpo` program: picks the command, answers help at once, and owns errors, exit codes, stdout and stderr.
+
+Nothing heavy is imported here: the standard library for help, Hydra for a command's configuration; torch is imported
+by the commands alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dgpo_cli.errors import UsageError
+from dgpo_cli.jobs import guarded, run_job_file
+
+VERBS = ("train", "eval", "rollout", "compare")
+OTHER_VERBS = ("help", "completion")
+SWEEPABLE = ("train", "eval")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `dgpo ARGV` and return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    code = 0
+
+    def action() -> None:
+        nonlocal code
+        code = _dispatch(argv)
+
+    return guarded(action) or code
+
+
+def _dispatch(argv: list[str]) -> int:
+    from dgpo_cli.config import completion, help
+
+    verb, *rest = argv or ["-h"]
+    if verb in ("-h", "--help"):
+        print(help.overview())
+    elif verb in ("-V", "--version"):
+        from dgpo_cli import __version__
+
+        print(f"dgpo {__version__}")
+    elif verb == "help":
+        print(help.answer(rest))
+    elif verb == "completion":
+        print(completion.script(rest))
+    elif verb == "_complete":
+        print("\n".join(completion.candidates(rest)))
+    elif verb == "_job":
+        command, file, folder = rest
+        run_job_file(command, Path(file), Path(folder))
+    elif verb not in VERBS:
+        raise UsageError(*_unknown_verb(verb, argv))
+    elif "-h" in rest or "--help" in rest:
+        print(help.command(verb))
+    else:
+        return _run(verb, rest)
+    return 0
+
+
+def _unknown_verb(verb: str, argv: list[str]) -> tuple[str, str]:
+    from dgpo_cli.config.keys import nearest
+
+    if "=" in verb:
+        return f"expected a command, got '{verb}'", f"did you mean dgpo train {' '.join(argv)}?"
+    close = nearest(verb, (*VERBS, *OTHER_VERBS))
+    commands = ", ".join(VERBS)
+    return f"unknown command '{verb}'", f"did you mean dgpo {close}?" if close else f"commands: {commands}; dgpo -h"
+
+
+def _run(command: str, argv: list[str]) -> int:
+    """Compose and check the configuration, then let Hydra run the command."""
+    args = _flags(command, argv)
+    from dgpo_cli.config.compose import hydra_ready
+    from dgpo_cli.config.overrides import prepare
+    from dgpo_cli.config.plan import claim_folder, plan
+
+    config_dirs = [Path(args.config_dir).absolute()] if args.config_dir else []
+    multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+    request, problems = prepare(command, args.overrides, config_dirs, multirun)
+    shows_only = args.cfg or args.info or args.hydra_help
+    with hydra_ready(request):
+        planned = plan(request, problems, check=not shows_only)
+        if args.cfg == "job":
+            _print_configs(planned.configs, args.package)
+            return 0
+        folder, remove_empty = (None, None) if shows_only else claim_folder(planned)
+    from dgpo_cli.hydra_app import run_hydra, run_sweep
+
+    flags = _hydra_flags(args, multirun)
+    if folder is None or remove_empty is None:
+        return run_hydra(planned.request, flags, None)
+    try:
+        return (run_sweep if multirun else run_hydra)(planned.request, flags, folder)
+    finally:
+        remove_empty()
+
+
+def _flags(command: str, argv: list[str]) -> argparse.Namespace:
+    """Hydra's own flags and the overrides, in any order."""
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise UsageError(message, f"dgpo {command} -h")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    args = parser.parse_intermixed_args(argv)
+    if args.config_path or args.config_name:
+        raise UsageError("the primary configuration is the command's own", "your own options: --config-dir FOLDER")
+    if args.experimental_rerun:
+        raise UsageError("--experimental-rerun is not supported", "dgpo train resume=FOLDER continues a run")
+    if args.shell_completion:
+        raise UsageError("Hydra's own completion does not know the commands", "dgpo completion bash|zsh|fish")
+    if args.config_dir and not Path(args.config_dir).is_dir():
+        raise UsageError(f"--config-dir: no folder '{args.config_dir}'", "it holds folders named like the groups")
+    if args.multirun and command not in SWEEPABLE:
+        raise UsageError(f"-m is for dgpo {' and dgpo '.join(SWEEPABLE)}", f"run dgpo {command} once for each value")
+    if args.multirun and (args.cfg or args.info):
+        raise UsageError("-m runs jobs, --cfg and --info only show: choose one")
+    return args
+
+
+def _hydra_flags(args: argparse.Namespace, multirun: bool) -> list[str]:
+    values = {"--config-dir": args.config_dir, "--cfg": args.cfg, "--package": args.package, "--info": args.info}
+    flags = [text for flag, value in values.items() if value for text in (flag, value)]
+    switches = {"--multirun": multirun, "--resolve": args.resolve, "--hydra-help": args.hydra_help}
+    return flags + [flag for flag, is_on in switches.items() if is_on]
+
+
+def _print_configs(configs: list[Any], package: str | None) -> None:
+    """`--cfg job`: what the job gets, run folders looked up and values resolved."""
+    from omegaconf import OmegaConf
+
+    for number, config in enumerate(configs):
+        node = OmegaConf.structured(config)
+        if package and package != "_global_":
+            node = OmegaConf.select(node, package)
+            if node is None:
+                raise UsageError(f"--package: no section '{package}'", "such as --package optim")
+        if number:
+            print("---")
+        print(OmegaConf.to_yaml(node).rstrip("\n") if OmegaConf.is_config(node) else node)

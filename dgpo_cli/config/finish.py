@@ -1,0 +1,165 @@
+"""From Hydra's composition to the typed configuration of a job.
+
+Three things that Hydra cannot know: a run's folder as the model (its latest checkpoint, data, reward and benchmark), a
+run that is continued (its config.yaml with what was typed on top), and whose grader an evaluation uses.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.commands import EvalConfig
+from dgpo_cli.config.compose import config_error, load_node
+from dgpo_cli.config.groups import RewardConfig
+from dgpo_cli.config.overrides import parse
+from dgpo_cli.errors import ConfigError, Problem
+
+# An option of the group on the left brings options of those on the right.
+BRINGS = {"model": ("data", "reward", "benchmark"), "data": ("reward", "benchmark"), "algo": ("gating",)}
+# Keys that may differ between a run and its continuation.
+FREE_ON_RESUME = (
+    "steps",
+    "logger",
+    "checkpoint",
+    "eval",
+    "strategy",
+    "resume",
+    "resume_allow",
+    "overwrite",
+    "dry_run",
+    "probe",
+)
+
+
+def finish(command: str, config: DictConfig, overrides: list[str]) -> Any:
+    """The typed configuration of a job composed from `overrides` (those of the command, not Hydra's)."""
+    typed = {parsed.key_or_group: parsed.value() for parsed in map(parse, overrides) if not parsed.is_delete()}
+    config = config.copy()
+    with open_dict(config):
+        config.pop("hydra", None)
+    try:
+        if command == "train" and config.resume:
+            config = _resumed(config, typed)
+        elif "model" in config:
+            _follow_run_folders(config, typed, command)
+        result = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise config_error(error, command) from error
+    if isinstance(result, EvalConfig):
+        _choose_grader(result, typed)
+    return result
+
+
+def run_model(path: str) -> Path | None:
+    """The model of a run's latest complete checkpoint, or None where `path` is no run's folder."""
+    folder = Path(path)
+    if not (folder / "config.yaml").is_file() or (folder / "config.json").is_file():
+        return None
+    latest = folder / "checkpoints" / "latest"
+    if not latest.is_file():
+        hint = f"dgpo train resume={path} continues it"
+        raise ConfigError(f"{path}: this run has no complete checkpoint yet", hint)
+    model = folder / "checkpoints" / latest.read_text(encoding="utf-8").strip() / "model"
+    if not model.is_dir():
+        raise ConfigError(
+            f"{latest}: it names a checkpoint that is not there: no folder {model}", "write an existing one"
+        )
+    return model.resolve()
+
+
+def _follow_run_folders(config: DictConfig, typed: dict[str, Any], command: str) -> None:
+    for group in ("model", "reference"):
+        path = config.get(group, {}).get("path")
+        model = run_model(path) if path else None
+        if model is None:
+            continue
+        if group == "model" and "model.path" in typed:
+            _take_from_run(config, Path(path), typed, command)
+        config[group].path = str(model)
+
+
+def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command: str) -> None:
+    """The run's data, reward, benchmark and ways of prompting and training, except for what was typed."""
+    stored = OmegaConf.load(run / "config.yaml")
+    assert isinstance(stored, DictConfig)
+    taken = [f"model.{name}" for name in ("chat_template", "template", "training")]
+    if "data" not in typed and catalogue.RECIPES not in typed:
+        taken += [group for group in ("data", "reward", "benchmark") if group not in typed]
+    for name in taken:
+        node = OmegaConf.select(stored, name)
+        if node is not None and catalogue.keys(command).get(name) is not None:
+            OmegaConf.update(config, name, node, merge=True)
+    for name, value in typed.items():
+        if any(name == group or name.startswith(f"{group}.") for group in taken) and "." in name:
+            OmegaConf.update(config, name, value, merge=True)
+
+
+def _resumed(config: DictConfig, typed: dict[str, Any]) -> DictConfig:
+    """The run's own configuration with what was typed on top; other differences than those allowed are refused."""
+    folder = Path(config.resume)
+    if not folder.is_dir():
+        raise ConfigError(f"resume: no folder '{folder}'", "resume= takes the folder of a run")
+    stored = load_node("train", folder / "config.yaml")
+    if catalogue.RECIPES in typed:
+        result = config
+    else:
+        result = stored.copy()
+        for name, value in typed.items():
+            _put(result, config, name, value, typed)
+    allowed = [*FREE_ON_RESUME, *config.resume_allow]
+    here, there = _leaves(result), _leaves(stored)
+    problems = [
+        Problem(
+            f"{name} differs from the run that is continued: {catalogue.show(there.get(name))} there, "
+            f"{catalogue.show(here.get(name))} here",
+            f"leave it out, or allow it: resume_allow=[{name}]",
+        )
+        for name in sorted({*here, *there})
+        if here.get(name) != there.get(name) and not any(name == key or name.startswith(f"{key}.") for key in allowed)
+    ]
+    if problems:
+        raise ConfigError("", problems=tuple(problems))
+    result.resume, result.resume_allow, result.overwrite = config.resume, config.resume_allow, config.overwrite
+    return result
+
+
+def _put(result: DictConfig, config: DictConfig, name: str, value: Any, typed: dict[str, Any]) -> None:
+    """One typed override on a stored configuration; an option brings what it brings in Hydra."""
+    if name in catalogue.groups("train"):
+        for group in (name, *(g for g in BRINGS.get(name, ()) if g not in typed)):
+            OmegaConf.update(result, group, config[group], merge=False)
+        return
+    if name in ("model.path", "reference.path") and value:
+        before = OmegaConf.select(result, name)
+        if before and Path(value).resolve() / "checkpoints" in Path(before).resolve().parents:
+            return  # the run that it was resolved from
+        value = str(run_model(str(value)) or value)
+    OmegaConf.update(result, name, value, merge=True)
+
+
+def _leaves(config: DictConfig) -> dict[str, Any]:
+    """Every value by its dotted path, lists whole."""
+    found: dict[str, Any] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        for name, value in node.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{name}.")
+            else:
+                found[prefix + str(name)] = value
+
+    walk(OmegaConf.to_container(config, resolve=True), "")
+    return found
+
+
+def _choose_grader(config: EvalConfig, typed: dict[str, Any]) -> None:
+    """A reward that was typed wins over the benchmark's; `benchmark.reward` and `reward` agree afterwards."""
+    if any(name in typed for name in ("reward", "reward.name", "reward.path")):
+        config.benchmark.reward = config.reward.name
+    else:
+        config.reward = RewardConfig(name=config.benchmark.reward, timeout_seconds=config.reward.timeout_seconds)

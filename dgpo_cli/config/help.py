@@ -1,0 +1,3 @@
+def overview(): return ''
+def command(v): return ''
+def answer(r): return ''

@@ -1,0 +1,205 @@
+"""What can be typed after a command: the groups of conf/ with their options, and every key with its type and meaning.
+
+The standard library alone is used, so that help and completion answer at once. Options are read from file names; values
+of the few options that help shows are read by `flat_yaml`, which knows the plain YAML of conf/ and no more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dgpo_cli.config.commands import COMMANDS
+
+RECIPES = "recipes"  # the group that `recipe=` is mapped onto: Hydra finds the files of recipes/ under this name
+
+# What other trainers call the same thing.
+OTHER_NAMES = {
+    "learning_rate": "optim.lr",
+    "max_steps": "steps",
+    "num_generations": "rollout.group_size",
+    "beta": "algo.kl_coef",
+    "epsilon": "algo.clip_low",
+    "epsilon_high": "algo.clip_high",
+    "max_completion_length": "rollout.max_completion_tokens",
+    "max_new_tokens": "rollout.max_completion_tokens",
+    "max_grad_norm": "optim.grad_clip",
+    "lr_scheduler_type": "optim.schedule",
+    "output_dir": "hydra.run.dir",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One configuration key of a command."""
+
+    path: str
+    type: Any  # the dataclass field's type, evaluated
+    default: Any
+    meaning: str
+    unit: str
+
+    @property
+    def is_section(self) -> bool:
+        return dataclasses.is_dataclass(self.type)
+
+
+def config_roots() -> tuple[Path, Path]:
+    """The folder conf/ and the parent of recipes/: inside the installed package, else at the top of the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    root = package if (package / "conf").is_dir() else package.parent
+    return root / "conf", root
+
+
+@cache
+def keys(command: str) -> dict[str, Key]:
+    """Every key of a command by its dotted path, sections (`optim`) included."""
+    return {key.path: key for key in _walk(COMMANDS[command], "")}
+
+
+def _walk(schema: Any, prefix: str) -> Iterable[Key]:
+    hints = typing.get_type_hints(schema)
+    defaults = schema()
+    for field in dataclasses.fields(schema):
+        key = Key(
+            path=prefix + field.name,
+            type=hints[field.name],
+            default=getattr(defaults, field.name),
+            meaning=field.metadata.get("meaning", ""),
+            unit=field.metadata.get("unit", ""),
+        )
+        yield key
+        if key.is_section:
+            yield from _walk(key.type, f"{key.path}.")
+
+
+def groups(command: str) -> list[str]:
+    """The groups that a command takes, in the order of its schema; `recipes` last, where the command takes one."""
+    conf, _ = config_roots()
+    found = [path for path, key in keys(command).items() if key.is_section and (conf / path).is_dir()]
+    return [*found, RECIPES] if command == "train" else found
+
+
+def option_files(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path]:
+    """The option files of a group by name; those of conf/ and recipes/ win over those of --config-dir, as in Hydra."""
+    conf, root = config_roots()
+    found: dict[str, Path] = {}
+    for folder in (conf, *config_dirs, root):
+        if folder == root and group != RECIPES:
+            continue  # beside recipes/ stand folders of code, which are no groups
+        for file in sorted((folder / group).rglob("*.yaml")):
+            found.setdefault(file.relative_to(folder / group).with_suffix("").as_posix(), file)
+    return found
+
+
+def options(group: str, config_dirs: Iterable[Path] = ()) -> list[str]:
+    """What can stand behind `GROUP=`. A reference may also be named by a model option."""
+    config_dirs = list(config_dirs)
+    found = list(option_files(group, config_dirs))
+    if group == "reference":
+        found += [name for name in option_files("model", config_dirs) if name not in found]
+    return found
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that a mistyped word most likely means, or None."""
+    matches = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def nearest_key(path: str, command: str) -> str | None:
+    """The real key that an unknown one most likely means: other trainers' name, the same last name, a near spelling."""
+    training = path.startswith("model.training.")
+    known = [
+        name
+        for name, key in keys(command).items()
+        if not key.is_section and name.startswith("model.training.") == training
+    ]
+    leaf = path.rpartition(".")[2]
+    other = OTHER_NAMES.get(leaf, "")
+    if other in known or other.startswith("hydra."):
+        return other
+    same_leaf = sorted((name for name in known if name.rpartition(".")[2] == leaf), key=len)
+    close = nearest(path, same_leaf or known)
+    if close or same_leaf:
+        return close or same_leaf[0]
+    leaves = {name.rpartition(".")[2]: name for name in reversed(known)}
+    close = nearest(leaf, leaves)
+    return leaves[close] if close else None
+
+
+def accepts_null(type_: Any) -> bool:
+    """True when the type is written `... | None`."""
+    return types.NoneType in typing.get_args(type_)
+
+
+def plain_type(type_: Any) -> Any:
+    """The type without `| None`."""
+    rest = [part for part in typing.get_args(type_) if part is not types.NoneType]
+    return rest[0] if accepts_null(type_) and len(rest) == 1 else type_
+
+
+def describe_type(type_: Any) -> str:
+    """A field's type in a user's words: `a whole number`, `one of token | sequence`, `a list of numbers or null`."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    plurals = {int: "whole numbers", float: "numbers", str: "texts"}
+    plain = plain_type(type_)
+    if typing.get_origin(plain) is list:
+        text = f"a list of {plurals.get(typing.get_args(plain)[0], 'values')}"
+    elif isinstance(plain, type) and issubclass(plain, Enum):
+        text = "one of " + " | ".join(member.name for member in plain)
+    elif dataclasses.is_dataclass(plain):
+        text = "a section with keys of its own"
+    else:
+        text = words.get(plain, str(plain))
+    return f"{text} or null" if accepts_null(type_) else text
+
+
+def show(value: Any) -> str:
+    """A value as it would be typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, list):
+        return "[" + ",".join(show(item) for item in value) + "]"
+    return str(value)
+
+
+def flat_yaml(file: Path) -> dict[str, str]:
+    """The scalar values of a plain YAML file by dotted path. Lists, anchors and multi-line values are left out."""
+    values: dict[str, str] = {}
+    parents: list[tuple[int, str]] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        name, colon, value = text.partition(":")
+        if not text or text.startswith(("#", "-")) or not colon:
+            continue
+        indent = len(line) - len(line.lstrip())
+        while parents and parents[-1][0] >= indent:
+            parents.pop()
+        path = ".".join([*(parent for _, parent in parents), name])
+        value = value.strip().strip("'\"")
+        if value:
+            values[path] = value
+        else:
+            parents.append((indent, name))
+    return values
+
+
+def first_comment(file: Path) -> str:
+    """The first comment line of an option file, which says what it is."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").strip()
+    return ""

@@ -1,0 +1,238 @@
+"""What was typed after the command, before Hydra composes it: rewritten where `dgpo` is shorter, and checked.
+
+Rewritten: `recipe=`; a path without its option (`model.path=` alone means `model=path`); text that Hydra's grammar
+cannot read; `benchmark=[a,b]`. Checked, all problems at once: syntax, groups, options, keys and types. Everything else,
+such as which option brings which, is left to Hydra.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.errors import Problem
+
+# A path given alone selects the option that reads it.
+OPTION_OF_PATH = {"model": "path", "reference": "path", "data": "file", "reward": "function"}
+LITERAL_KEYS = ("prompt",)  # text that is never read as Hydra's grammar: commas and brackets in it mean themselves
+
+
+@dataclass
+class Request:
+    """One command with its overrides as Hydra gets them."""
+
+    command: str
+    overrides: list[str]
+    benchmarks: list[str] = field(default_factory=list)  # of `dgpo eval benchmark=[a,b]`; empty for one
+    config_dirs: list[Path] = field(default_factory=list)
+    multirun: bool = False
+    refused: set[str] = field(default_factory=set)  # sections of overrides that are left out as wrong
+
+
+def quoted(text: str) -> str:
+    """A value that Hydra's grammar reads as exactly this text."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text.replace("${", "\\${"))
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{escaped[len(escaped) - trailing :]}'"
+
+
+def parse(text: str) -> Override:
+    """One override; raises HydraException where the grammar does not know it."""
+    return OverridesParser.create().parse_overrides([text])[0]
+
+
+def values_of(override: Override) -> list[Any]:
+    """The value, or every value of a sweep over listed ones; none for a sweep over a range that is not counted out."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    if override.is_choice_sweep() or override.is_range_sweep():
+        return list(override.sweep_iterator())
+    return []
+
+
+def prepare(
+    command: str, texts: list[str], config_dirs: Iterable[Path] = (), multirun: bool = False
+) -> tuple[Request, list[Problem]]:
+    """The request that Hydra gets, without the overrides that are wrong, and one problem for each of those."""
+    request = Request(command, [], config_dirs=list(config_dirs), multirun=multirun)
+    problems: list[Problem] = []
+    accepted: list[Override] = []
+    for text in texts:
+        override = _parsed(_renamed(text), command, problems)
+        if override is None:
+            request.refused.add(re.split(r"[.=]", text.lstrip("+~"))[0])
+            continue
+        benchmarks = _benchmark_list(override, command)
+        if benchmarks:
+            request.benchmarks = benchmarks
+            override = parse(f"benchmark={benchmarks[0]}")
+            found = [p for name in benchmarks for p in _option_problems("benchmark", name, request)]
+        else:
+            found = _override_problems(override, request)
+        problems += found
+        if found:
+            request.refused.add(override.key_or_group.partition(".")[0])
+        else:
+            accepted.append(override)
+    request.overrides = [str(override.input_line) for override in accepted]
+    request.overrides += _implied(accepted, request)
+    return request, problems
+
+
+def _renamed(text: str) -> str:
+    """`recipe=` under the name of its folder."""
+    return re.sub(r"^(\+{0,2}|~)recipe(?==|$)", rf"\1{catalogue.RECIPES}", text)
+
+
+def _parsed(text: str, command: str, problems: list[Problem]) -> Override | None:
+    """The override, its value quoted where it is plain text that the grammar cannot read."""
+    name, equals, value = text.partition("=")
+    key = catalogue.keys(command).get(name)
+    is_text = key is not None and catalogue.plain_type(key.type) is str
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if name in LITERAL_KEYS and is_text and not is_quoted:
+        return parse(f"{name}={quoted(value)}")
+    try:
+        return parse(text)
+    except HydraException:
+        if is_text and equals:
+            return parse(f"{name}={quoted(value)}")
+    if not equals:
+        problems.append(Problem(f"cannot read '{text}': expected KEY=VALUE", _hint_without_equals(text, command)))
+    else:
+        hint = f"quote text with special characters: {name}='\"...\"'; a list is {name}=[a,b]"
+        problems.append(Problem(f"cannot read '{text}': the value is not valid in Hydra's grammar", hint))
+    return None
+
+
+def _hint_without_equals(text: str, command: str) -> str:
+    for group in catalogue.groups(command):
+        if text in catalogue.options(group):
+            return f"did you mean {group}={text}?"
+    close = catalogue.nearest(text, [*catalogue.keys(command), *catalogue.groups(command)])
+    return f"did you mean {close}=...?" if close else f"dgpo {command} -h lists groups and keys"
+
+
+def _benchmark_list(override: Override, command: str) -> list[str]:
+    """The names in `dgpo eval benchmark=[a,b]`, which Hydra's grammar would merge into one."""
+    if command != "eval" or override.key_or_group != "benchmark" or override.is_sweep_override():
+        return []
+    value = override.value()
+    return [str(name) for name in value] if isinstance(value, list) else []
+
+
+def _override_problems(override: Override, request: Request) -> list[Problem]:
+    if override.is_sweep_override() and not request.multirun:
+        text = str(override.input_line)
+        hint = f"each in a run of its own: dgpo {request.command} -m {text}; a list is written [a,b]"
+        return [Problem(f"'{text}' names several values", hint)]
+    if override.is_hydra_override() or override.package is not None or override.is_delete():
+        return []
+    name = override.key_or_group
+    if name in catalogue.groups(request.command):
+        return [p for value in values_of(override) for p in _option_problems(name, value, request)]
+    if any((folder / name).is_dir() for folder in request.config_dirs):
+        return []  # a group of the user's own
+    return _key_problems(name, values_of(override), request.command)
+
+
+def _option_problems(group: str, value: Any, request: Request) -> list[Problem]:
+    label = "recipe" if group == catalogue.RECIPES else group
+    known = catalogue.options(group, request.config_dirs)
+    if value is None or value in known:
+        return []
+    if isinstance(value, list):
+        runs = ",".join(str(item) for item in value)
+        hint = f"each in a run of its own: dgpo {request.command} -m {label}={runs}"
+        return [Problem(f"{label} takes one option, got {catalogue.show(value)}", hint)]
+    if isinstance(value, dict):
+        return [Problem(f"{label} takes the name of an option", f"set its keys one by one: {label}.KEY=VALUE")]
+    listed = ", ".join(known) or "none here"
+    close = catalogue.nearest(str(value), known)
+    if close:
+        hint = f"did you mean {label}={close}? (options: {listed})"
+    elif f"{group}.path" in catalogue.keys(request.command) and re.search(r"[/.]", str(value)):
+        hint = f"a file, folder or hub id is given as {group}.path={value} (options: {listed})"
+    else:
+        hint = f"options: {listed}"
+    return [Problem(f"{label}={value}: there is no such option", hint)]
+
+
+def _key_problems(name: str, values: list[Any], command: str) -> list[Problem]:
+    key = catalogue.keys(command).get(name)
+    if key is None:
+        return [_unknown_key(name, command)]
+    problems = []
+    for value in values:
+        if key.is_section and isinstance(value, dict):
+            problems += [p for leaf in value for p in _key_problems(f"{name}.{leaf}", [value[leaf]], command)]
+        elif key.is_section or not _fits(name, value, command):
+            problems.append(_wrong_type(key, value, command))
+    return problems
+
+
+def _unknown_key(name: str, command: str) -> Problem:
+    others = [other for other in COMMANDS if other != command and name in catalogue.keys(other)]
+    close = catalogue.nearest_key(name, command)
+    if others:
+        return Problem(f"dgpo {command} has no key '{name}'", f"it belongs to dgpo {', dgpo '.join(others)}")
+    group = catalogue.nearest(name, ["recipe", *catalogue.groups(command)]) if "." not in name else None
+    if group and (not close or "." in close):
+        return Problem(f"unknown key '{name}'", f"did you mean {group}=...? (dgpo {command} -h)")
+    hint = f"did you mean {close}? (dgpo help {close})" if close else f"dgpo {command} -h lists the keys"
+    return Problem(f"unknown key '{name}'", hint)
+
+
+def _fits(name: str, value: Any, command: str) -> bool:
+    schema = OmegaConf.structured(COMMANDS[command])
+    try:
+        OmegaConf.update(schema, name, value, merge=True)
+    except OmegaConfBaseException:
+        return False
+    return True
+
+
+def _wrong_type(key: catalogue.Key, value: Any, command: str) -> Problem:
+    given = repr(value) if isinstance(value, str) else catalogue.show(value)
+    if key.is_section:
+        first = next(name for name in catalogue.keys(command) if name.startswith(f"{key.path}."))
+        return Problem(f"{key.path} is a section, got {given}", f"set one of its keys, such as {first}=...")
+    message = f"{key.path}: expected {catalogue.describe_type(key.type)}, got {given}"
+    members = getattr(catalogue.plain_type(key.type), "__members__", {})
+    close = catalogue.nearest(str(value), members)
+    return Problem(message, f"did you mean {key.path}={close}?" if close else f"dgpo help {key.path}")
+
+
+def _implied(overrides: list[Override], request: Request) -> list[str]:
+    """The options that a path given alone selects. A run that is continued has its options already."""
+    typed = {override.key_or_group: override for override in overrides}
+    if "resume" in typed and typed["resume"].value() is not None:
+        return []
+    implied = []
+    for group, option in OPTION_OF_PATH.items():
+        path = typed.get(f"{group}.path")
+        if path is None or group in typed or _recipe_chooses(group, typed, request):
+            continue
+        if values_of(path) != [None]:
+            implied.append(f"{group}={option}")
+    return implied
+
+
+def _recipe_chooses(group: str, typed: dict[str, Override], request: Request) -> bool:
+    recipe = typed.get(catalogue.RECIPES)
+    if recipe is None:
+        return False
+    files = catalogue.option_files(catalogue.RECIPES, request.config_dirs)
+    texts = [files[str(name)].read_text(encoding="utf-8") for name in values_of(recipe) if str(name) in files]
+    return any(re.search(rf"^\s*-\s*(override\s+)?/?{group}\s*:", text, re.MULTILINE) for text in texts)

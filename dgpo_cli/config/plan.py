@@ -1,0 +1,162 @@
+"""Everything that is wrong with a command line, found before anything starts; and the folder that the run will use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dgpo_cli.config.checks import validate
+from dgpo_cli.config.compose import complete, composed, config_error, first_job
+from dgpo_cli.config.finish import finish
+from dgpo_cli.config.overrides import Request, parse
+from dgpo_cli.errors import ConfigError, Problem, UsageError
+
+RUN_FILES = ("config.yaml", "run.json")  # what a folder that holds a training run has
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request that Hydra accepts, its composition (a sweep's first job) and the typed configurations of its jobs."""
+
+    request: Request
+    composition: DictConfig
+    configs: list[Any]
+
+
+def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
+    """Compose and check every job; raises one ConfigError with all problems, those of the overrides included."""
+    problems = list(problems)
+    try:
+        request, composition = complete(request)
+        jobs = _jobs(request, composition)
+    except ConfigError as error:
+        raise ConfigError("", problems=(*problems, *error.problems)) from error
+    configs: list[Any] = []
+    for number, job in enumerate(jobs):
+        label = f"job {number} ({' '.join(_task(job))}): " if len(jobs) > 1 else ""
+        for variant in _benchmark_variants(job, request):
+            found: list[Problem] = []
+            try:
+                node = composition if variant == request.overrides else composed(request, variant)
+                configs.append(finish(request.command, node, _task(variant)))
+                found = validate(configs[-1], request.command) if check else []
+            except ConfigError as error:
+                found = list(error.problems)
+            for problem in found:
+                if not _follows(problem, request) and not any(problem.message in other.message for other in problems):
+                    problems.append(replace(problem, message=label + problem.message))
+    if problems:
+        raise ConfigError("", problems=tuple(problems))
+    return Plan(request, composition, configs)
+
+
+def _task(overrides: list[str]) -> list[str]:
+    return [text for text in overrides if not parse(text).is_hydra_override()]
+
+
+def _jobs(request: Request, composition: DictConfig) -> list[list[str]]:
+    """The overrides of each job: one, all of Hydra's basic sweeper, or the first of another sweeper."""
+    if not request.multirun:
+        return [request.overrides]
+    if not str(composition.hydra.sweeper.get("_target_", "")).endswith(".BasicSweeper"):
+        return [first_job(request)]
+    task = _task(request.overrides)
+    others = [text for text in request.overrides if text not in task]
+    params = [f"{name}={value}" for name, value in (composition.hydra.sweeper.get("params") or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    try:
+        batches = BasicSweeper.split_arguments(parser.parse_overrides([*params, *task]), None)
+    except HydraException as error:
+        raise config_error(error, request.command) from error
+    return [[*others, *job] for job in batches[0]]
+
+
+def _benchmark_variants(job: list[str], request: Request) -> list[list[str]]:
+    if not request.benchmarks:
+        return [job]
+    return [with_benchmark(job, name) for name in request.benchmarks]
+
+
+def with_benchmark(overrides: list[str], name: str) -> list[str]:
+    """The overrides with another benchmark chosen."""
+    chosen = ("benchmark=", "+benchmark=")
+    return [f"{text.partition('=')[0]}={name}" if text.startswith(chosen) else text for text in overrides]
+
+
+def _follows(problem: Problem, request: Request) -> bool:
+    """True for a problem that an override left out as wrong may have caused."""
+    return any(problem.message.startswith((f"{name}.", f"{name}:", f"{name}=")) for name in request.refused)
+
+
+def claim_folder(planned: Plan) -> tuple[Path, Callable[[], None]]:
+    """Make the run's or sweep's folder, and return it with a function that removes it again if it stayed empty.
+
+    Raises UsageError where it cannot be written or holds a training run. Folders named by the time alone never collide.
+    """
+    request, config = planned.request, planned.configs[0]
+    place = "hydra.sweep.dir" if request.multirun else "hydra.run.dir"
+    resume = getattr(config, "resume", None)
+    typed = any(text.startswith(f"{place}=") for text in request.overrides)
+    folder = Path(resume) if resume else Path(_resolved(planned.composition, place, request.command))
+    if request.command == "train" and not resume and not config.overwrite:
+        _refuse_a_run(folder, request.multirun)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    candidate, number = folder, 1
+    try:
+        while True:
+            try:
+                candidate.mkdir(parents=True)
+                break
+            except FileExistsError:
+                if (typed or resume) and candidate.is_dir():
+                    break
+                if not candidate.is_dir():
+                    raise NotADirectoryError(f"'{candidate}' is a file") from None
+                number += 1
+                candidate = folder.with_name(f"{folder.name}_{number}")
+        probe = candidate / ".dgpo_write_test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = f"choose a folder that can be written: {place}=FOLDER"
+        raise UsageError(f"cannot write the run's folder '{candidate}': {reason}", hint) from error
+    return candidate, lambda: _remove_empty(candidate, existing)
+
+
+def _resolved(composition: DictConfig, place: str, command: str) -> str:
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(composition)
+    try:
+        return str(OmegaConf.select(composition, place))
+    except OmegaConfBaseException as error:
+        raise config_error(error, command) from error
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _refuse_a_run(folder: Path, multirun: bool) -> None:
+    if any((folder / name).exists() for name in RUN_FILES):
+        hint = f"dgpo train resume={folder} continues it; overwrite=true deletes it; hydra.run.dir=FOLDER takes another"
+        raise UsageError(f"'{folder}' already holds a run", hint)
+    if multirun and any(folder.glob("*/job.yaml")):
+        hint = "overwrite=true deletes its runs; hydra.sweep.dir=FOLDER takes another folder"
+        raise UsageError(f"'{folder}' already holds a sweep", hint)
+
+
+def _remove_empty(folder: Path, stop: Path) -> None:
+    """Remove the folder, and the parents that were made for it, as far as they are empty."""
+    for path in (folder.absolute(), *folder.absolute().parents):
+        if path == stop.absolute() or not path.is_dir() or any(path.iterdir()):
+            return
+        path.rmdir()

@@ -1,0 +1,118 @@
+"""The part of the program that Hydra's `main` owns: run folders, `-m`, launchers, sweepers, `--cfg`, `--info`.
+
+Hydra owns no errors here: everything is composed and checked before it starts, and the job turns its own errors into an
+exit code. `job` stands at module level, so that launchers can send it to other processes by name.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dgpo_cli import jobs
+from dgpo_cli.config.checks import validate
+from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.config.compose import composed, config_roots, hydra_ready, own_overrides, register
+from dgpo_cli.config.finish import finish
+from dgpo_cli.config.overrides import Request, quoted
+from dgpo_cli.config.plan import with_benchmark
+from dgpo_cli.errors import ConfigError
+
+register([])  # a launcher's worker imports this module with `job` and resolves the job's folder
+
+
+@dataclass
+class State:
+    """What the job leaves for the program, in this process: Hydra's `main` returns nothing."""
+
+    exit_code: int = 0
+    sweep: jobs.Sweep = field(default_factory=jobs.Sweep)
+
+
+STATE = State()
+
+
+def run_hydra(request: Request, flags: list[str], folder: Path | None) -> int:
+    """Hand over to Hydra's `main`, with the folder that was claimed for the run or sweep; the exit code."""
+    place = "hydra.sweep.dir" if request.multirun else "hydra.run.dir"
+    dropped = ("hydra.searchpath=", f"{place}=") if folder else ("hydra.searchpath=",)
+    overrides = [text for text in request.overrides if not text.startswith(dropped)]
+    overrides += own_overrides(request)
+    if folder:
+        overrides.append(f"{place}={quoted(str(folder))}")
+    argv, sys.argv = sys.argv, ["dgpo", *flags, *overrides]
+    STATE.exit_code = 0
+    try:
+        hydra.main(config_path=str(config_roots()[0]), config_name=request.command, version_base="1.3")(job)()
+    except SystemExit as end:  # Hydra's own way to end, after its own message
+        return end.code if isinstance(end.code, int) else 1
+    finally:
+        sys.argv = argv
+    return STATE.exit_code
+
+
+def run_sweep(request: Request, flags: list[str], folder: Path) -> int:
+    """As `run_hydra`, for `-m`: signals go to the running job, and a table of the jobs ends it."""
+    codes = []
+    STATE.sweep = jobs.Sweep()
+    with jobs.passing_signals_on(STATE.sweep):
+        code = jobs.guarded(lambda: codes.append(run_hydra(request, flags, folder)))
+    reported = jobs.guarded(lambda: jobs.report_sweep(folder))
+    return code or codes[0] or reported
+
+
+def job(config: DictConfig) -> float | None:
+    """Hydra's task function. In a sweep it returns the accuracy reached, for sweepers that optimise."""
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    command = next(name for name, schema in COMMANDS.items() if OmegaConf.get_type(config) is schema)
+    benchmarks = [name for name in hydra_config.job.env_set.get("DGPO_BENCHMARKS", "").split(",") if name]
+    sources = hydra_config.runtime.config_sources
+    dirs = [Path(source.path) for source in sources if source.provider == "command-line"]
+    request = Request(command, list(hydra_config.overrides.task), benchmarks, dirs)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return _run_in_sweep(config, request, folder, int(hydra_config.job.num))
+    STATE.exit_code = jobs.guarded(lambda: jobs.run_here(command, typed_configs(config, request), folder))
+    return None
+
+
+def typed_configs(config: DictConfig, request: Request) -> list[Any]:
+    """The typed configurations of a job: one, or one a benchmark of `dgpo eval benchmark=[a,b]`."""
+    first = finish(request.command, config, request.overrides)
+    if len(request.benchmarks) < 2:
+        return [first]
+    with hydra_ready(request):
+        others = [with_benchmark(request.overrides, name) for name in request.benchmarks[1:]]
+        return [first, *(finish(request.command, composed(request, other), other) for other in others)]
+
+
+def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: int) -> float | None:
+    """Write the job's file, run it in a process of its own and note its exit code. A failed job stops no other."""
+    content: dict[str, Any] = {"number": number, "command": request.command, "overrides": request.overrides}
+    content["exit_code"] = None
+    print(f"job {number}: {' '.join(request.overrides)} -> {folder}", file=sys.stderr, flush=True)
+
+    def prepare_job() -> None:
+        configs = typed_configs(config, request)
+        problems = [problem for item in configs for problem in validate(item, request.command)]
+        if problems:
+            raise ConfigError("", problems=tuple(problems))
+        content["configs"] = [
+            OmegaConf.to_container(OmegaConf.structured(item), resolve=True, enum_to_str=True) for item in configs
+        ]
+        jobs.write_job(folder, content)
+
+    content["exit_code"] = jobs.guarded(prepare_job) or None
+    try:
+        if content["exit_code"] is None:
+            content["exit_code"] = jobs.run_in_child(request.command, folder, STATE.sweep)
+    finally:
+        jobs.write_job(folder, content)
+    return jobs.accuracy(folder) if content["exit_code"] == 0 else None
