@@ -1,6 +1,14 @@
-"""Log-prob, entropy and squared Hellinger distance of tokens, from hidden states and output heads.
+"""Log-prob, entropy and squared Hellinger distance of tokens, without a [tokens, vocabulary] tensor.
 
-This module owns the public names of the scoring core.
+The public face of the scoring core: from the last hidden states and the output head (or, as a fall-back, from logits).
+
+    token_stats           scoring, no gradient: log-prob, entropy and distance to a reference in one pass
+    token_logprobs        training: log-prob with gradient to the hidden states and, where it is trained, the head
+    stats_from_logits     both again for a model whose head cannot be found; the caller passes chunks of tokens
+    logprobs_from_logits
+
+How they work: `output_head` (tiles), `running_stats` (sums), `streamed_stats` (scoring), `streamed_logprob` (training),
+`triton_fold` (the GPU's fold).
 """
 
 from __future__ import annotations
@@ -8,22 +16,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from dgpo_cli.core.output_head import Head, Scratch, compute_dtype, tile_shape
+from dgpo_cli.core.running_stats import DeltaSums, PolicySums, ReferenceSums
+from dgpo_cli.core.streamed_logprob import FrozenHeadLogprob, StreamedLogprob
+from dgpo_cli.core.streamed_stats import (
+    Chunks,
+    delta_serves,
+    fold_logits,
+    same_head,
+    stream_pair,
+    stream_policy,
+    stream_shared,
+)
 
-@dataclass(frozen=True)
-class Head:
-    """An output head: logits = softcap(scale * hidden @ weight.T + bias)."""
+__all__ = ["Head", "TokenStats", "logprobs_from_logits", "stats_from_logits", "token_logprobs", "token_stats"]
 
-    weight: Tensor  # [V, D]
-    bias: Tensor | None = None  # [V]
-    softcap: float | None = None
-    scale: float = 1.0
+_DIRECT_LOGITS = 2**22  # logits that may be held at once: 16 MiB in float32
 
 
 @dataclass(frozen=True)
 class TokenStats:
-    """Statistics of N tokens, all float32 [N] without gradient."""
+    """Statistics of N tokens, all float32 [N] and without gradient.
+
+    logprobs      log p(sampled id), nats; -inf where the policy's logit is
+    entropy       H = -sum_a p_a log p_a, nats
+    ref_logprobs  log q(sampled id), nats; None without a reference
+    hellinger     SQUARED distance d = 1 - sum_a sqrt(p_a q_a), in [0, 1]; None without a reference
+    """
 
     logprobs: Tensor
     entropy: Tensor
@@ -31,15 +53,7 @@ class TokenStats:
     hellinger: Tensor | None
 
 
-def _logits(hidden: Tensor, head: Head) -> Tensor:
-    logits = head.scale * (hidden.float() @ head.weight.float().T)
-    if head.bias is not None:
-        logits = logits + head.bias.float()
-    if head.softcap is not None:
-        logits = head.softcap * torch.tanh(logits / head.softcap)
-    return logits
-
-
+@torch.no_grad()
 def token_stats(
     hidden: Tensor,
     head: Head,
@@ -48,44 +62,131 @@ def token_stats(
     temperature: float = 1.0,
     ref_hidden: Tensor | None = None,
     ref_head: Head | None = None,
+    vocab_chunk: int | None = None,
+    token_chunk: int | None = None,
 ) -> TokenStats:
-    """Statistics of the policy (and the reference) at the sampled tokens; ref_head None = the policy's head."""
-    parts = []
-    with torch.no_grad():
-        for start in range(0, max(hidden.shape[0], 1), 64):
-            rows = slice(start, start + 64)
-            ref_logits = None if ref_hidden is None else _logits(ref_hidden[rows], ref_head or head)
-            logits = _logits(hidden[rows], head)
-            parts.append(stats_from_logits(logits, targets[rows], temperature=temperature, ref_logits=ref_logits))
-    return TokenStats(
-        torch.cat([p.logprobs for p in parts]),
-        torch.cat([p.entropy for p in parts]),
-        None if ref_hidden is None else torch.cat([p.ref_logprobs for p in parts if p.ref_logprobs is not None]),
-        None if ref_hidden is None else torch.cat([p.hellinger for p in parts if p.hellinger is not None]),
-    )
+    """Statistics of the policy p, and of a reference q, at the sampled tokens.
+
+    hidden [N, D] and targets [N] int64 of the policy; ref_hidden [N, D'] of the reference, whose head is `ref_head` or,
+    when None, the policy's. All of any float dtype: the arithmetic is float32 (float64 from float64) and logits
+    are never rounded below it. p = softmax(logits / temperature), and so q. Chunk sizes bound the memory, not the
+    result.
+
+    The distance is the one of DGPO (arXiv 2605.03327, as publicly understood): d = 1 - sum_a sqrt(p_a q_a), squared.
+    It is exactly 0.0 for identical models (one object or two copies), never negative, 1 for disjoint supports, and its
+    relative error is below 1e-2 at d = 1e-8 (below 1e-5 where one head serves both models). N = 0 gives empty vectors.
+    """
+    hidden, head = hidden.detach(), _detached(head)
+    scratch = Scratch(compute_dtype(hidden, head.weight), hidden.device)
+    chunks = Chunks(vocab_chunk, token_chunk)
+    with torch.autocast(hidden.device.type, enabled=False):
+        if ref_hidden is None:
+            return _stats(stream_policy(hidden, head, targets, temperature, chunks, scratch))
+        ref_hidden = ref_hidden.detach()
+        ref_head = head if ref_head is None else _detached(ref_head)
+        shared = hidden.shape == ref_hidden.shape and same_head(head, ref_head)
+        if not (shared and delta_serves(hidden, head, scratch)):
+            stats = _stats(*stream_pair(hidden, head, targets, ref_hidden, ref_head, temperature, chunks, scratch))
+            return _with_exact_zeros(stats, hidden, ref_hidden) if shared else stats
+        policy, delta = stream_shared(hidden, head, targets, ref_hidden, temperature, chunks, scratch)
+        stats = _stats(policy, delta)
+        doubtful = torch.nonzero(~delta.trusted(policy))[:, 0]
+        if len(doubtful) == 0:
+            return stats
+        pair = stream_pair(
+            hidden[doubtful], head, targets[doubtful], ref_hidden[doubtful], head, temperature, chunks, scratch
+        )
+        return _replaced(stats, doubtful, _stats(*pair))
 
 
-def token_logprobs(hidden: Tensor, head: Head, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Log-prob [N] of the targets, with gradient to hidden and to the head."""
-    return logprobs_from_logits(_logits(hidden, head), targets, temperature=temperature)
+def token_logprobs(
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    vocab_chunk: int | None = None,
+    token_chunk: int | None = None,
+) -> Tensor:
+    """log p(sampled id) [N], float32 (float64 from float64), p = softmax(logits / temperature).
+
+    hidden [N, D], targets [N] int64. Differentiable once, to `hidden` and to the head's weight and bias where they
+    require grad. The backward forms the logits again, tile by tile, and sums the weight's gradient in float32, rounding
+    once. For a head without gradient the forward streams E = sum_a p_a W_a, and d log p(y) / d hidden = (W_y - E) / T
+    is ready when it ends. A small vocabulary takes plain autograd, as long as its logits are small beside the hidden
+    states.
+    """
+    dtype = compute_dtype(hidden, head.weight)
+    ids, _ = tile_shape(head.vocab_size, hidden.device)
+    count, width = hidden.shape
+    small = head.vocab_size <= max(4 * width, _DIRECT_LOGITS // max(1, count))
+    with torch.autocast(hidden.device.type, enabled=False):
+        if vocab_chunk is None and token_chunk is None and head.vocab_size <= ids and small:
+            return logprobs_from_logits(_direct_logits(hidden, head, dtype), targets, temperature=temperature)
+        options = (head.softcap, head.scale, temperature, vocab_chunk, token_chunk)
+        trained = head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad)
+        function = StreamedLogprob if trained else FrozenHeadLogprob
+        logprobs: Tensor = function.apply(hidden, head.weight, head.bias, targets, *options)
+        return logprobs
 
 
 @torch.no_grad()
 def stats_from_logits(
     logits: Tensor, targets: Tensor, *, temperature: float = 1.0, ref_logits: Tensor | None = None
 ) -> TokenStats:
-    """The same statistics from logits [N, V]: the fall-back for a model whose head cannot be found."""
-    logp = torch.log_softmax(logits.float() / temperature, dim=-1)
-    chosen = logp.gather(-1, targets[:, None])[:, 0]
-    entropy = torch.special.entr(logp.exp()).sum(-1)
-    if ref_logits is None:
-        return TokenStats(chosen, entropy, None, None)
-    ref_logp = torch.log_softmax(ref_logits.float() / temperature, dim=-1)
-    u, v = (logp / 2).exp(), (ref_logp / 2).exp()
-    hellinger = 0.5 * (u / u.norm(dim=-1, keepdim=True) - v / v.norm(dim=-1, keepdim=True)).square().sum(-1)
-    return TokenStats(chosen, entropy, ref_logp.gather(-1, targets[:, None])[:, 0], hellinger.clamp(max=1.0))
+    """`token_stats` from logits [N, V] and ref_logits [N, V]: for models whose head cannot be found.
+
+    The caller passes the tokens in chunks. Logits that the model rounded to bf16 have lost small distances already.
+    """
+    scratch = Scratch(compute_dtype(logits), logits.device)
+    return _stats(*fold_logits(logits, targets, ref_logits, temperature, scratch))
 
 
 def logprobs_from_logits(logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Log-prob [N] of the targets from logits [N, V], with gradient."""
-    return torch.log_softmax(logits.float() / temperature, dim=-1).gather(-1, targets[:, None])[:, 0]
+    """log p(sampled id) [N] from logits [N, V], with plain autograd, in float32 (float64 from float64)."""
+    logits = logits.to(compute_dtype(logits))
+    if temperature != 1.0:
+        logits = logits / temperature
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def _direct_logits(hidden: Tensor, head: Head, dtype: torch.dtype) -> Tensor:
+    logits = F.linear(hidden.to(dtype), head.weight.to(dtype))
+    if head.scale != 1.0:
+        logits = logits * head.scale
+    if head.bias is not None:
+        logits = logits + head.bias.to(dtype)
+    if head.softcap is not None:
+        logits = head.softcap * torch.tanh(logits / head.softcap)
+    return logits
+
+
+def _detached(head: Head) -> Head:
+    return Head(head.weight.detach(), None if head.bias is None else head.bias.detach(), head.softcap, head.scale)
+
+
+def _stats(policy: PolicySums, reference: ReferenceSums | DeltaSums | None = None) -> TokenStats:
+    if reference is None:
+        return TokenStats(policy.logprobs().float(), policy.entropy().float(), None, None)
+    ref_logprobs = reference.logprobs(policy) if isinstance(reference, DeltaSums) else reference.logprobs()
+    distance = reference.hellinger(policy)
+    return TokenStats(policy.logprobs().float(), policy.entropy().float(), ref_logprobs.float(), distance.float())
+
+
+def _replaced(stats: TokenStats, index: Tensor, better: TokenStats) -> TokenStats:
+    """The same record with the tokens at `index` taken from `better`."""
+    ref_logprobs, hellinger = stats.ref_logprobs, stats.hellinger
+    if ref_logprobs is not None and better.ref_logprobs is not None:
+        ref_logprobs = ref_logprobs.index_copy(0, index, better.ref_logprobs)
+    if hellinger is not None and better.hellinger is not None:
+        hellinger = hellinger.index_copy(0, index, better.hellinger)
+    return TokenStats(stats.logprobs, stats.entropy, ref_logprobs, hellinger)
+
+
+def _with_exact_zeros(stats: TokenStats, hidden: Tensor, ref_hidden: Tensor) -> TokenStats:
+    """Distance 0.0 where one head saw equal hidden states, whatever two products make of them."""
+    if stats.hellinger is None or stats.ref_logprobs is None:
+        return stats
+    equal = (hidden == ref_hidden).all(dim=1)
+    ref_logprobs = torch.where(equal, stats.logprobs, stats.ref_logprobs)
+    return TokenStats(stats.logprobs, stats.entropy, ref_logprobs, stats.hellinger.masked_fill(equal, 0.0))
