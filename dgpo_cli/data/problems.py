@@ -1,0 +1,283 @@
+r"""From rows to problems: keys, prompts and golds, each row checked to the last before anything starts.
+
+It owns what a row must hold; `rows` and `hub` read, `prompts` applies templates. Nothing is dropped in silence: a
+row that cannot be used stops the load, with its file, line, key and what was found; duplicates are dropped only
+where asked, and counted.
+
+A prompt is text, or chat messages (a list of {role, content}). One that already carries an instruction, as those of
+DAPO's original files do, is kept as it is: a template takes a known instruction off before it puts its own on
+(`prompts.bare_problem`), so that no problem is wrapped twice.
+
+A gold is a number, a string or a list (several elements are joined by commas). Unless `reduce_golds` is off, a text
+with a final `#### 18` or a solution with a `\boxed{18}` gives 18, and an integer loses its decoration: `336^\circ`,
+`070`, `27.0`, `1,234` become 336, 70, 27, 1234.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dgpo_cli.core.answers import find_boxes, integer_of
+from dgpo_cli.data import digit_chain
+from dgpo_cli.data.hub import HUB_ID, read_hub_rows
+from dgpo_cli.data.rows import READERS, Row, raise_all, read_rows
+from dgpo_cli.errors import DataError
+from dgpo_cli.errors import Problem as Wrong
+from dgpo_cli.types import Problem
+
+DIGIT_CHAIN = "bundled:digit_chain"
+ROLES = ("system", "user", "assistant")
+ID_KEYS = ("problem_id", "unique_id", "id", "extra_info.index", "idx")
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """A data set as loaded, with what a manifest says of it."""
+
+    problems: list[Problem]
+    rows: int  # rows read, before duplicates and the limit
+    duplicates: int  # rows dropped because their prompt had occurred before; the first of them is kept
+    conflicts: int  # those among the dropped whose gold was another than that of the row kept
+    revision: str | None  # commit on the hub, where known
+    sha256: str  # of the problems and golds as they are used
+
+
+def load_problems(path: str, **options: Any) -> list[Problem]:
+    """The problems of `load_problem_set(path, **options)`, for callers that need nothing else."""
+    return load_problem_set(path, **options).problems
+
+
+def load_problem_set(
+    path: str,
+    *,
+    prompt_key: str,
+    answer_key: str,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    size: int = 16384,
+    held_out: bool = False,
+    deduplicate: bool = False,
+    reduce_golds: bool = True,
+    group: str = "data",
+) -> ProblemSet:
+    """Load a local file, a data set of the hub or the bundled task.
+
+    path: a .jsonl, .json, .csv or .parquet file, a hub id (`config`, `split`, `revision` are its), or
+    bundled:digit_chain (its 512 held-out problems, or `size` training problems drawn from `seed`; golds are never
+    reduced).
+    prompt_key, answer_key: columns; dots reach nested fields; `a|b` takes the first that holds something.
+    limit: keep the first so many, after all rows were checked and duplicates of a prompt dropped (`deduplicate`).
+    group: data or benchmark, to name the keys in hints.
+    Raises DataError with one problem a row that cannot be used.
+    """
+    if limit is not None and limit < 1:
+        raise DataError(f"{group}.limit: expected at least 1, got {limit}", f"{group}.limit=null takes every row")
+    found_revision = None
+    if path.startswith("bundled:"):
+        rows, reduce_golds = _bundled_rows(path, seed=seed, size=size, held_out=held_out, group=group), False
+    elif _is_hub_id(path):
+        path_key = f"{group}.path"
+        hub = read_hub_rows(path, config=config, split=split, revision=revision, path_key=path_key)
+        rows, found_revision = hub.rows, hub.revision
+    else:
+        rows = read_rows(Path(path).expanduser())
+    problems = _problems(rows, path, prompt_key, answer_key, reduce_golds=reduce_golds, group=group)
+    kept = _first_of_each_prompt(problems) if deduplicate else problems
+    golds = {problem.messages: problem.gold for problem in kept}
+    conflicts = sum(golds[problem.messages] != problem.gold for problem in problems) if deduplicate else 0
+    used = kept[:limit]
+    return ProblemSet(used, len(rows), len(problems) - len(kept), conflicts, found_revision, _sha256(used))
+
+
+def reduced_gold(text: str) -> str:
+    r"""The answer in a gold: after `####`, or in the last box of a solution; integers in plain digits."""
+    _, mark, after = text.rpartition("####")
+    if mark and len(after.strip().splitlines()) <= 1:
+        text = after
+    elif boxes := find_boxes(text):
+        text = boxes[-1].content
+    text = text.strip()
+    return integer_of(text) or text
+
+
+def _is_hub_id(path: str) -> bool:
+    return (
+        Path(path).suffix.lower() not in READERS
+        and not Path(path).expanduser().exists()
+        and HUB_ID.fullmatch(path) is not None
+    )
+
+
+def _bundled_rows(path: str, *, seed: int, size: int, held_out: bool, group: str) -> list[Row]:
+    if path != DIGIT_CHAIN:
+        raise DataError(f"{group}.path: expected {DIGIT_CHAIN}, got {path}", f"{group}.path={DIGIT_CHAIN}")
+    if not held_out and not 1 <= size <= digit_chain.TRAINING_COUNT:
+        raise DataError(
+            f"{group}.size: digit_chain has 1 to {digit_chain.TRAINING_COUNT} training problems, got {size}"
+        )
+    drawn = digit_chain.held_out_problems() if held_out else digit_chain.training_problems(seed, size)
+    return [
+        Row(f"row {number}", {"prompt": one.prompt, "completion": one.completion, "answer": one.answer})
+        for number, one in enumerate(drawn, 1)
+    ]
+
+
+def _problems(
+    rows: list[Row], source: str, prompt_key: str, answer_key: str, *, reduce_golds: bool, group: str
+) -> list[Problem]:
+    for name, keys in (("prompt_key", prompt_key), ("answer_key", answer_key)):
+        if not any(_has_column(row.fields, keys) for row in rows):
+            _raise_missing_column(rows, source, f"{group}.{name}", keys)
+    ids = _ids(rows)
+    problems: list[Problem] = []
+    wrong: list[Wrong] = []
+    for index, row in enumerate(rows):
+        try:
+            messages = _messages(_field(row.fields, prompt_key))
+        except ValueError as error:
+            wrong.append(Wrong(f"{source} {row.place}: {group}.prompt_key={prompt_key}: {error}"))
+        try:
+            gold = _gold(_field(row.fields, answer_key), reduce=reduce_golds)
+        except ValueError as error:
+            wrong.append(Wrong(f"{source} {row.place}: {group}.answer_key={answer_key}: {error}"))
+        if not wrong:
+            problems.append(Problem(index, ids[index], messages, gold))
+    raise_all(wrong, source)
+    return problems
+
+
+def _raise_missing_column(rows: list[Row], source: str, key: str, keys: str) -> None:
+    columns = sorted({column for row in rows[:100] for column in _columns(row.fields)})
+    close = difflib.get_close_matches(keys.split("|")[0], columns, n=1, cutoff=0.5)
+    raise DataError(
+        f"{source} {rows[0].place}: {key}={keys}: no such column; the columns are {', '.join(columns) or 'none'}",
+        f"{key}={close[0]}" if close else f"{key}=COLUMN",
+    )
+
+
+def _columns(fields: dict[str, Any], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for name, value in fields.items():
+        names.append(f"{prefix}{name}")
+        if isinstance(value, dict):
+            names.extend(_columns(value, f"{prefix}{name}."))
+    return names
+
+
+_ABSENT = object()
+
+
+def _lookup(fields: dict[str, Any], key: str) -> Any:
+    if key in fields:  # a flattened column may have dots in its name
+        return fields[key]
+    value: Any = fields
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return _ABSENT
+        value = value[part]
+    return value
+
+
+def _has_column(fields: dict[str, Any], keys: str) -> bool:
+    return any(_lookup(fields, key.strip()) is not _ABSENT for key in keys.split("|"))
+
+
+def _field(fields: dict[str, Any], keys: str) -> Any:
+    """The first of `a|b` that holds something; None where the fields are there and empty. ValueError: none is there."""
+    found = [value for key in keys.split("|") if (value := _lookup(fields, key.strip())) is not _ABSENT]
+    if not found:
+        raise ValueError(f"no such column in this row; it has {', '.join(_columns(fields)) or 'none'}")
+    return next((value for value in found if value not in (None, "", [])), None)
+
+
+def _messages(value: Any) -> tuple[tuple[str, str], ...]:
+    turns = [{"role": "user", "content": value}] if isinstance(value, str) else value
+    if turns is None or turns == []:
+        raise ValueError("the prompt is empty")
+    if not isinstance(turns, list):
+        raise ValueError(f"expected text or a list of {{role, content}}, found {_shown(value)}")
+    messages = tuple(_message(turn) for turn in turns)
+    if messages[-1][0] != "user":
+        raise ValueError(f"expected a last message of role user, found {messages[-1][0]}")
+    return messages
+
+
+def _message(turn: Any) -> tuple[str, str]:
+    if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
+        raise ValueError(f"expected a message {{role, content}}, found {_shown(turn)}")
+    role, content = turn["role"], turn["content"]
+    if role not in ROLES:
+        raise ValueError(f"expected a role among {', '.join(ROLES)}, found {_shown(role)}")
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    if not isinstance(content, str):
+        raise ValueError(f"expected a message's content as text, found {_shown(content)}")
+    if not content.strip():
+        raise ValueError(f"the {'prompt' if role == 'user' else role + ' message'} is empty")
+    return role, _encodable(content)
+
+
+def _gold(value: Any, *, reduce: bool) -> str:
+    if isinstance(value, list):
+        if any(isinstance(element, dict | list) for element in value):
+            raise ValueError(f"expected a gold answer, found {_shown(value)}")
+        return ", ".join(_gold(element, reduce=reduce) for element in value)
+    if value is None:
+        raise ValueError("the gold answer is missing")
+    if isinstance(value, dict):
+        raise ValueError(f"expected a gold answer, found {_shown(value)}; reach a nested field with a dot")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"expected a gold answer, found {value}")
+        value = int(value) if reduce and value.is_integer() else value
+    text = str(value)
+    gold = reduced_gold(text) if reduce else text
+    if not gold.strip():
+        raise ValueError(f"the gold answer is empty: {_shown(value)}")
+    return _encodable(gold)
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a surrogate pair at character {error.start + 1}, which is no text") from error
+    return text
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _ids(rows: list[Row]) -> list[str]:
+    """The rows' own ids where one column names every row once, else their 0-based numbers."""
+    for key in ID_KEYS:
+        ids = [_lookup(row.fields, key) for row in rows]
+        if all(isinstance(one, str | int) and not isinstance(one, bool) and one != "" for one in ids):
+            texts = [str(one) for one in ids]
+            if len(set(texts)) == len(texts):
+                return texts
+    return [str(index) for index in range(len(rows))]
+
+
+def _first_of_each_prompt(problems: list[Problem]) -> list[Problem]:
+    first: dict[tuple[tuple[str, str], ...], Problem] = {}
+    for problem in problems:
+        first.setdefault(problem.messages, problem)
+    return list(first.values())
+
+
+def _sha256(problems: list[Problem]) -> str:
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(repr((problem.messages, problem.gold)).encode())
+    return digest.hexdigest()

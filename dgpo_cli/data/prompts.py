@@ -1,0 +1,182 @@
+"""From problems to prompts: a template, then the tokenizer's chat template or plain text, tokenised once.
+
+It owns the exact text and ids that a model sees, and the ids that end a completion. The templates are `dapo`,
+`boxed`, `plain` and files of the user's own; each is put on the last user turn.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from dgpo_cli.data.rows import raise_all
+from dgpo_cli.errors import ConfigError, DataError
+from dgpo_cli.errors import Problem as Wrong
+from dgpo_cli.types import Problem, Prompt
+
+SLOT = "{problem}"
+
+# dapo: the prompt of BytedTsinghua-SIA/DAPO (arXiv 2503.14476). boxed: the instruction of the Qwen2.5-Math models.
+TEMPLATES = {
+    "dapo": (
+        "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
+        "$Answer (without quotes) where $Answer is the answer to the problem.\n\n{problem}\n\n"
+        'Remember to put your answer on its own line after "Answer:".'
+    ),
+    "boxed": "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}.",
+    "plain": SLOT,
+}
+
+
+def read_template(template: str) -> str:
+    """The text of a named template or of a file; it holds `{problem}`. A file's last line break is left out."""
+    if template in TEMPLATES:
+        return TEMPLATES[template]
+    path = Path(template).expanduser()
+    if not path.is_file():
+        close = difflib.get_close_matches(template, TEMPLATES, n=1)
+        raise ConfigError(
+            f"template: expected {' | '.join(TEMPLATES)} or a file with {SLOT}, got {template}",
+            f"template={close[0]}" if close else "",
+        )
+    try:
+        text = path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"template {path}: cannot be read ({error})") from error
+    if SLOT not in text:
+        raise DataError(f"template {path}: expected {SLOT} where the problem goes, found none")
+    return text
+
+
+def bare_problem(text: str) -> str:
+    """`text` without the instruction of a known template, for files whose prompts carry one; other text as it is."""
+    for template in TEMPLATES.values():
+        before, _, after = template.partition(SLOT)
+        if before + after and text.startswith(before) and text.endswith(after) and len(text) > len(before) + len(after):
+            return text[len(before) : len(text) - len(after)]
+    return text
+
+
+def apply_template(template: str, messages: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """The turns with the template's text around the last user turn.
+
+    `{problem}` is replaced literally: braces of the template and of the problem mean nothing. `plain` leaves a
+    prompt exactly as the file has it; any other template first takes off an instruction that the prompt already
+    carries.
+    """
+    if template == SLOT:
+        return messages
+    role, text = messages[-1]
+    return (*messages[:-1], (role, template.replace(SLOT, bare_problem(text))))
+
+
+def make_prompts(
+    problems: list[Problem],
+    tokenizer: Any,
+    *,
+    template: str,
+    chat_template: bool,
+    system_prompt: str | None,
+    max_context: int | None,
+    max_completion_tokens: int,
+    limit_key: str = "rollout.max_completion_tokens",
+) -> list[Prompt]:
+    """The prompts as the model sees them, in the order of the problems.
+
+    With `chat_template` the tokenizer's template makes the text, which holds every special token already; a system
+    turn of the row's own wins over `system_prompt`. Without, the turns are joined by blank lines, their roles left
+    out, and the text begins with the tokenizer's bos token where that tokenizer puts one (Llama does, Qwen does
+    not); no end token is added.
+    Raises DataError for prompts that leave no room for `max_completion_tokens` (`limit_key` names it) in `max_context`.
+    """
+    if system_prompt is not None and not chat_template:
+        raise ConfigError(
+            "system_prompt: works with model.chat_template=true only", "put it into a template file with {problem}"
+        )
+    if chat_template and not getattr(tokenizer, "chat_template", None):
+        raise ConfigError("model.chat_template=true: the tokenizer has no chat template", "model.chat_template=false")
+    text_of_template = read_template(template)
+    bos = "" if chat_template else _bos_text(tokenizer)
+    prompts = []
+    for problem in problems:
+        messages = apply_template(text_of_template, problem.messages)
+        if chat_template:
+            text = _chat_text(tokenizer, messages, system_prompt, problem)
+        else:
+            text = "\n\n".join(content for _, content in messages)
+            text = text if bos and text.startswith(bos) else bos + text
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        prompts.append(Prompt(problem, text, tuple(ids)))
+    raise_all(_misfits(prompts, max_context, max_completion_tokens, limit_key), "the prompts")
+    return prompts
+
+
+def stop_token_ids(tokenizer: Any, generation_config: Any, chat_template: bool) -> frozenset[int]:
+    """The ids that end a completion: the tokenizer's eos, generation_config's, and the chat template's end of turn.
+
+    Which of the first two a model emits depends on how it was trained (Qwen2.5's instruct models emit <|im_end|>,
+    the base models <|endoftext|>), so both count. The end of turn counts only where the chat template is used.
+    """
+    configured = getattr(generation_config, "eos_token_id", None)
+    ids = {tokenizer.eos_token_id, *(configured if isinstance(configured, list | tuple) else [configured])}
+    if chat_template:
+        ids.add(_end_of_turn(tokenizer))
+    return frozenset(int(one) for one in ids if one is not None and one >= 0)
+
+
+def _chat_text(
+    tokenizer: Any, messages: tuple[tuple[str, str], ...], system_prompt: str | None, problem: Problem
+) -> str:
+    turns = [{"role": role, "content": content} for role, content in messages]
+    if system_prompt is not None and messages[0][0] != "system":
+        turns.insert(0, {"role": "system", "content": system_prompt})
+    from jinja2.exceptions import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise DataError(
+            f"row {problem.index + 1} (id {problem.problem_id}): the tokenizer's chat template refuses it ({error})",
+            "some templates take no system turn" if turns[0]["role"] == "system" else "",
+        ) from error
+
+
+def _bos_text(tokenizer: Any) -> str:
+    bos_id = getattr(tokenizer, "bos_token_id", None)
+    if bos_id is None:
+        return ""
+    with_special, without = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    return str(tokenizer.bos_token) if with_special[:1] == [bos_id] and without[:1] != [bos_id] else ""
+
+
+def _misfits(prompts: list[Prompt], max_context: int | None, limit: int, limit_key: str) -> list[Wrong]:
+    problems = []
+    for prompt in prompts:
+        length = len(prompt.token_ids)
+        row = f"row {prompt.problem.index + 1} (id {prompt.problem.problem_id})"
+        if length == 0:
+            problems.append(Wrong(f"{row}: the prompt has no tokens"))
+        elif max_context is not None and length + limit > max_context:
+            room = max_context - length
+            problems.append(
+                Wrong(
+                    f"{row}: a prompt of {length} tokens and {limit_key}={limit} make {length + limit}, "
+                    f"the model's context is {max_context}",
+                    f"{limit_key}={room}" if room > 0 else "leave the row out or take a model with a longer context",
+                )
+            )
+    return problems
+
+
+def _end_of_turn(tokenizer: Any) -> int | None:
+    """The first special token after an assistant's turn, where the template writes one."""
+    answer = "ANSWER"
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except Exception:  # a template that cannot render an assistant's turn has no end of turn to show
+        return None
+    tail = text.rpartition(answer)[2]
+    special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", {})}
+    return next((one for one in tokenizer(tail, add_special_tokens=False)["input_ids"] if one in special), None)
