@@ -1,20 +1,311 @@
-"""What a single key's type cannot say: settings that do not go together, and files that are not there.
+"""What a single key's type cannot say: ranges, settings that do not go together, files that are not there.
 
-`validate` returns everything that is wrong, each with what to do; `warnings` what is merely risky.
+`validate` returns everything that is wrong, each with what to do; `warnings` what is merely risky. Each check is a
+small function from a typed configuration to problems; `CHECKS` says which command is asked which.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.commands import CompareConfig, EvalConfig, RolloutConfig, TrainConfig
+from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, Dtype, RewardConfig, Signal
 from dgpo_cli.errors import Problem
+
+DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+TEMPLATES = ("dapo", "boxed", "plain")
+REWARDS = ("exact", "answer_only", "robust", "function")
+BUNDLED = {"model": ("bundled:tiny",), "data": ("bundled:digit_chain",)}
+NEEDS_REFERENCE = (Signal.hellinger, Signal.hellinger_root, Signal.kl, Signal.logratio)
 
 
 def validate(config: Any, command: str) -> list[Problem]:
     """Every problem of a typed configuration, before anything starts."""
-    return []
+    return [problem for check in CHECKS[command] for problem in check(config)]
 
 
 def warnings(config: Any, command: str) -> list[str]:
     """What the command should say at its start."""
-    return []
+    found = []
+    if command == "train" and config.rollout.top_p != 1:
+        found.append(
+            f"rollout.top_p={config.rollout.top_p}: tokens are drawn from a cut distribution, so the importance ratio "
+            "and the policy gradient are biased; 1.0 is unbiased"
+        )
+    return found
+
+
+# Ranges of single keys: (key, is it right, what was expected).
+
+Rule = tuple[str, Callable[[Any], bool], str]
+
+
+def at_least(low: float, *names: str) -> list[Rule]:
+    return [(name, lambda value: value >= low, f"at least {low}") for name in names]
+
+
+def above(low: float, *names: str) -> list[Rule]:
+    return [(name, lambda value: value > low, f"more than {low}") for name in names]
+
+
+def a_share(*names: str) -> list[Rule]:
+    return [(name, lambda value: 0 < value <= 1, "more than 0 and at most 1") for name in names]
+
+
+TRAIN_RULES: list[Rule] = [
+    *at_least(1, "steps", "rollout.prompts_per_step", "rollout.max_completion_tokens", "optim.minibatches"),
+    *at_least(1, "optim.epochs", "optim.tokens_per_microbatch", "optim.max_nonfinite", "checkpoint.keep", "eval.k"),
+    *at_least(1, "eval.limit", "algo.overlong.buffer_tokens"),
+    *at_least(0, "algo.clip_low", "algo.clip_high", "algo.kl_coef", "optim.lr", "optim.final_lr_fraction"),
+    *at_least(0, "optim.warmup_steps", "optim.weight_decay", "optim.grad_clip", "checkpoint.every", "eval.every"),
+    *at_least(0, "checkpoint.grace_seconds", "reference.refresh_every", "algo.dynamic_sampling.max_refills"),
+    *above(0, "gating.temperature", "optim.eps"),
+    *above(1, "algo.clip_dual"),
+    *a_share("rollout.top_p", "gating.top_fraction"),
+]
+ROLLOUT_RULES: list[Rule] = [
+    *at_least(1, "limit", "rollout.group_size", "rollout.max_completion_tokens", "tokens_per_microbatch"),
+    *at_least(0, "rollout.temperature"),
+    *above(0, "gating.temperature"),
+    *a_share("rollout.top_p", "gating.top_fraction"),
+]
+DATA_RULES: list[Rule] = at_least(1, "data.limit", "data.size")
+BENCHMARK_RULES: list[Rule] = [
+    *at_least(1, "benchmark.k", "benchmark.max_tokens", "benchmark.limit"),
+    *at_least(0, "benchmark.temperature"),
+    *a_share("benchmark.top_p"),
+]
+COMMON_RULES: list[Rule] = [
+    *at_least(1, "engine.batch_size", "strategy.threads"),
+    *above(0, "reward.timeout_seconds"),
+]
+COMPARE_RULES: list[Rule] = [("alpha", lambda value: 0 < value < 1, "more than 0 and less than 1")]
+
+
+def _ranges(*rules: list[Rule]) -> Callable[[Any], Iterator[Problem]]:
+    def check(config: Any) -> Iterator[Problem]:
+        for name, is_right, expected in (rule for some in rules for rule in some):
+            value = config
+            for part in name.split("."):
+                value = getattr(value, part)
+            if value is not None and not is_right(value):
+                message = f"{name}: expected {expected}, got {catalogue.show(value)}"
+                yield Problem(message, f"dgpo help {name}")
+
+    return check
+
+
+# Settings that do not go together.
+
+
+def _training(config: TrainConfig) -> Iterator[Problem]:
+    rollout, optim = config.rollout, config.optim
+    if rollout.group_size < 2:
+        message = f"rollout.group_size: {rollout.group_size} has no group to compare with"
+        yield Problem(message, "advantages are relative to a prompt's other rollouts: rollout.group_size=8")
+    if rollout.temperature <= 0:
+        message = f"rollout.temperature: expected more than 0 in training, got {rollout.temperature}"
+        yield Problem(message, "greedy rollouts of a prompt are all the same: rollout.temperature=1")
+    if optim.minibatches > rollout.prompts_per_step:
+        message = (
+            f"optim.minibatches: {optim.minibatches} is more than rollout.prompts_per_step={rollout.prompts_per_step}"
+        )
+        yield Problem(message, "a step's prompts are split among its minibatches: use fewer")
+    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
+        message = f"optim.betas: expected two numbers from 0 to below 1, got {catalogue.show(optim.betas)}"
+        yield Problem(message, "optim.betas=[0.9,0.999]")
+    if config.model.dtype is not Dtype.float32:
+        message = f"model.dtype: weights that are trained stay in float32, got {config.model.dtype.value}"
+        yield Problem(message, "bfloat16 weights lose most small updates: leave model.dtype out")
+    buffer = config.algo.overlong.buffer_tokens
+    if config.algo.overlong.enabled and buffer is not None and buffer > rollout.max_completion_tokens:
+        limit = rollout.max_completion_tokens
+        message = f"algo.overlong.buffer_tokens: {buffer} is more than rollout.max_completion_tokens={limit}"
+        yield Problem(message, "null takes 20% of the limit")
+    if config.overwrite and config.resume:
+        yield Problem("overwrite: true deletes the run that resume= continues", "leave one of them out")
+
+
+def _gating(config: TrainConfig | RolloutConfig) -> Iterator[Problem]:
+    clip = config.gating.clip
+    if clip is not None and not (len(clip) == 2 and 0 <= clip[0] <= 1 <= clip[1] and clip[0] < clip[1]):
+        message = f"gating.clip: expected [w_min,w_max] with 0 <= w_min <= 1 <= w_max, got {catalogue.show(clip)}"
+        yield Problem(message, "the weights' mean is 1, so the range has to hold it: gating.clip=[0.5,2]")
+
+
+def _needed_reference(config: TrainConfig) -> Iterator[Problem]:
+    if config.reference.name != "none":
+        return
+    hint = "reference=initial is the policy before training; gating=uniform and algo.kl_coef=0 need none"
+    gating = config.gating
+    if gating.signal in NEEDS_REFERENCE:
+        yield Problem(f"gating.signal={gating.signal.value}: measured from a reference, but reference=none", hint)
+    if gating.noise_gate:
+        yield Problem("gating.noise_gate=true: measures the distance from a reference, but reference=none", hint)
+    if config.algo.kl_coef > 0:
+        yield Problem(f"algo.kl_coef={config.algo.kl_coef}: a penalty to a reference, but reference=none", hint)
+    if config.reference.refresh_every > 0:
+        yield Problem(f"reference.refresh_every={config.reference.refresh_every}: there is none to refresh", hint)
+
+
+def _distinct_reference(config: RolloutConfig) -> Iterator[Problem]:
+    if config.reference.name == "initial":
+        message = "reference=initial: the model that is sampled is itself the initial policy here"
+        yield Problem(message, "reference.path=FOLDER, or a model option: reference=tiny")
+
+
+def _evaluation(config: EvalConfig | TrainConfig) -> Iterator[Problem]:
+    benchmark = config.benchmark
+    if isinstance(config, EvalConfig) and benchmark.name is None and not benchmark.path and not benchmark.hub:
+        yield Problem("benchmark: none is chosen", f"benchmark=NAME: {', '.join(catalogue.options('benchmark'))}")
+    k = benchmark.k
+    if isinstance(config, TrainConfig):
+        if config.eval.k is not None or benchmark.name is None:
+            return  # training reports what eval.k allows
+    elif benchmark.completions:
+        return  # k is what the file holds
+    too_large = [value for value in benchmark.pass_at if value > k]
+    if too_large:
+        message = f"benchmark.pass_at: {catalogue.show(too_large)} is more than benchmark.k={k} samples a problem"
+        yield Problem(message, f"benchmark.k={max(too_large)}, or benchmark.pass_at=[{k}]")
+    if any(value < 1 for value in benchmark.pass_at):
+        shown = catalogue.show(benchmark.pass_at)
+        yield Problem(f"benchmark.pass_at: expected numbers of at least 1, got {shown}", "benchmark.pass_at=[1]")
+
+
+def _compared(config: CompareConfig) -> Iterator[Problem]:
+    if not config.runs:
+        yield Problem("runs: no folder is given", "dgpo compare runs=[outputs/a,outputs/b]")
+    for run in config.runs:
+        if not Path(run).is_dir():
+            yield Problem(f"runs: no folder '{run}'", "folders of runs, sweeps or evaluations, relative to this one")
+
+
+# Files and folders. Hub ids cannot be checked without a network: only what is plainly local is.
+
+
+def _models(config: Any) -> Iterator[Problem]:
+    if not (hasattr(config, "benchmark") and config.benchmark.completions and isinstance(config, EvalConfig)):
+        yield from _model("model", config.model.path)
+    if hasattr(config, "reference") and config.reference.name == "path":
+        yield from _model("reference", config.reference.path)
+    yield from _template("model", config.model.template)
+
+
+def _model(group: str, path: str | None) -> Iterator[Problem]:
+    name = f"{group}.path"
+    if not path:
+        yield Problem(f"{name}: {group}=path needs a path", f"{name}=HUB_ID or a folder")
+    elif path.startswith("bundled:"):
+        if path not in BUNDLED["model"]:
+            yield Problem(f"{name}: nothing bundled is called '{path}'", "bundled:tiny is")
+    elif Path(path).is_file():
+        yield Problem(f"{name}: expected a model's folder, got the file '{path}'", "the folder that holds config.json")
+    elif Path(path).is_dir():
+        if not any((Path(path) / file).is_file() for file in ("config.json", "adapter_config.json")):
+            yield Problem(f"{name}: no model in folder '{path}': it holds no config.json", "a run's folder works too")
+    elif not _is_hub_id(path):
+        options = [option for option in catalogue.options("model") if option != "path"]
+        close = catalogue.nearest(path, options)
+        hint = f"did you mean {group}={close}?" if close else "a hub id is written OWNER/NAME"
+        yield Problem(f"{name}: no folder '{path}'", hint)
+
+
+def _is_hub_id(path: str) -> bool:
+    """OWNER/NAME, where OWNER is no folder here: then it is a folder that was mistyped."""
+    owner, slash, _ = path.partition("/")
+    return bool(slash and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not Path(owner).is_dir())
+
+
+def _template(group: str, template: str | None) -> Iterator[Problem]:
+    if template is None or template in TEMPLATES or Path(template).is_file():
+        return
+    close = catalogue.nearest(template, TEMPLATES)
+    hint = (
+        f"did you mean {group}.template={close}?" if close else f"{' | '.join(TEMPLATES)}, or a file with {{problem}}"
+    )
+    yield Problem(f"{group}.template: no template or file '{template}'", hint)
+
+
+def _data(config: TrainConfig | RolloutConfig) -> Iterator[Problem]:
+    if isinstance(config, RolloutConfig) and config.prompt is not None:
+        return
+    yield from _rows(config.data, "data")
+
+
+def _benchmark_rows(config: TrainConfig | EvalConfig) -> Iterator[Problem]:
+    benchmark = config.benchmark
+    if benchmark.path:
+        yield from _rows(benchmark, "benchmark")
+    yield from _template("benchmark", benchmark.template)
+    if benchmark.completions and not Path(benchmark.completions).is_file():
+        message = f"benchmark.completions: no file '{benchmark.completions}'"
+        yield Problem(message, "a JSONL file with the field completion, relative to this folder")
+
+
+def _rows(source: DataConfig | BenchmarkConfig, group: str) -> Iterator[Problem]:
+    name, path = f"{group}.path", source.path
+    if not path:
+        yield Problem(f"{name}: {group}=file needs a file", f"{name}=FILE ({', '.join(DATA_ENDINGS)}) or a hub id")
+    elif path.startswith("bundled:"):
+        if path not in BUNDLED["data"]:
+            yield Problem(f"{name}: nothing bundled is called '{path}'", "bundled:digit_chain is")
+    elif Path(path).is_file():
+        if Path(path).suffix not in DATA_ENDINGS:
+            yield Problem(f"{name}: cannot read '{path}' by its ending", f"one of {', '.join(DATA_ENDINGS)}")
+    elif Path(path).is_dir():
+        yield Problem(f"{name}: expected a file, got the folder '{path}'", f"a file: {', '.join(DATA_ENDINGS)}")
+    elif path.endswith(DATA_ENDINGS) or not _is_hub_id(path):
+        close = catalogue.nearest(path, catalogue.options(group))
+        hint = (
+            f"did you mean {group}={close}?" if close else "paths are relative to this folder; a hub id is OWNER/NAME"
+        )
+        yield Problem(f"{name}: no file '{path}'", hint)
+    if group == "data":
+        yield from _template(group, source.template)
+
+
+def _rewards(config: Any) -> Iterator[Problem]:
+    yield from _reward(config.reward, "reward.name")
+    if hasattr(config, "benchmark") and config.benchmark.reward not in REWARDS:
+        given = config.benchmark.reward
+        yield Problem(f"benchmark.reward: there is no grader '{given}'", _reward_hint("benchmark.reward", given))
+
+
+def _reward(reward: RewardConfig, key: str) -> Iterator[Problem]:
+    if reward.name not in REWARDS:
+        yield Problem(f"{key}: there is no grader '{reward.name}'", _reward_hint(key, reward.name))
+        return
+    if reward.name != "function":
+        return
+    file, colon, function = (reward.path or "").rpartition(":")
+    example = "reward.path=my_reward.py:score"
+    if not reward.path:
+        yield Problem("reward.path: reward=function needs a file and a function", example)
+    elif not colon or not function.isidentifier():
+        yield Problem(f"reward.path: expected FILE.py:FUNCTION, got '{reward.path}'", example)
+    elif not Path(file).is_file():
+        yield Problem(f"reward.path: no file '{file}'", "paths are relative to this folder")
+
+
+def _reward_hint(key: str, given: str) -> str:
+    close = catalogue.nearest(given, REWARDS)
+    return f"did you mean {key}={close}?" if close else " | ".join(REWARDS)
+
+
+CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
+    "train": [
+        _ranges(TRAIN_RULES, DATA_RULES, BENCHMARK_RULES, COMMON_RULES),
+        *(_training, _gating, _needed_reference, _evaluation, _models, _data, _benchmark_rows, _rewards),
+    ],
+    "eval": [_ranges(BENCHMARK_RULES, COMMON_RULES), _evaluation, _models, _benchmark_rows, _rewards],
+    "rollout": [
+        _ranges(ROLLOUT_RULES, DATA_RULES, COMMON_RULES),
+        *(_gating, _distinct_reference, _models, _data, _rewards),
+    ],
+    "compare": [_ranges(COMPARE_RULES), _compared],
+}

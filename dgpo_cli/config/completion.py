@@ -1,2 +1,116 @@
-def script(r): return ''
-def candidates(r): return []
+"""Shell completion that knows the commands: a short script a shell, which asks `dgpo _complete` for the candidates.
+
+`dgpo _complete WORD ...` gets the words after `dgpo` up to the cursor and prints what the last one can become.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from itertools import pairwise
+from pathlib import Path
+
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.errors import UsageError
+
+BASH = """\
+_dgpo() {
+  local line=${COMP_LINE:0:COMP_POINT} candidates
+  local -a words
+  read -ra words <<< "$line"
+  [[ $line == *[[:space:]] ]] && words+=("")
+  local last=${words[-1]}
+  local before=${last%"${last##*[=:]}"}
+  mapfile -t candidates < <(dgpo _complete "${words[@]:1}" 2>/dev/null)
+  COMPREPLY=("${candidates[@]#"$before"}")
+  [[ ${#candidates[@]} -eq 1 && ${candidates[0]} == *[=.] ]] && compopt -o nospace
+  [[ ${#candidates[@]} -eq 0 ]] && compopt -o default
+  return 0
+}
+complete -F _dgpo dgpo"""
+
+ZSH = """\
+_dgpo() {
+  local -a candidates
+  candidates=("${(@f)$(dgpo _complete "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+  candidates=(${candidates:#})
+  if (( ${#candidates} )); then
+    compadd -S '' -a candidates
+  else
+    compset -P '*='
+    _files
+  fi
+}
+compdef _dgpo dgpo"""
+
+FISH = """\
+complete -c dgpo -f -a '(dgpo _complete (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'"""
+
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+FLAGS = ("-h", "-m", "--cfg", "--config-dir", "--info")
+
+
+def script(words: list[str]) -> str:
+    """The script of a shell; raises UsageError for a shell that has none."""
+    if len(words) != 1 or words[0] not in SCRIPTS:
+        shells = "|".join(SCRIPTS)
+        given = f"got '{' '.join(words)}'" if words else "got none"
+        raise UsageError(f"completion: expected a shell, {given}", f"dgpo completion {shells}")
+    return SCRIPTS[words[0]]
+
+
+def candidates(words: list[str]) -> list[str]:
+    """What the last word can become, the words before it given. Empty where only files make sense."""
+    *before, word = words or [""]
+    if not before:
+        return _starting(word, [*COMMANDS, "help", "completion", "--version", "-h"])
+    verb = before[0]
+    if verb == "completion":
+        return _starting(word, list(SCRIPTS))
+    if verb == "help":
+        known = {key for command in COMMANDS for key in catalogue.keys(command)}
+        return _starting(word, sorted(known))
+    if verb not in COMMANDS:
+        return []
+    if before[-1] == "--cfg":
+        return _starting(word, ["job", "hydra", "all"])
+    if word.startswith("-"):
+        return _starting(word, list(FLAGS))
+    name, equals, value = word.partition("=")
+    if equals:
+        return _values(verb, name, value, _config_dirs(before))
+    return _starting(word, _names(verb, word))
+
+
+def _names(verb: str, word: str) -> list[str]:
+    """Groups, keys of the section that is typed, and sections; not the whole tree at once."""
+    names = ["recipe=" if group == catalogue.RECIPES else f"{group}=" for group in catalogue.groups(verb)]
+    section = word.rpartition(".")[0]
+    for path, key in catalogue.keys(verb).items():
+        if path.rpartition(".")[0] == section:
+            names.append(f"{path}." if key.is_section else f"{path}=")
+    return names
+
+
+def _values(verb: str, name: str, value: str, config_dirs: list[Path]) -> list[str]:
+    done = value[: value.rfind(",") + 1]  # of a sweep: seed=0,1,
+    group = catalogue.RECIPES if name == "recipe" else name
+    if group in catalogue.groups(verb):
+        known = catalogue.options(group, config_dirs)
+    else:
+        key = catalogue.keys(verb).get(name)
+        plain = catalogue.plain_type(key.type) if key else None
+        if plain is bool:
+            known = ["true", "false"]
+        else:
+            known = [member.name for member in plain] if isinstance(plain, type) and issubclass(plain, Enum) else []
+    return _starting(f"{name}={value}", [f"{name}={done}{option}" for option in known])
+
+
+def _config_dirs(before: list[str]) -> list[Path]:
+    flags = ("--config-dir", "-cd")
+    return [Path(after) for flag, after in pairwise(before) if flag in flags]
+
+
+def _starting(word: str, known: list[str]) -> list[str]:
+    return [candidate for candidate in dict.fromkeys(known) if candidate.startswith(word)]

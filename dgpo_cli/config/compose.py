@@ -1,7 +1,7 @@
-"""Compose a command's configuration with Hydra: options of conf/ and recipes/, overrides, and the typed schema behind them.
+"""Compose a command's configuration with Hydra: options of conf/ and recipes/, overrides, and the typed schema.
 
-`compose` is the whole way from overrides to the dataclass. The program takes it in parts, since Hydra's own `main` composes
-once more for the run. Hydra is imported inside the functions: importing this module stays cheap.
+`compose` is the whole way from overrides to the dataclass. The program takes it in parts, since Hydra's own `main`
+composes once more for the run. Hydra is imported inside the functions: importing this module stays cheap.
 """
 
 from __future__ import annotations

@@ -1,3 +1,187 @@
-def overview(): return ''
-def command(v): return ''
-def answer(r): return ''
+"""What `dgpo`, `dgpo COMMAND -h` and `dgpo help KEY` say. Standard library alone, so that they answer at once."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.errors import UsageError
+
+OVERVIEW = """\
+dgpo: reinforcement learning for language models, with credit for the tokens that earned the reward.
+Distribution-Guided Policy Optimization (arXiv 2605.03327), and GRPO and DAPO beside it.
+
+Try
+  dgpo train                                        a bundled model learns its task on a CPU, in minutes
+  dgpo eval benchmark.k=4                           the bundled model, four samples a problem, with error bars
+  dgpo train -m algo=grpo,dapo,dgpo seed=0,1        six runs; then: dgpo compare runs=[FOLDER]
+
+Commands
+  train    RL fine-tuning of a model on prompts with verifiable rewards
+  eval     avg@k, pass@k and maj@k of a model on a benchmark
+  rollout  sample completions, score them, show each token's credit
+  compare  runs side by side, with statistics
+
+  dgpo COMMAND -h               its groups, their options, the ten most used keys
+  dgpo help KEY                 type, default, meaning and unit of a key, such as dgpo help optim.lr
+  dgpo completion SHELL         bash | zsh | fish; put into your start-up file: eval "$(dgpo completion bash)"
+  dgpo --version
+
+Settings are Hydra overrides: GROUP=OPTION picks an option, KEY=VALUE sets a key, -m sweeps over listed values."""
+
+USAGE = {
+    "train": "dgpo train [GROUP=OPTION] [KEY=VALUE] ...\n       dgpo train resume=FOLDER [KEY=VALUE] ...",
+    "eval": "dgpo eval [GROUP=OPTION] [KEY=VALUE] ...",
+    "rollout": 'dgpo rollout [prompt="..."] [GROUP=OPTION] [KEY=VALUE] ...',
+    "compare": "dgpo compare runs=[FOLDER,FOLDER] [KEY=VALUE] ...",
+}
+MOST_USED = {
+    "train": [
+        *("model.path", "data.path", "reward.path", "steps", "seed", "optim.lr"),
+        *("rollout.prompts_per_step", "rollout.group_size", "rollout.max_completion_tokens", "resume"),
+    ],
+    "eval": [
+        *("model.path", "benchmark.path", "benchmark.k", "benchmark.limit", "benchmark.temperature"),
+        *("benchmark.top_p", "benchmark.max_tokens", "benchmark.completions", "engine.batch_size", "seed"),
+    ],
+    "rollout": [
+        *("prompt", "limit", "model.path", "reference.path", "data.path", "rollout.group_size"),
+        *("rollout.temperature", "rollout.top_p", "rollout.max_completion_tokens", "seed"),
+    ],
+    "compare": list(catalogue.keys("compare")),
+}
+
+
+def overview() -> str:
+    """The one screen of `dgpo`."""
+    return OVERVIEW
+
+
+def command(verb: str) -> str:
+    """What `dgpo COMMAND -h` prints."""
+    doc = (COMMANDS[verb].__doc__ or "").partition(": ")[2]
+    lines = [f"dgpo {verb}: {doc}", f"usage: {USAGE[verb]}", ""]
+    groups = catalogue.groups(verb)
+    if groups:
+        lines.append("Groups (* is the default)")
+    for group in groups:
+        label = "recipe" if group == catalogue.RECIPES else group
+        chosen = default_options(verb).get(group)
+        names = [f"{name}*" if name == chosen else name for name in catalogue.options(group)] or ["none yet"]
+        lines.append(_hanging(label, " ".join(names), 11))
+    lines += ["", "Most used keys"]
+    width = max(len(name) for name in MOST_USED[verb]) + 2
+    for name in MOST_USED[verb]:
+        key = catalogue.keys(verb)[name]
+        lines.append(_hanging(name, f"{key.meaning}{_unit(key)} [{_default(key, verb)}]", width))
+    lines += ["", "dgpo help KEY says more; --cfg job prints the whole configuration and starts nothing"]
+    if verb in ("train", "eval"):
+        lines.append(f"-m sweeps: dgpo {verb} -m seed=0,1,2")
+    lines.append("hydra.run.dir=FOLDER names the run's folder; --config-dir FOLDER adds options of your own")
+    return "\n".join(lines)
+
+
+def _hanging(label: str, text: str, width: int) -> str:
+    start = f"  {label.ljust(width)}"
+    return textwrap.fill(text, 116, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
+
+
+def default_options(verb: str) -> dict[str, str]:
+    """The option of each group where none is chosen: the command's own defaults, then what these bring."""
+    conf, _ = catalogue.config_roots()
+    chosen: dict[str, str] = {}
+    waiting = [conf / f"{verb}.yaml"]
+    while waiting:
+        for group, option in _defaults_list(waiting.pop(0)):
+            file = conf / group / f"{option}.yaml"
+            if group not in chosen and file.is_file():
+                chosen[group] = option
+                waiting.append(file)
+    return chosen
+
+
+def _defaults_list(file: Path) -> list[tuple[str, str]]:
+    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    pairs = (line[1:].partition(":") for line in lines if line.startswith("- ") and ":" in line)
+    return [(group.strip().lstrip("/"), option.strip()) for group, _, option in pairs]
+
+
+def _unit(key: catalogue.Key) -> str:
+    return f" ({key.unit})" if key.unit else ""
+
+
+def _default(key: catalogue.Key, verb: str) -> str:
+    """The default as typed, and beside it that of the model option where the model brings one."""
+    conf, _ = catalogue.config_roots()
+    values = catalogue.flat_yaml(conf / f"{verb}.yaml")
+    value = values.get(key.path, catalogue.show(key.default))
+    if value.startswith("${"):
+        source = value.strip("${}")
+        model = default_options(verb)["model"]
+        general = catalogue.show(catalogue.keys(verb)[source].default)
+        special = catalogue.flat_yaml(conf / "model" / f"{model}.yaml").get(source, general)
+        return f"{special} with model={model}, else {general}"
+    group = key.path.partition(".")[0]
+    option = default_options(verb).get(group)
+    if option is None or "." not in key.path:
+        return value
+    brought = catalogue.flat_yaml(conf / group / f"{option}.yaml")
+    leaf = key.path.partition(".")[2]
+    from_option = brought.get(key.path, brought.get(leaf))
+    return f"{from_option} with {group}={option}, else {value}" if from_option not in (None, value) else value
+
+
+def answer(words: list[str]) -> str:
+    """What `dgpo help KEY` prints; raises UsageError for an unknown key."""
+    if not words:
+        return "dgpo help KEY: type, default, meaning and unit of a key\n  dgpo help optim.lr\n  dgpo help gating"
+    if len(words) > 1:
+        return "\n\n".join(answer([word]) for word in words)
+    name = words[0].partition("=")[0]
+    if name in ("recipe", catalogue.RECIPES):
+        return _section("recipe", "whole experiments: files of recipes/", catalogue.option_files(catalogue.RECIPES), "")
+    verbs = [verb for verb in COMMANDS if name in catalogue.keys(verb)]
+    if name in COMMANDS:  # `eval` and `rollout` are sections of dgpo train, too
+        return command(name) + (f"\n\n{_key(name, verbs)}" if verbs else "")
+    if verbs:
+        return _key(name, verbs)
+    if name.startswith("hydra."):
+        return f"{name}: a key of Hydra; dgpo train --cfg hydra lists them, and https://hydra.cc explains them"
+    for verb in COMMANDS:
+        close = catalogue.nearest_key(name, verb)
+        if close:
+            raise UsageError(f"unknown key '{name}'", f"did you mean {close}? (dgpo help {close})")
+    raise UsageError(f"unknown key '{name}'", "dgpo COMMAND -h lists keys")
+
+
+def _key(name: str, verbs: list[str]) -> str:
+    key = catalogue.keys(verbs[0])[name]
+    commands = ", ".join(f"dgpo {verb}" for verb in verbs)
+    if key.is_section:
+        files = catalogue.option_files(name) if name in catalogue.groups(verbs[0]) else {}
+        return _section(name, key.meaning, files, verbs[0]) + f"\nused by: {commands}"
+    lines = [f"{name}: {key.meaning}", f"  type     {catalogue.describe_type(key.type)}"]
+    defaults = {verb: _default(catalogue.keys(verb)[name], verb) for verb in verbs}
+    shown = set(defaults.values())
+    lines += (
+        [f"  default  {default}" for default in shown]
+        if len(shown) == 1
+        else [f"  default  {default} (dgpo {verb})" for verb, default in defaults.items()]
+    )
+    if key.unit:
+        lines.append(f"  unit     {key.unit}")
+    return "\n".join([*lines, f"  used by  {commands}"])
+
+
+def _section(name: str, meaning: str, files: dict[str, Path], verb: str) -> str:
+    """A group's options with what they are, then its keys."""
+    lines = [f"{name}: {meaning}"]
+    width = max([len(option) for option in files], default=0) + len(name) + 3
+    lines += [_hanging(f"{name}={option}", catalogue.first_comment(file), width) for option, file in files.items()]
+    inner = [key for path, key in catalogue.keys(verb).items() if path.startswith(f"{name}.")] if verb else []
+    width = max([len(key.path) for key in inner], default=0) + 2
+    lines += ["", "Keys"] if inner else []
+    lines += [_hanging(key.path, f"{key.meaning}{_unit(key)}", width) for key in inner if not key.is_section]
+    return "\n".join(lines)
