@@ -1,0 +1,225 @@
+"""Paired and unpaired comparisons against enumeration, hand-worked numbers and simulation."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+
+from dgpo_cli.core import comparison as module
+from dgpo_cli.core.comparison import (
+    Comparison,
+    compare_problems,
+    compare_seeds,
+    holm,
+    permutation_p_value,
+    seeds_needed,
+    sign_flip_p_value,
+    smallest_seed_p,
+    verdicts,
+)
+
+
+def test_sign_flip_equals_enumeration_of_all_signs() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        steps = generator.integers(-6, 9, size=9).tolist()
+        sums = [abs(sum(s * d for s, d in zip(signs, steps, strict=True))) for signs in product((-1, 1), repeat=9)]
+        expected = sum(total >= abs(sum(steps)) for total in sums) / len(sums)
+        assert sign_flip_p_value(steps) == pytest.approx(expected, abs=1e-12)
+
+
+def test_sign_flip_worked_by_hand() -> None:
+    assert sign_flip_p_value([2, 2, 2, 2]) == pytest.approx(2 / 16)  # only all plus and all minus reach 8
+    assert sign_flip_p_value([5, 0, 0]) == 1.0
+    assert sign_flip_p_value([0, 0]) == 1.0
+    assert sign_flip_p_value([3, -3]) == 1.0
+
+
+def test_a_sampled_sign_flip_agrees_with_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = np.random.default_rng(5).integers(-30, 45, size=25).tolist()
+    exact = sign_flip_p_value(steps)
+    monkeypatch.setattr(module, "MAX_TABLE", 0)
+    sampled = sign_flip_p_value(steps, seed=3)
+    assert sampled == sign_flip_p_value(steps, seed=3)
+    assert sampled != exact
+    assert abs(sampled - exact) < 5 * math.sqrt(exact * (1 - exact) / module.RESAMPLES)
+
+
+def test_paired_comparison_counts_problems_and_takes_b_minus_a() -> None:
+    # shares of A 1/2 1/2 0 1, of B 1 1/2 1/2 3/4: differences 1/2, 0, 1/2, -1/4
+    result = compare_problems([2, 2, 0, 4], [4] * 4, [4, 2, 2, 3], [4] * 4)
+    assert result.difference == pytest.approx(0.1875)
+    assert (result.wins, result.ties, result.losses, result.unit) == (2, 1, 1, "problem")
+    # |2 + 2 - 1| = 3 or more: signs of (2,2,1) with sum +-3, +-5 -> 4 of 8
+    assert result.p_value == pytest.approx(0.5)
+    assert result.smallest_p == 2 / 16
+    deviation = np.std([0.5, 0, 0.5, -0.25], ddof=1)
+    # t(0.975, 3) = 3.182446, t(0.8, 3) = 0.978472
+    assert result.minimum_detectable == pytest.approx((3.182446 + 0.978472) * deviation / 2, rel=1e-5)
+
+
+def test_different_numbers_of_samples_are_compared_by_their_shares_exactly() -> None:
+    # 1/3 = 2/6 is a tie, which floating point would not promise
+    result = compare_problems([1, 1], [3, 3], [2, 3], [6, 6])
+    assert (result.wins, result.ties, result.losses) == (1, 1, 0)
+    assert result.difference == pytest.approx((0 + 1 / 6) / 2)
+
+
+def test_equal_evaluations_are_indistinguishable() -> None:
+    result = compare_problems([1, 2, 3], [4] * 3, [1, 2, 3], [4] * 3)
+    assert (result.difference, result.p_value, result.ci95) == (0.0, 1.0, (0.0, 0.0))
+    assert result.minimum_detectable is None
+    assert verdicts([result]) == ["indistinguishable"]
+
+
+def test_one_problem_gives_no_interval_and_no_verdict() -> None:
+    result = compare_problems([0], [4], [4], [4])
+    assert (result.ci95, result.minimum_detectable, result.p_value) == (None, None, 1.0)
+    assert verdicts([result]) == ["indistinguishable"]
+
+
+def test_the_bootstrap_is_fixed_by_its_seed() -> None:
+    a, b = np.random.default_rng(0).integers(0, 33, size=(2, 30)).tolist()
+    args = (a, [32] * 30, b, [32] * 30)
+    assert compare_problems(*args, seed=1) == compare_problems(*args, seed=1)
+    assert compare_problems(*args, seed=1).ci95 != compare_problems(*args, seed=2).ci95
+
+
+def test_unmatched_problems_are_refused() -> None:
+    with pytest.raises(ValueError, match="same problems"):
+        compare_problems([1, 2], [4, 4], [1], [4])
+    with pytest.raises(ValueError, match="same problems"):
+        compare_problems([], [], [], [])
+
+
+def simulated(gain: float, spread: float, repeats: int) -> tuple[float, float, float]:
+    """Shares of better and worse, and coverage: 30 problems x 32 samples, A near 55%, B better by gain +- spread."""
+    generator = np.random.default_rng(7)
+    better = worse = covered = 0
+    for _ in range(repeats):
+        chances = generator.beta(0.561, 0.459, size=30)
+        gains = np.clip(chances + gain + spread * generator.standard_normal(30), 0, 1)
+        a, b = generator.binomial(32, chances), generator.binomial(32, gains)
+        result = compare_problems(a.tolist(), [32] * 30, b.tolist(), [32] * 30)
+        verdict = verdicts([result])[0]
+        better, worse = better + (verdict == "better"), worse + (verdict == "worse")
+        assert result.ci95 is not None
+        covered += result.ci95[0] <= gain <= result.ci95[1]
+    return better / repeats, worse / repeats, covered / repeats
+
+
+def test_false_alarms_are_between_2_and_7_percent_and_the_interval_covers() -> None:
+    better, worse, covered = simulated(0.0, 0.0, 600)
+    assert 0.02 <= better + worse <= 0.07
+    assert 0.93 <= covered <= 0.975
+
+
+def test_a_gain_of_six_points_is_found_four_times_out_of_five() -> None:
+    better, worse, _ = simulated(0.06, 0.0, 300)
+    assert better >= 0.8
+    assert worse == 0.0
+
+
+def test_the_minimum_detectable_difference_is_found_in_80_percent_of_comparisons() -> None:
+    generator = np.random.default_rng(2)
+
+    def draw(gain: float) -> Comparison:
+        chances = generator.uniform(0.2, 0.7, size=40)
+        a, b = generator.binomial(16, chances), generator.binomial(16, chances + gain)
+        return compare_problems(a.tolist(), [16] * 40, b.tolist(), [16] * 40)
+
+    detectable = float(np.mean([draw(0.0).minimum_detectable for _ in range(50)]))
+    found = np.mean([draw(detectable).p_value < 0.05 for _ in range(300)])
+    assert 0.72 <= found <= 0.88  # 80% +- 3.5 standard errors
+
+
+def test_seed_permutation_worked_by_hand() -> None:
+    # Every run of B above every run of A: the split and its mirror, of C(8,4) = 70
+    result = compare_seeds([0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8])
+    assert result.p_value == pytest.approx(2 / 70)
+    assert result.smallest_p == pytest.approx(2 / 70)
+    assert (result.unit, result.wins, result.ties, result.losses) == ("seed", 16, 0, 0)
+    assert result.difference == pytest.approx(0.4)
+    # variances 1/60 each: error sqrt(2/240), 6 degrees of freedom, t(0.975, 6) = 2.446912
+    assert result.ci95 == pytest.approx((0.4 - 2.446912 * math.sqrt(1 / 120), 0.4 + 2.446912 * math.sqrt(1 / 120)))
+    assert verdicts([result]) == ["better"]
+
+
+def test_five_against_five_can_reach_a_p_of_0_008() -> None:
+    a, b = np.arange(5.0), np.arange(5.0) + 10
+    assert permutation_p_value(a, b) == pytest.approx(2 / 252)
+
+
+def test_unequal_sides_and_ties_equal_enumeration() -> None:
+    # A = {0, 1}, B = {1, 2, 3}: mean gap 1.5. Ways to choose A: 10; |gap| >= 1.5 for A = {0,1} twice (either 1), {2,3}
+    assert permutation_p_value(np.array([0.0, 1.0]), np.array([1.0, 2.0, 3.0])) == pytest.approx(3 / 10)
+    assert smallest_seed_p(2, 3) == 1 / 10
+    # 5.1 - 0.05 = 5.05; the other extreme, {5.1, 5.2} against {0, 0.1, 5}, gives 3.45: one split of ten
+    assert permutation_p_value(np.array([0.0, 0.1]), np.array([5.0, 5.1, 5.2])) == pytest.approx(1 / 10)
+
+
+def test_a_sampled_permutation_agrees_with_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(0, 1, 7), generator.normal(0.8, 1, 7)
+    exact = permutation_p_value(a, b)
+    monkeypatch.setattr(module, "MAX_SPLITS", 0)
+    sampled = permutation_p_value(a, b, seed=1)
+    assert sampled != exact
+    assert abs(sampled - exact) < 5 * math.sqrt(exact * (1 - exact) / module.RESAMPLES)
+
+
+def test_three_against_three_is_not_enough_and_four_are_needed() -> None:
+    # smallest p of 3 against 3: 2 / 20 = 0.1; of 4 against 4: 2 / 70 = 0.029
+    result = compare_seeds([0.1, 0.2, 0.3], [0.7, 0.8, 0.9])
+    assert verdicts([result]) == ["not enough seeds"]
+    assert seeds_needed(0.05) == 4
+    assert seeds_needed(0.01) == 5  # 2 / 252 = 0.0079
+    assert seeds_needed(0.05, pairs=3) == 5  # 0.0167 lies between 2 / 70 and 2 / 252
+
+
+def test_equal_runs_are_not_a_verdict() -> None:
+    result = compare_seeds([0.5] * 4, [0.5] * 4)
+    assert (result.p_value, result.minimum_detectable, result.ci95) == (1.0, None, (0.0, 0.0))
+    assert verdicts([result]) == ["indistinguishable"]
+
+
+def test_one_run_against_several_has_a_difference_without_an_interval() -> None:
+    result = compare_seeds([0.5], [0.6, 0.8])
+    assert result.difference == pytest.approx(0.2)
+    assert result.ci95 is None
+    assert verdicts([result]) == ["not enough seeds"]
+
+
+def test_seed_verdicts_under_the_null_are_rarely_wrong() -> None:
+    generator = np.random.default_rng(4)
+    results = [compare_seeds(generator.normal(size=5).tolist(), generator.normal(size=5).tolist()) for _ in range(400)]
+    wrong = np.mean([verdicts([result])[0] != "indistinguishable" for result in results])
+    assert 0.02 <= wrong <= 0.08  # at most 12 / 252 = 4.8%, +- 3 standard errors
+
+
+def test_holm_worked_by_hand() -> None:
+    # sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1 = 0.04, 0.06, 0.06, 0.5; never decreasing
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.4, 0.6]) == pytest.approx([0.8, 0.8])
+    assert holm([]) == []
+
+
+def pair(p_value: float, *, difference: float = 0.1, unit: str = "problem", smallest: float = 1e-6) -> Comparison:
+    return Comparison(difference, None, p_value, unit, 0, 0, 0, None, smallest)
+
+
+def test_verdicts_are_taken_after_holm() -> None:
+    assert verdicts([pair(0.03)]) == ["better"]
+    assert verdicts([pair(0.03), pair(0.04, difference=-0.1)]) == ["indistinguishable"] * 2
+    assert verdicts([pair(0.02), pair(0.04, difference=-0.1)]) == ["better", "worse"]
+    assert verdicts([pair(0.05)]) == ["indistinguishable"]  # below alpha, not at it
+    assert verdicts([pair(0.03)], alpha=0.01) == ["indistinguishable"]
+
+
+def test_seeds_are_too_few_when_holm_alone_puts_a_verdict_out_of_reach() -> None:
+    four = [pair(2 / 70, unit="seed", smallest=2 / 70) for _ in range(3)]
+    assert verdicts(four[:1]) == ["better"]
+    assert verdicts(four) == ["not enough seeds"] * 3  # 3 * 2/70 = 0.086
