@@ -75,7 +75,13 @@ def token_stats(
     The distance is the one of DGPO (arXiv 2605.03327, as publicly understood): d = 1 - sum_a sqrt(p_a q_a), squared.
     It is exactly 0.0 for identical models (one object or two copies), never negative, 1 for disjoint supports, and its
     relative error is below 1e-2 at d = 1e-8 (below 1e-5 where one head serves both models). N = 0 gives empty vectors.
+    Raises ValueError if the two heads have different vocabularies.
     """
+    if ref_head is not None and ref_head.vocab_size != head.vocab_size:
+        raise ValueError(
+            f"policy and reference must share a vocabulary: their heads have {head.vocab_size} and "
+            f"{ref_head.vocab_size} rows"
+        )
     hidden, head = hidden.detach(), _detached(head)
     scratch = Scratch(compute_dtype(hidden, head.weight), hidden.device)
     chunks = Chunks(vocab_chunk, token_chunk)
