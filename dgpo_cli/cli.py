@@ -18,6 +18,28 @@ VERBS = ("train", "eval", "rollout", "compare")
 OTHER_VERBS = ("help", "completion")
 SWEEPABLE = ("train", "eval")
 
+OVERVIEW = """\
+dgpo: reinforcement learning for language models, with credit for the tokens that earned the reward.
+Distribution-Guided Policy Optimization (arXiv 2605.03327), and GRPO and DAPO beside it.
+
+Try
+  dgpo train                                        a bundled model learns its task on a CPU, in minutes
+  dgpo eval benchmark.k=4                           the bundled model, four samples a problem, with error bars
+  dgpo train -m algo=grpo,dapo,dgpo seed=0,1        six runs; then: dgpo compare runs=[FOLDER]
+
+Commands
+  train    RL fine-tuning of a model on prompts with verifiable rewards
+  eval     avg@k, pass@k and maj@k of a model on a benchmark
+  rollout  sample completions, score them, show each token's credit
+  compare  runs side by side, with statistics
+
+  dgpo COMMAND -h               its groups, their options, the ten most used keys
+  dgpo help KEY                 type, default, meaning and unit of a key, such as dgpo help optim.lr
+  dgpo completion SHELL         bash | zsh | fish; put into your start-up file: eval "$(dgpo completion bash)"
+  dgpo --version
+
+Settings are Hydra overrides: GROUP=OPTION picks an option, KEY=VALUE sets a key, -m sweeps over listed values."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run `dgpo ARGV` and return its exit code."""
@@ -32,28 +54,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    from dgpo_cli.config import completion, help
-
     verb, *rest = argv or ["-h"]
     if verb in ("-h", "--help"):
-        print(help.overview())
+        print(OVERVIEW)
     elif verb in ("-V", "--version"):
         from dgpo_cli import __version__
 
         print(f"dgpo {__version__}")
-    elif verb == "help":
-        print(help.answer(rest))
-    elif verb == "completion":
-        print(completion.script(rest))
-    elif verb == "_complete":
-        print("\n".join(completion.candidates(rest)))
+    elif verb == "help" or (verb in VERBS and ("-h" in rest or "--help" in rest)):
+        from dgpo_cli.config.help import answer, command_help
+
+        print(answer(rest) if verb == "help" else command_help(verb))
+    elif verb in ("completion", "_complete"):
+        from dgpo_cli.config.completion import candidates, script
+
+        print(script(rest) if verb == "completion" else "\n".join(candidates(rest)))
     elif verb == "_job":
-        command, file, folder = rest
-        run_job_file(command, Path(file), Path(folder))
+        run_job_file(*rest)
     elif verb not in VERBS:
         raise UsageError(*_unknown_verb(verb, argv))
-    elif "-h" in rest or "--help" in rest:
-        print(help.command(verb))
     else:
         return _run(verb, rest)
     return 0
@@ -79,6 +98,7 @@ def _run(command: str, argv: list[str]) -> int:
     config_dirs = [Path(args.config_dir).absolute()] if args.config_dir else []
     multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
     request, problems = prepare(command, args.overrides, config_dirs, multirun)
+    request.typed = argv
     shows_only = args.cfg or args.info or args.hydra_help
     with hydra_ready(request):
         planned = plan(request, problems, check=not shows_only)

@@ -30,9 +30,10 @@ register([])  # a launcher's worker imports this module with `job` and resolves 
 
 @dataclass
 class State:
-    """What the job leaves for the program, in this process: Hydra's `main` returns nothing."""
+    """What passes between the program and its job in one process: Hydra's `main` hands nothing through."""
 
     exit_code: int = 0
+    argv: list[str] = field(default_factory=list)
     sweep: jobs.Sweep = field(default_factory=jobs.Sweep)
 
 
@@ -48,7 +49,7 @@ def run_hydra(request: Request, flags: list[str], folder: Path | None) -> int:
     if folder:
         overrides.append(f"{place}={quoted(str(folder))}")
     argv, sys.argv = sys.argv, ["dgpo", *flags, *overrides]
-    STATE.exit_code = 0
+    STATE.exit_code, STATE.argv = 0, ["dgpo", request.command, *request.typed]
     try:
         hydra.main(config_path=str(config_roots()[0]), config_name=request.command, version_base="1.3")(job)()
     except SystemExit as end:  # Hydra's own way to end, after its own message
@@ -79,6 +80,7 @@ def job(config: DictConfig) -> float | None:
     request = Request(command, list(hydra_config.overrides.task), benchmarks, dirs)
     if hydra_config.mode == RunMode.MULTIRUN:
         return _run_in_sweep(config, request, folder, int(hydra_config.job.num))
+    sys.argv = STATE.argv  # what was typed, for the run's records
     STATE.exit_code = jobs.guarded(lambda: jobs.run_here(command, typed_configs(config, request), folder))
     return None
 
@@ -95,9 +97,10 @@ def typed_configs(config: DictConfig, request: Request) -> list[Any]:
 
 def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: int) -> float | None:
     """Write the job's file, run it in a process of its own and note its exit code. A failed job stops no other."""
-    content: dict[str, Any] = {"number": number, "command": request.command, "overrides": request.overrides}
+    typed = with_benchmark(request.overrides, f"[{','.join(request.benchmarks)}]") if request.benchmarks else None
+    content: dict[str, Any] = {"number": number, "command": request.command, "overrides": typed or request.overrides}
     content["exit_code"] = None
-    print(f"job {number}: {' '.join(request.overrides)} -> {folder}", file=sys.stderr, flush=True)
+    print(f"job {number}: {' '.join(content['overrides'])} -> {folder}", file=sys.stderr, flush=True)
 
     def prepare_job() -> None:
         configs = typed_configs(config, request)

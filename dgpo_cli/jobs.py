@@ -147,15 +147,17 @@ def read_job(file: Path) -> dict[str, Any]:
     return content
 
 
-def run_job_file(command: str, file: Path, folder: Path) -> None:
+def run_job_file(command: str, file: str, folder: str) -> None:
     """What a sweep's child process does: the configurations of the job file, never composed again."""
     from omegaconf import OmegaConf
 
     from dgpo_cli.config.commands import COMMANDS
 
     schema = OmegaConf.structured(COMMANDS[command])
-    stored = read_job(file)["configs"]
-    run_here(command, [OmegaConf.to_object(OmegaConf.merge(schema, config)) for config in stored], folder)
+    content = read_job(Path(file))
+    sys.argv = ["dgpo", command, *content["overrides"]]  # what stands for the job in its records
+    configs = [OmegaConf.to_object(OmegaConf.merge(schema, stored)) for stored in content["configs"]]
+    run_here(command, configs, Path(folder))
 
 
 def report_sweep(folder: Path) -> None:
@@ -165,12 +167,12 @@ def report_sweep(folder: Path) -> None:
     rows = [("job", "exit", "overrides", "folder")]
     for job_folder, job in jobs:
         code = "-" if job.get("exit_code") is None else str(job["exit_code"])
-        rows.append((str(job["number"]), code, " ".join(job["overrides"]), str(job_folder)))
+        rows.append((str(job["number"]), code, " ".join(job["overrides"]), job_folder.name))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         print("  ".join([*cells, row[3]]), file=sys.stderr)
-    print(folder, flush=True)
+    print(folder.absolute(), flush=True)
     failed = [job["number"] for _, job in jobs if job.get("exit_code") not in (0, None)]
     if failed:
         numbers = ", ".join(map(str, failed))

@@ -97,17 +97,22 @@ def own_overrides(request: Request) -> list[str]:
 
 @contextmanager
 def hydra_ready(request: Request) -> Iterator[None]:
-    """Hydra's compose API over conf/ and the folders of --config-dir."""
+    """Hydra's compose API over conf/ and the folders of --config-dir; also within a job that Hydra's `main` runs."""
     from hydra import initialize_config_dir
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
 
     register(request.config_dirs)
-    with initialize_config_dir(str(config_roots()[0]), version_base="1.3"):
-        search_path = GlobalHydra.instance().config_loader().get_search_path()
-        for folder in request.config_dirs:
-            search_path.prepend("command-line", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
-        yield
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_roots()[0]), job_name=request.command, version_base="1.3"):
+            search_path = GlobalHydra.instance().config_loader().get_search_path()
+            for folder in request.config_dirs:
+                search_path.prepend("command-line", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def composed(request: Request, job: list[str] | None = None) -> DictConfig:
@@ -136,11 +141,25 @@ def complete(request: Request) -> tuple[Request, DictConfig]:
             at = [i for i, text in enumerate(overrides) if group and text.startswith(f"{group[1]}=")]
             if not at:
                 raise
-            overrides[at[0]] = f"+{overrides[at[0]]}"
+            if _brings_no_data(trial):
+                overrides.append(f"+data={DATA_OF_MODELS}")
+            else:
+                overrides[at[0]] = f"+{overrides[at[0]]}"
             continue
-        if "data" not in catalogue.groups(request.command) or "data" in config.hydra.runtime.choices:
+        if not _lacks_data(config, request.command):
             return trial, config
         overrides.append(f"+data={DATA_OF_MODELS}")
+
+
+def _lacks_data(config: DictConfig, command: str) -> bool:
+    return "data" in catalogue.groups(command) and "data" not in config.hydra.runtime.choices
+
+
+def _brings_no_data(request: Request) -> bool:
+    """True when the model option alone leaves data open, and none is typed."""
+    typed = [text for text in request.overrides if text.lstrip("+").partition("=")[0] in ("model", "data")]
+    trial = replace(request, overrides=typed)
+    return _lacks_data(composed(trial, first_job(trial)), request.command)
 
 
 def first_job(request: Request) -> list[str]:
@@ -159,21 +178,38 @@ def first_job(request: Request) -> list[str]:
 
 def config_error(error: Exception, command: str) -> ConfigError:
     """Hydra's complaint in a user's words. What was typed is checked before: what is left stands in files, mostly."""
-    cause = error.__cause__ or error
-    path = str(getattr(cause, "full_key", "") or "")
-    first_line = (str(cause).strip() or str(error)).splitlines()[0]
+    lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+    text = "\n".join(lines)
+    in_file = re.match(r"In '(.*)': \w+ raised while composing config:", text)
+    place = f"{in_file[1]}.yaml: " if in_file else ""
+    named = re.search(r"^full_key: (\S+)", text, re.MULTILINE)
+    path = named[1] if named else ""
     key = catalogue.keys(command).get(path)
-    if re.match(r"Key '.*' (is )?not in", first_line):
+    if path and re.search(r"^Key '.*' (is )?not in", text, re.MULTILINE):
         close = catalogue.nearest_key(path, command)
-        return ConfigError(f"unknown key '{path}'", f"did you mean {close}?" if close else f"dgpo {command} -h")
+        listing = (
+            f"dgpo {command} --cfg hydra lists Hydra's keys" if path.startswith("hydra.") else f"dgpo {command} -h"
+        )
+        return ConfigError(f"{place}unknown key '{path}'", f"did you mean {close}?" if close else listing)
     if key is not None:
-        given = f": {first_line}"
-        return ConfigError(f"{path}: expected {catalogue.describe_type(key.type)}{given}", f"dgpo help {path}")
-    lines = [line for line in str(error).splitlines() if line.strip() and "append to your" not in line]
-    message = " ".join(lines[:1]) or first_line
-    if first_line not in message:
-        message += f": {first_line}"
-    return ConfigError(message, f"dgpo {command} --info defaults-tree shows what brings what")
+        given = re.search(r"^(?:Value|Invalid value) ('.*?')", text, re.MULTILINE)
+        got = f", got {given[1]}" if given else ""
+        return ConfigError(f"{place}{path}: expected {catalogue.describe_type(key.type)}{got}", f"dgpo help {path}")
+    lines = lines[1:] if in_file and len(lines) > 1 else lines
+    return ConfigError(place + lines[0], _hint(lines, command))
+
+
+def _hint(lines: list[str], command: str) -> str:
+    if "does not support sweep type" in lines[0]:
+        return f"list the values: dgpo {command} -m seed=0,1,2; or choose a sweeper that can: hydra/sweeper=NAME"
+    twice = re.match(r"Multiple values for (\w+)", lines[0])
+    if twice:
+        return f"let each option of your own bring it, in its defaults list: - /{twice[1]}: OPTION"
+    start = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
+    end = next((i for i, line in enumerate(lines) if line.startswith("Config search path")), None)
+    if start is not None:
+        return f"options: {', '.join(lines[start + 1 : end])}"
+    return f"dgpo {command} --info defaults-tree shows what brings what"
 
 
 def save(config: Any, file: Path) -> None:

@@ -102,8 +102,9 @@ def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command
 def _resumed(config: DictConfig, typed: dict[str, Any]) -> DictConfig:
     """The run's own configuration with what was typed on top; other differences than those allowed are refused."""
     folder = Path(config.resume)
-    if not folder.is_dir():
-        raise ConfigError(f"resume: no folder '{folder}'", "resume= takes the folder of a run")
+    if not (folder / "config.yaml").is_file():
+        what = "this folder holds no run: it has no config.yaml" if folder.is_dir() else "there is no such folder"
+        raise ConfigError(f"resume={folder}: {what}", "resume= takes the folder that dgpo train printed at its end")
     stored = load_node("train", folder / "config.yaml")
     if catalogue.RECIPES in typed:
         result = config

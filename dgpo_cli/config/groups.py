@@ -237,6 +237,7 @@ class DataConfig:
     system_prompt: str | None = key(None, "system turn, with model.chat_template=true only")
     template: str | None = key(None, "dapo | boxed | plain | a file with {problem}; null takes the model's")
     skip_bad_golds: bool = key(False, "leave out rows whose gold no grader can parse, instead of refusing to start")
+    deduplicate: bool = key(False, "keep the first row of each prompt; how many go is said")
     limit: int | None = key(None, "use the first so many rows; null is all", "rows")
     size: int = key(16384, "problems to generate, for bundled:digit_chain", "rows")
 

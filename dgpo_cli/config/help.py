@@ -1,4 +1,4 @@
-"""What `dgpo`, `dgpo COMMAND -h` and `dgpo help KEY` say. Standard library alone, so that they answer at once."""
+"""What `dgpo COMMAND -h` and `dgpo help KEY` say. Standard library alone, so that they answer at once."""
 
 from __future__ import annotations
 
@@ -8,28 +8,6 @@ from pathlib import Path
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
 from dgpo_cli.errors import UsageError
-
-OVERVIEW = """\
-dgpo: reinforcement learning for language models, with credit for the tokens that earned the reward.
-Distribution-Guided Policy Optimization (arXiv 2605.03327), and GRPO and DAPO beside it.
-
-Try
-  dgpo train                                        a bundled model learns its task on a CPU, in minutes
-  dgpo eval benchmark.k=4                           the bundled model, four samples a problem, with error bars
-  dgpo train -m algo=grpo,dapo,dgpo seed=0,1        six runs; then: dgpo compare runs=[FOLDER]
-
-Commands
-  train    RL fine-tuning of a model on prompts with verifiable rewards
-  eval     avg@k, pass@k and maj@k of a model on a benchmark
-  rollout  sample completions, score them, show each token's credit
-  compare  runs side by side, with statistics
-
-  dgpo COMMAND -h               its groups, their options, the ten most used keys
-  dgpo help KEY                 type, default, meaning and unit of a key, such as dgpo help optim.lr
-  dgpo completion SHELL         bash | zsh | fish; put into your start-up file: eval "$(dgpo completion bash)"
-  dgpo --version
-
-Settings are Hydra overrides: GROUP=OPTION picks an option, KEY=VALUE sets a key, -m sweeps over listed values."""
 
 USAGE = {
     "train": "dgpo train [GROUP=OPTION] [KEY=VALUE] ...\n       dgpo train resume=FOLDER [KEY=VALUE] ...",
@@ -50,16 +28,11 @@ MOST_USED = {
         *("prompt", "limit", "model.path", "reference.path", "data.path", "rollout.group_size"),
         *("rollout.temperature", "rollout.top_p", "rollout.max_completion_tokens", "seed"),
     ],
-    "compare": list(catalogue.keys("compare")),
+    "compare": ["runs", "alpha", "seed", "force"],
 }
 
 
-def overview() -> str:
-    """The one screen of `dgpo`."""
-    return OVERVIEW
-
-
-def command(verb: str) -> str:
+def command_help(verb: str) -> str:
     """What `dgpo COMMAND -h` prints."""
     doc = (COMMANDS[verb].__doc__ or "").partition(": ")[2]
     lines = [f"dgpo {verb}: {doc}", f"usage: {USAGE[verb]}", ""]
@@ -144,7 +117,7 @@ def answer(words: list[str]) -> str:
         return _section("recipe", "whole experiments: files of recipes/", catalogue.option_files(catalogue.RECIPES), "")
     verbs = [verb for verb in COMMANDS if name in catalogue.keys(verb)]
     if name in COMMANDS:  # `eval` and `rollout` are sections of dgpo train, too
-        return command(name) + (f"\n\n{_key(name, verbs)}" if verbs else "")
+        return command_help(name) + (f"\n\n{_key(name, verbs)}" if verbs else "")
     if verbs:
         return _key(name, verbs)
     if name.startswith("hydra."):

@@ -37,6 +37,7 @@ class Request:
     benchmarks: list[str] = field(default_factory=list)  # of `dgpo eval benchmark=[a,b]`; empty for one
     config_dirs: list[Path] = field(default_factory=list)
     multirun: bool = False
+    typed: list[str] = field(default_factory=list)  # as it was typed, flags included
     refused: set[str] = field(default_factory=set)  # sections of overrides that are left out as wrong
 
 
@@ -140,6 +141,12 @@ def _override_problems(override: Override, request: Request) -> list[Problem]:
     if override.is_hydra_override() or override.package is not None or override.is_delete():
         return []
     name = override.key_or_group
+    if name == catalogue.RECIPES and request.command != "train":
+        return [
+            Problem(
+                f"dgpo {request.command} takes no recipe", "a recipe is a whole training run: dgpo train recipe=NAME"
+            )
+        ]
     if name in catalogue.groups(request.command):
         return [p for value in values_of(override) for p in _option_problems(name, value, request)]
     if any((folder / name).is_dir() for folder in request.config_dirs):

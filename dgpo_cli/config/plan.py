@@ -107,7 +107,15 @@ def claim_folder(planned: Plan) -> tuple[Path, Callable[[], None]]:
     place = "hydra.sweep.dir" if request.multirun else "hydra.run.dir"
     resume = getattr(config, "resume", None)
     typed = any(text.startswith(f"{place}=") for text in request.overrides)
-    folder = Path(resume) if resume else Path(_resolved(planned.composition, place, request.command))
+    folder = Path(_resolved(planned.composition, place, request.command))
+    if resume:
+        if request.multirun:
+            raise UsageError("resume= continues one run, -m starts several", "leave out -m")
+        if typed and folder.resolve() != Path(resume).resolve():
+            raise UsageError(
+                f"{place}={folder}: the run is continued in its own folder '{resume}'", f"leave out {place}"
+            )
+        folder = Path(resume)
     if request.command == "train" and not resume and not config.overwrite:
         _refuse_a_run(folder, request.multirun)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
