@@ -1,14 +1,15 @@
 """The records that travel through a step, and the letters of their shapes.
 
-    N prompts   G rollouts a prompt (the group)   B = N * G rollouts   T completion tokens   V vocabulary   D hidden size
+    N prompts             G rollouts a prompt (the group)       B = N * G rollouts
+    T completion tokens   V rows of the output head             D hidden size
 
-prompts -> rollouts -> verdicts -> rewards -> advantages -> credit -> loss -> step. Each stage returns a new record and none
-writes into an earlier one. A mask is True where a token counts.
+prompts -> rollouts -> verdicts -> rewards -> advantages -> credit -> loss -> step. Each stage returns a new record and
+none writes into an earlier one. A mask is True where a token counts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -66,7 +67,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a grader says of a completion. `error` is its cause (no_answer, timeout, ...): scored as wrong, but counted."""
+    """What a grader says of a completion. `error` is its cause (no_answer, timeout, ...): wrong, but counted."""
 
     score: float  # 1.0 right, 0.0 wrong; a user's own float otherwise
     correct: bool | None  # None: a float reward without a notion of correct
@@ -105,10 +106,3 @@ class Engine(Protocol):
 
     def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]: ...
 
-
-@dataclass(frozen=True)
-class LossOutput:
-    """A scalar loss with the numbers that are logged beside it."""
-
-    loss: object
-    metrics: dict[str, float] = field(default_factory=dict)

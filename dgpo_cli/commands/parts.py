@@ -1,0 +1,191 @@
+"""The parts that several commands build from their configuration: model, prompts, grader."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from dgpo_cli.config.groups import (
+    BenchmarkConfig,
+    DataConfig,
+    ModelConfig,
+    ReferenceConfig,
+    RewardConfig,
+    StrategyConfig,
+)
+from dgpo_cli.data.problems import load_problem_set
+from dgpo_cli.data.prompts import make_prompts, stop_token_ids
+from dgpo_cli.errors import ConfigError, DataError, Problem, RunError
+from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.rewards import make_grader
+from dgpo_cli.types import Grader, Prompt
+
+SHOWN_GOLDS = 5
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A loaded model and where its completions stop."""
+
+    model: LanguageModel
+    stop_ids: frozenset[int]
+
+
+def prepare_device(strategy: StrategyConfig) -> str:
+    """The device of a run; sets the number of CPU threads.
+
+    Raises:
+        RunError: cuda was asked for and there is none.
+    """
+    if strategy.threads is not None:
+        torch.set_num_threads(strategy.threads)
+    if strategy.device.name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if strategy.device.name == "cuda" and not torch.cuda.is_available():
+        raise RunError("strategy.device=cuda, but torch sees no GPU here", "strategy.device=auto or cpu")
+    return strategy.device.name
+
+
+def load_policy(settings: ModelConfig, device: str, *, path: str | None = None) -> Policy:
+    """The model of the configuration, or the same at another path (a checkpoint)."""
+    if settings.path is None:
+        raise ConfigError("model.path is not set", "model.path=FOLDER or a hub id, or model=tiny")
+    model = load_model(
+        path or settings.path,
+        dtype=settings.dtype.name,
+        device=device,
+        revision=settings.revision if path is None else None,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    return Policy(model, stop_token_ids(model.tokenizer, model.model.generation_config, settings.chat_template))
+
+
+def load_reference(settings: ReferenceConfig, model: ModelConfig, policy: LanguageModel, device: str) -> LanguageModel:
+    """The frozen reference, on the policy's vocabulary.
+
+    Raises:
+        ConfigError: it has another vocabulary than the policy.
+    """
+    initial = settings.name == "initial"
+    path = model.path if initial else settings.path
+    if path is None:
+        raise ConfigError("reference=path needs reference.path", "reference.path=FOLDER or a hub id")
+    reference = load_model(
+        path,
+        dtype=model.dtype.name,
+        device=device,
+        revision=model.revision if initial else settings.revision,
+        trust_remote_code=model.trust_remote_code,
+        key="model.path" if initial else "reference.path",
+    )
+    reference.model.requires_grad_(False)
+    if reference.vocabulary_size != policy.vocabulary_size:
+        raise ConfigError(
+            f"the reference {path} has {reference.vocabulary_size} output ids, the policy {policy.vocabulary_size}: a "
+            "distance between them has no meaning",
+            "reference.path=MODEL of the same family",
+        )
+    return reference
+
+
+def load_grader(settings: RewardConfig) -> Grader:
+    return make_grader(settings.name, path=settings.path, timeout_seconds=settings.timeout_seconds)
+
+
+def load_data_prompts(
+    data: DataConfig,
+    model: ModelConfig,
+    policy: Policy,
+    grader: Grader,
+    *,
+    seed: int,
+    max_completion_tokens: int,
+    limit: int | None = None,
+) -> list[Prompt]:
+    """The prompts of a data option, every row checked; says what was left out.
+
+    Raises:
+        DataError: rows that cannot be used, golds that no grader parses, prompts that do not fit the model's context.
+    """
+    if data.path is None:
+        raise ConfigError("data.path is not set", "data.path=FILE, or a data option: data=digit_chain, gsm8k, ...")
+    loaded = load_problem_set(
+        data.path,
+        prompt_key=data.prompt_key,
+        answer_key=data.answer_key,
+        config=data.config,
+        split=data.split,
+        revision=data.revision,
+        limit=data.limit,
+        seed=seed,
+        size=data.size,
+        deduplicate=data.deduplicate,
+    )
+    if loaded.duplicates:
+        print(
+            f"data: {loaded.duplicates} of {loaded.rows} rows repeat a prompt and are left out ({loaded.conflicts} of "
+            "them with another gold)",
+            file=sys.stderr,
+        )
+    problems = loaded.problems
+    bad = {problem.index: why for problem in problems if (why := grader.gold_problem(problem.gold)) is not None}
+    if bad:
+        _report_bad_golds(bad, data)
+        problems = [problem for problem in problems if problem.index not in bad]
+    return make_prompts(
+        problems[:limit],
+        policy.model.tokenizer,
+        template=data.template or model.template,
+        chat_template=model.chat_template,
+        system_prompt=data.system_prompt,
+        max_context=policy.model.max_context,
+        max_completion_tokens=max_completion_tokens,
+    )
+
+
+def load_benchmark_prompts(benchmark: BenchmarkConfig, model: ModelConfig, policy: Policy) -> list[Prompt]:
+    """The prompts of a benchmark, from its local file or the hub; says where their number is not the known one.
+
+    Raises:
+        DataError: rows that cannot be used, prompts that do not fit the model's context.
+    """
+    source = benchmark.path or benchmark.hub
+    if source is None:
+        raise ConfigError("benchmark.path is not set", "benchmark.path=FILE, or a benchmark by name")
+    loaded = load_problem_set(
+        source,
+        prompt_key=benchmark.prompt_key,
+        answer_key=benchmark.answer_key,
+        config=benchmark.config,
+        split=benchmark.split,
+        revision=benchmark.revision,
+        limit=benchmark.limit,
+        held_out=True,
+        group="benchmark",
+    )
+    if benchmark.rows is not None and loaded.rows != benchmark.rows:
+        print(f"warning: {source} has {loaded.rows} rows, {benchmark.name} has {benchmark.rows}", file=sys.stderr)
+    return make_prompts(
+        loaded.problems,
+        policy.model.tokenizer,
+        template=benchmark.template or model.template,
+        chat_template=model.chat_template,
+        system_prompt=benchmark.system_prompt,
+        max_context=policy.model.max_context,
+        max_completion_tokens=benchmark.max_tokens,
+        limit_key="benchmark.max_tokens",
+    )
+
+
+def _report_bad_golds(bad: dict[int, str], data: DataConfig) -> None:
+    shown = [f"row {index + 1}: {why}" for index, why in list(bad.items())[:SHOWN_GOLDS]]
+    more = f" and {len(bad) - SHOWN_GOLDS} more" if len(bad) > SHOWN_GOLDS else ""
+    if data.skip_bad_golds:
+        print(f"data: {len(bad)} rows left out, their gold cannot be graded: {'; '.join(shown)}{more}", file=sys.stderr)
+        return
+    problems = [Problem(f"{data.path}: {line}") for line in shown]
+    hint = "data.skip_bad_golds=true leaves such rows out; data.answer_key=KEY names another column"
+    last = Problem(f"{len(bad)} golds in {data.path} cannot be graded", hint)
+    raise DataError("", problems=(*problems, last))

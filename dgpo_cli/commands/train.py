@@ -1,0 +1,280 @@
+"""`dgpo train`: from a configuration to a trainer to a run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.commands.parts import (
+    Policy,
+    load_benchmark_prompts,
+    load_data_prompts,
+    load_grader,
+    load_policy,
+    load_reference,
+    prepare_device,
+)
+from dgpo_cli.config.checks import warnings as config_warnings
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.core.seeds import derive_seed
+from dgpo_cli.engines.transformers_engine import TransformersEngine
+from dgpo_cli.errors import Interrupted
+from dgpo_cli.evaluation.evaluate import evaluate
+from dgpo_cli.models import LanguageModel, architecture_summary
+from dgpo_cli.reporting.console import TrainingView
+from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_optimizer, load_state
+from dgpo_cli.training.collect import Collector
+from dgpo_cli.training.loop import Trainer
+from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.run_folder import RunFolder
+from dgpo_cli.training.signals import SignalGuard, StopRequested
+from dgpo_cli.training.tracker import Tracker
+from dgpo_cli.training.update import UnfinishedStep, Updater
+from dgpo_cli.types import Grader, Sampling
+
+
+def run(config: TrainConfig, folder: Path) -> None:
+    """Train; the last line on stdout is the run's folder.
+
+    Raises:
+        DgpoError: nothing was started (exit 2), the run failed (1), or a signal ended it after it was saved (130, 143).
+    """
+    signals = SignalGuard(config.checkpoint.grace_seconds)
+    grader = None
+    with signals.listening():
+        try:
+            grader = load_grader(config.reward)
+            _train(config, folder, grader, signals)
+        except StopRequested:  # before the first step: nothing to save
+            raise _interrupted(signals, folder) from None
+        finally:
+            if grader is not None:
+                grader.close()
+    print(folder)
+
+
+def _train(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGuard) -> None:
+    trainer = _build(config, folder, grader, signals)
+    status, code = "failed", 1
+    try:
+        with trainer.view:
+            trainer.run()
+        trainer.save()
+        status, code = "done", 0
+        _say_goodbye(trainer)
+    except (StopRequested, UnfinishedStep) as stop:
+        status, code = "interrupted", signals.exit_code
+        _save_interrupted(trainer, finished=isinstance(stop, StopRequested))
+        raise _interrupted(signals, folder, trainer.state.step) from None
+    finally:
+        trainer.tracker.close(code)
+        trainer.folder.finish(status, last_step=trainer.state.step)
+
+
+def _build(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGuard) -> Trainer:
+    """Everything that can be refused is refused here, before the run's folder holds anything."""
+    device = prepare_device(config.strategy)
+    run_folder, checkpoints = RunFolder(folder), Checkpoints(folder, keep=config.checkpoint.keep)
+    checkpoint = _checkpoint_to_resume(config, checkpoints)
+    policy = load_policy(config.model, device, path=str(checkpoint / "model") if checkpoint else None)
+    torch.manual_seed(derive_seed("torch", config.seed))
+    algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
+    reference = _reference(config, policy.model, algorithm, checkpoint, device)
+    prompts = load_data_prompts(
+        config.data,
+        config.model,
+        policy,
+        grader,
+        seed=config.seed,
+        max_completion_tokens=config.rollout.max_completion_tokens,
+    )
+    engine = TransformersEngine(policy.model, stop_ids=policy.stop_ids, batch_size=config.engine.batch_size)
+    evaluation = _evaluation(config, policy, engine, run_folder)
+    optimizer = Optimizer(policy.model.model, config.optim)
+    state = RunState()
+    if checkpoint is not None:
+        state = load_state(checkpoint)
+        load_optimizer(checkpoint, optimizer, policy.model.device)
+    if config.overwrite and config.resume is None:
+        run_folder.clear()
+    run_folder.start(config, _facts(config, policy, reference is not None, len(prompts)))
+    run_folder.rewind(state.step)
+    tracker = Tracker(config.logger, folder, _plain(config), run_id=state.tracker_id, name=folder.name)
+    state.tracker_id = tracker.run_id or state.tracker_id
+    for text in config_warnings(config, "train"):
+        print(f"warning: {text}", file=sys.stderr)
+    return Trainer(
+        config=config,
+        folder=run_folder,
+        checkpoints=checkpoints,
+        state=state,
+        model=policy.model,
+        reference=reference,
+        algorithm=algorithm,
+        collector=Collector(
+            prompts,
+            engine,
+            grader,
+            algorithm,
+            _sampling(config),
+            seed=config.seed,
+            group_size=config.rollout.group_size,
+            prompts_per_step=config.rollout.prompts_per_step,
+        ),
+        optimizer=optimizer,
+        updater=Updater(
+            policy.model,
+            reference,
+            algorithm,
+            optimizer,
+            config.optim,
+            temperature=config.rollout.temperature,
+        ),
+        evaluate=evaluation,
+        tracker=tracker,
+        view=TrainingView(config.steps, state.step + 1, _title(config)),
+        signals=signals,
+    )
+
+
+def _sampling(config: TrainConfig) -> Sampling:
+    rollout = config.rollout
+    return Sampling(rollout.temperature, rollout.top_p, rollout.max_completion_tokens)
+
+
+def _checkpoint_to_resume(config: TrainConfig, checkpoints: Checkpoints) -> Path | None:
+    if config.resume is None:
+        return None
+    checkpoint, warnings = checkpoints.newest_intact()
+    for text in warnings:
+        print(f"warning: {text}", file=sys.stderr)
+    if checkpoint is None:
+        print(f"{config.resume} holds no complete checkpoint: starting at step 1", file=sys.stderr)
+    return checkpoint
+
+
+def _reference(
+    config: TrainConfig, policy: LanguageModel, algorithm: Algorithm, checkpoint: Path | None, device: str
+) -> LanguageModel | None:
+    """A reference where distance, KL or the noise gate needs one, and only there."""
+    if not algorithm.needs_reference:
+        return None
+    if checkpoint is not None and config.reference.refresh_every:
+        renewed = load_policy(config.model, device, path=str(checkpoint / "state" / "reference")).model
+        renewed.model.requires_grad_(False)
+        return renewed
+    if checkpoint is None and config.reference.name == "initial":
+        return policy.frozen_copy()
+    return load_reference(config.reference, config.model, policy, device)
+
+
+def _evaluation(
+    config: TrainConfig, policy: Policy, engine: TransformersEngine, folder: RunFolder
+) -> Callable[[int], dict[str, Any] | None]:
+    """Evaluation after a step, by the code of `dgpo eval`; the benchmark's own grader, whatever the reward is."""
+    benchmark = config.benchmark
+    if benchmark.name is None:
+        return lambda step: None
+    benchmark = replace(benchmark, k=config.eval.k or benchmark.k, limit=config.eval.limit or benchmark.limit)
+    prompts = load_benchmark_prompts(benchmark, config.model, policy)
+    reward = replace(config.reward, name=benchmark.reward)
+    name = str(benchmark.name)
+
+    def after(step: int) -> dict[str, Any]:
+        grader = load_grader(reward)
+        try:
+            result = evaluate(
+                engine,
+                grader,
+                prompts,
+                benchmark=name,
+                k=benchmark.k,
+                sampling=Sampling(benchmark.temperature, benchmark.top_p, benchmark.max_tokens),
+                seed=config.seed,
+                batch_size=config.engine.batch_size,
+                pass_at=[k for k in benchmark.pass_at if k <= benchmark.k],
+                folder=folder.evaluation_folder(step),
+                model=config.model.name,
+                manifest={"step": step},
+            )
+        finally:
+            grader.close()
+        return {"step": step, **folder.evaluation_row(result.as_record())}
+
+    return after
+
+
+def _facts(config: TrainConfig, policy: Policy, has_reference: bool, prompts: int) -> dict[str, Any]:
+    """What run.json says of the run beside its configuration."""
+    return {
+        "model": {"path": config.model.path, **architecture_summary(policy.model)},
+        "reference": config.reference.name if has_reference else None,
+        "prompts": prompts,
+        "sampling": {
+            **asdict(_sampling(config)),
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "stop_ids": sorted(policy.stop_ids),
+        },
+    }
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _title(config: TrainConfig) -> str:
+    rollout = config.rollout
+    return (
+        f"{config.algo.name} with gating {config.gating.name}: {config.model.name} on {config.data.name}, "
+        f"{config.steps} steps of {rollout.prompts_per_step} prompts x {rollout.group_size}"
+    )
+
+
+def _save_interrupted(trainer: Trainer, *, finished: bool) -> None:
+    """After a signal: the state after the last finished step is saved, or the last checkpoint stands."""
+    if finished and trainer.state.step:
+        trainer.save()
+    newest, _ = trainer.checkpoints.newest_intact()
+    trainer.state.step = load_state(newest).step if newest is not None else 0
+    trainer.folder.rewind(trainer.state.step)
+
+
+def _interrupted(signals: SignalGuard, folder: Path, step: int = 0) -> Interrupted:
+    saved = f"saved after step {step}" if step else "no step was finished"
+    return Interrupted(
+        f"interrupted: {saved}",
+        f"dgpo train {shlex.quote(f'resume={folder}')} continues it",
+        exit_code=signals.exit_code,
+    )
+
+
+def _say_goodbye(trainer: Trainer) -> None:
+    """Accuracy before and after with intervals, the folder, the next command."""
+    rows = trainer.folder.evaluated_steps()
+    folder = trainer.folder.folder
+    if rows:
+        first, last = rows[min(rows)], rows[max(rows)]
+        print(f"{first['benchmark']}: {_accuracy(first)} before, {_accuracy(last)} after training", file=sys.stderr)
+    print(f"run: {folder}", file=sys.stderr)
+    model = shlex.quote(f"model.path={folder}")
+    print(f"next: dgpo eval {model}   or: dgpo rollout {model} reference={trainer.config.model.name}", file=sys.stderr)
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    average = row["avg_at_k"]
+    low, high = average["ci95"] or (None, None)
+    interval = f" [{low:.1%}, {high:.1%}]" if low is not None else ""
+    return f"{average['value']:.1%}{interval}"

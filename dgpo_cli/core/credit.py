@@ -1,0 +1,163 @@
+"""Token-level credit: how a rollout's advantage is spread over its tokens.
+
+    s   = signal * H^kappa        s~ = s | saturate(s) | rank(s)        w = T * softmax(s~ / tau)
+    w   = clip(c w) with mean 1   w = 1 + lam (w - 1)                   (noise gate)
+
+The rule with signal d, kappa 1, no normaliser and tau 0.5 is DGPO's (arXiv 2605.03327) as publicly understood.
+Credit is never negative, has mean 1 over the counted tokens of every rollout and carries no gradient. Rows are handled
+one by one at their own length, so padding cannot change a bit. What uses the whole batch (percentiles, the mean
+distance) is a number that the caller passes in, so that it can come from all ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgpo_cli.core.seeds import uniforms
+
+SATURATION_QUANTILE = 0.8
+NOISE_FLOORS = 3.0  # the noise gate opens where the mean distance passes this many numerical floors
+
+
+@dataclass(frozen=True)
+class TokenSignals:
+    """What is known of each counted token: float32 [B, T], 0 beyond the mask, without gradient."""
+
+    mask: Tensor  # [B, T] bool, True on the first lengths[i] tokens of a row
+    logprobs: Tensor
+    entropy: Tensor  # nats
+    ref_logprobs: Tensor | None = None
+    hellinger: Tensor | None = None  # the squared distance d, in [0, 1]
+
+
+def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """exp(q - p) - (q - p) - 1 >= 0, the estimate of KL(policy | reference) at a sampled token (GRPO, 2402.03300)."""
+    difference = ref_logprobs - logprobs
+    return torch.expm1(difference) - difference
+
+
+def _reference(values: Tensor | None) -> Tensor:
+    if values is None:
+        raise ValueError("this signal is measured from a reference, and none was scored")
+    return values
+
+
+SIGNALS: dict[str, Callable[[TokenSignals], Tensor]] = {
+    "hellinger": lambda s: _reference(s.hellinger),
+    "hellinger_root": lambda s: _reference(s.hellinger).sqrt(),
+    "entropy": lambda s: s.entropy,
+    "surprisal": lambda s: -s.logprobs,
+    "kl": lambda s: k3(s.logprobs, _reference(s.ref_logprobs)),
+    "logratio": lambda s: (s.logprobs - _reference(s.ref_logprobs)).abs(),
+}
+REFERENCE_SIGNALS = frozenset({"hellinger", "hellinger_root", "kl", "logratio"})
+
+
+def gated_score(signals: TokenSignals, *, signal: str, entropy_exponent: float, vocabulary_size: int) -> Tensor:
+    """s = signal * H^kappa with H the policy's entropy over log V. Returns [B, T], 0 beyond the mask."""
+    score = SIGNALS[signal](signals)
+    if entropy_exponent:
+        normalized: Tensor = (signals.entropy / math.log(vocabulary_size)).clamp(0.0, 1.0)
+        score = score * normalized.pow(entropy_exponent)
+    gated: Tensor = torch.where(signals.mask, score, 0.0)
+    return gated
+
+
+def saturate(score: Tensor, half_point: float) -> Tensor:
+    """s / (s + q + 1e-12) in [0, 1): scale-free, because the half point q moves with the scores. Any shape."""
+    return score / (score + half_point + 1e-12)
+
+
+def rank(score: Tensor) -> Tensor:
+    """Average rank over T - 1, in [0, 1]; ties share their mean rank; 0 for a single token. score: [T]."""
+    count = score.numel()
+    if count < 2:
+        return torch.zeros_like(score)
+    _, inverse, counts = torch.unique(score, return_inverse=True, return_counts=True)
+    mean_rank = counts.cumsum(0) - (counts + 1) / 2  # of the 0-based ranks that a value covers
+    return mean_rank[inverse].to(score.dtype) / (count - 1)
+
+
+def softmax_credit(score: Tensor, temperature: float) -> Tensor:
+    """w = T * softmax(s / tau), mean 1. score: [T]; a constant score gives exactly 1; T = 0 gives nothing."""
+    if score.numel() == 0:
+        return score
+    # Without this the rounding of the softmax would leave 1 +- 1e-7 where policy and reference are the same.
+    if bool((score == score[0]).all()):
+        return torch.ones_like(score)
+    return (torch.softmax(score.double() / temperature, dim=0) * score.numel()).float()
+
+
+def clip_credit(credit: Tensor, low: float, high: float) -> Tensor:
+    """clip(c * w, low, high) with c found by bisection so that the mean stays 1.
+
+    Clipping and then renormalising would break the bounds. credit: [T] with mean 1; needs low <= 1 <= high. The mean of
+    the clipped weights grows with c, from low to high, so a solution exists.
+    """
+    if credit.numel() == 0:
+        return credit
+    weights = credit.double()
+    lower, upper = 0.0, high / max(float(weights.min()), 1e-300)
+    for _ in range(200):
+        middle = (lower + upper) / 2
+        if middle in (lower, upper):
+            break
+        if float((weights * middle).clamp(low, high).mean()) < 1.0:
+            lower = middle
+        else:
+            upper = middle
+    return (weights * upper).clamp(low, high).float()
+
+
+def noise_gate(mean_distance: float, floor: float) -> float:
+    """lam = 0 if D = 0 else 1 / (1 + (D0/D)^2), D0 three numerical floors: credit fades where d is rounding noise."""
+    if mean_distance <= 0.0:
+        return 0.0
+    return 1.0 / (1.0 + (NOISE_FLOORS * floor / mean_distance) ** 2)
+
+
+def top_fraction_credit(score: Tensor, mask: Tensor, fraction: float) -> Tensor:
+    """Only the batch's highest-scoring tokens count, all alike (arXiv 2506.01939): w = chosen / share.
+
+    Mean 1 over the batch, not over each rollout. Tokens that tie with the threshold are all taken. score, mask: [B, T].
+    """
+    values = score[mask]
+    if values.numel() == 0:
+        return torch.zeros_like(score)
+    threshold = values.sort(descending=True).values[max(1, math.ceil(fraction * values.numel())) - 1]
+    chosen = (score >= threshold) & mask
+    return chosen.float() * (values.numel() / int(chosen.sum()))
+
+
+def permute_credit(credit: Tensor, seed: int) -> Tensor:
+    """Control: the same weights, shuffled. credit: [T]."""
+    return credit[torch.from_numpy(np.argsort(uniforms(seed, credit.numel()), kind="stable"))]
+
+
+def misplace_credit(credit: Tensor, seed: int) -> Tensor:
+    """Control: the largest weight changes places with that of another token. credit: [T]."""
+    if credit.numel() < 2:
+        return credit
+    peak = int(credit.argmax())
+    other = int(uniforms(seed, 1)[0] * (credit.numel() - 1))
+    other += other >= peak
+    moved = credit.clone()
+    moved[peak], moved[other] = credit[other], credit[peak]
+    return moved
+
+
+CONTROLS: dict[str, Callable[[Tensor, int], Tensor]] = {"permute": permute_credit, "misplace": misplace_credit}
+
+
+def map_rows(values: Tensor, mask: Tensor, function: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Apply `function(row[:length], i)` to the counted tokens of every row; 0 beyond. values, mask: [B, T]."""
+    result = torch.zeros_like(values)
+    for row, length in enumerate(mask.sum(dim=1).tolist()):
+        result[row, :length] = function(values[row, :length], row)
+    return result

@@ -1,0 +1,96 @@
+"""How much credit is really redistributed: the numbers that a step logs beside its loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HIGH_QUANTILE = 0.8  # of the batch: above it d, or H, is called high
+
+
+def quantile(values: Tensor, q: float) -> float:
+    """The q-quantile with linear interpolation; NaN for no values. torch.quantile stops at 16 M values. values: [n]."""
+    count = values.numel()
+    if count == 0:
+        return float("nan")
+    ordered = values.double().sort().values
+    position = q * (count - 1)
+    low = int(position)
+    high = min(low + 1, count - 1)
+    return float(ordered[low] + (ordered[high] - ordered[low]) * (position - low))
+
+
+def effective_sample_share(credit: Tensor) -> float:
+    """(sum w)^2 / (T sum w^2) of one rollout: 1 = uniform, 1/T = all on one token; 0 where no token counts."""
+    weights = credit.double()
+    square = float((weights**2).sum())
+    return float(weights.sum()) ** 2 / (weights.numel() * square) if square > 0 else 0.0
+
+
+def gini(credit: Tensor) -> float:
+    """Gini coefficient of one rollout's credit: 0 = uniform, towards 1 = all on one token."""
+    weights = credit.double().sort().values
+    count, total = weights.numel(), float(weights.sum())
+    if total <= 0:
+        return 0.0
+    position = torch.arange(1, count + 1, dtype=torch.float64)
+    return float((2 * position - count - 1) @ weights) / (count * total)
+
+
+def top_share(credit: Tensor, fraction: float = 0.2) -> float:
+    """Share of one rollout's credit that its top `fraction` of tokens holds; a part of a token counts in part."""
+    weights = credit.double().sort(descending=True).values
+    total = float(weights.sum())
+    if total <= 0:
+        return fraction
+    wanted = fraction * weights.numel()
+    whole = int(wanted)
+    held = float(weights[:whole].sum())
+    if whole < weights.numel():
+        held += float(weights[whole]) * (wanted - whole)
+    return held / total
+
+
+def credit_spread(rows: list[Tensor]) -> dict[str, float]:
+    """`credit/*` over rollouts: rows are the credits [T_i] of those that carry a gradient. Empty for none."""
+    rows = [row for row in rows if row.numel()]
+    if not rows:
+        return {}
+    tokens = torch.cat(rows).double()
+    count = len(rows)
+    return {
+        "credit/ess": sum(effective_sample_share(row) for row in rows) / count,
+        "credit/gini": sum(gini(row) for row in rows) / count,
+        "credit/top20": sum(top_share(row) for row in rows) / count,
+        "credit/std": float(tokens.std(unbiased=False)),
+        "credit/max": float(tokens.max()),
+    }
+
+
+def correlation(left: Tensor, right: Tensor) -> float | None:
+    """Pearson's correlation of two [n] series; None where one of them is constant."""
+    a, b = left.double() - left.double().mean(), right.double() - right.double().mean()
+    scale = float(a.norm() * b.norm())
+    return float(a @ b) / scale if scale > 0 else None
+
+
+def cell_shares(distance: Tensor, entropy: Tensor, credit: Tensor, positive: Tensor) -> dict[str, float]:
+    """Shares of tokens and of credit in the four cells of high or low d and H, for each sign of the advantage.
+
+    High means above the batch's 80th percentile. "high d, low H" is the paper's hallucination, "high d, high H" its
+    breakthrough. All [n]; `positive` is True where A > 0. Signs without tokens are left out.
+    """
+    high_d = distance > quantile(distance, HIGH_QUANTILE)
+    high_h = entropy > quantile(entropy, HIGH_QUANTILE)
+    shares: dict[str, float] = {}
+    for sign, chosen in (("pos", positive), ("neg", ~positive)):
+        tokens, held = int(chosen.sum()), float(credit[chosen].sum())
+        if not tokens:
+            continue
+        for d_name, d_cell in (("high", high_d), ("low", ~high_d)):
+            for h_name, h_cell in (("high", high_h), ("low", ~high_h)):
+                cell = chosen & d_cell & h_cell
+                name = f"cells/{d_name}_d_{h_name}_h"
+                shares[f"{name}/tokens_{sign}"] = int(cell.sum()) / tokens
+                shares[f"{name}/credit_{sign}"] = float(credit[cell].sum()) / held if held else 0.0
+    return shares

@@ -1,0 +1,134 @@
+"""Sampling with transformers in this process: one decoding loop, explicit in every choice.
+
+`generate` is not used: it fills unset options from the model's generation_config (penalties, top_k, top_p), and its
+random numbers depend on what else is in the batch. Here each sample has its own stream of uniforms (`core.seeds`),
+turned into a token by inverting the cumulative distribution, and nothing but `Sampling` shapes that distribution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgpo_cli.core.seeds import uniforms
+from dgpo_cli.errors import RunError
+from dgpo_cli.models import LanguageModel
+from dgpo_cli.types import Rollout, SampleRequest, Sampling
+
+
+class TransformersEngine:
+    """Draws completions in generation units of `batch_size` requests, in the order given.
+
+    Which requests share a unit, padding included, is fixed by that order alone: logits differ in the last bits with the
+    batch that they are computed in.
+    """
+
+    def __init__(self, model: LanguageModel, *, stop_ids: frozenset[int], batch_size: int) -> None:
+        self.model = model
+        self.stop_ids = stop_ids
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
+        """One completion a request, in order.
+
+        Raises:
+            RunError: the model gives logits that are not numbers.
+        """
+        rollouts: list[Rollout] = []
+        for start in range(0, len(requests), self.batch_size):
+            unit = requests[start : start + self.batch_size]
+            rollouts += [
+                self._rollout(request, ids, sampling)
+                for request, ids in zip(unit, self._decode(unit, sampling), strict=True)
+            ]
+        return rollouts
+
+    def _decode(self, unit: list[SampleRequest], sampling: Sampling) -> list[list[int]]:
+        model, device = self.model.model, self.model.device
+        prompts = [request.prompt.token_ids for request in unit]
+        width = max(len(prompt) for prompt in prompts)
+        input_ids = torch.full((len(unit), width), self.model.pad_id, dtype=torch.long)
+        attention = torch.zeros((len(unit), width + sampling.max_tokens), dtype=torch.long)
+        attention[:, width:] = 1
+        for row, prompt in enumerate(prompts):  # left padding: every row's next position is the same column
+            input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            attention[row, width - len(prompt) : width] = 1
+        positions = (attention.cumsum(dim=1) - 1).clamp(min=0).to(device)
+        padded = bool((attention[:, :width] == 0).any())
+        attention, tokens = attention.to(device), input_ids.to(device)
+        draws = self._draws(unit, sampling).to(device)
+
+        completions: list[list[int]] = [[] for _ in unit]
+        running = list(range(len(unit)))
+        cache: Any = None
+        for step in range(sampling.max_tokens):
+            end = width + step
+            output = model(
+                input_ids=tokens,
+                attention_mask=attention[:, :end] if padded else None,
+                position_ids=positions[:, end - tokens.shape[1] : end],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache = output.past_key_values
+            chosen = _choose(output.logits[:, -1], draws[:, step], sampling)
+            ids = chosen.tolist()
+            for row in running:
+                completions[row].append(ids[row])
+            running = [row for row in running if ids[row] not in self.stop_ids]
+            if not running:
+                break
+            tokens = chosen[:, None]
+        return completions
+
+    def _draws(self, unit: list[SampleRequest], sampling: Sampling) -> Tensor:
+        if sampling.temperature == 0:
+            return torch.zeros((len(unit), sampling.max_tokens), dtype=torch.float64)
+        return torch.from_numpy(np.stack([uniforms(request.seed, sampling.max_tokens) for request in unit]))
+
+    def _rollout(self, request: SampleRequest, ids: list[int], sampling: Sampling) -> Rollout:
+        stopped = bool(ids) and ids[-1] in self.stop_ids
+        text = self.model.tokenizer.decode(
+            ids[:-1] if stopped else ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return Rollout(request, tuple(ids), text, "stop" if stopped else "length")
+
+
+def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
+    """The next token [b] from logits [b, V] and uniforms [b]: the first id whose cumulative mass passes u."""
+    logits = logits.float()
+    if sampling.temperature == 0:
+        chosen = logits.argmax(dim=-1)
+        if not bool(torch.isfinite(logits.gather(1, chosen[:, None])).all()):
+            raise _not_numbers()
+        return chosen
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    if sampling.top_p < 1.0:
+        probabilities = _nucleus(probabilities, sampling.top_p)
+    cumulative = probabilities.double().cumsum(dim=-1)  # [b, V]
+    total = cumulative[:, -1]
+    if not bool(torch.isfinite(total).all()):
+        raise _not_numbers()
+    # Never reach the total itself: the search would run past the last id that has any mass.
+    threshold = torch.minimum(draws * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Zero all but the smallest set of most likely ids whose mass reaches top_p. probabilities: [b, V]."""
+    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    beyond = ordered.cumsum(dim=-1) - ordered >= top_p
+    return torch.zeros_like(probabilities).scatter(1, order, ordered.masked_fill(beyond, 0.0))
+
+
+def _not_numbers() -> RunError:
+    return RunError(
+        "the model's logits are not numbers (NaN or infinite) while sampling",
+        "its weights are damaged or training diverged: check the model, or resume from an earlier checkpoint with a "
+        "smaller optim.lr",
+    )

@@ -1,0 +1,204 @@
+"""The loop: prompts -> rollouts -> rewards -> advantages -> credit -> loss -> step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.groups import SaveRollouts
+from dgpo_cli.core.seeds import derive_seed
+from dgpo_cli.errors import RunError
+from dgpo_cli.models import LanguageModel
+from dgpo_cli.reporting.console import TrainingView
+from dgpo_cli.reporting.records import rollout_records
+from dgpo_cli.scoring import measure_noise_floor
+from dgpo_cli.training.advice import follow, why_nothing_was_learned
+from dgpo_cli.training.checkpoint import Checkpoints, RunState
+from dgpo_cli.training.collect import Collected, Collector
+from dgpo_cli.training.metrics import metrics_row
+from dgpo_cli.training.optimizer import Optimizer, learning_rate
+from dgpo_cli.training.run_folder import RunFolder
+from dgpo_cli.training.signals import SignalGuard
+from dgpo_cli.training.tracker import Tracker
+from dgpo_cli.training.update import StepBatch, StepResult, Updater
+
+
+@dataclass
+class Trainer:
+    """Everything that a run is made of; `run` is the loop."""
+
+    config: TrainConfig
+    folder: RunFolder
+    checkpoints: Checkpoints
+    state: RunState
+    model: LanguageModel
+    reference: LanguageModel | None
+    algorithm: Algorithm
+    collector: Collector
+    optimizer: Optimizer
+    updater: Updater
+    evaluate: Callable[[int], dict[str, Any] | None]  # the row of eval.jsonl after that step; None without a benchmark
+    tracker: Tracker
+    view: TrainingView
+    signals: SignalGuard
+
+    def run(self) -> None:
+        """Train from the state's step to the last, evaluating before, during and after."""
+        if self.state.step == 0 or self._due(self.state.step, self.config.eval.every):
+            self._evaluate_and_log(self.state.step)
+        for step in range(self.state.step + 1, self.config.steps + 1):
+            self._step(step)
+            if self._due(step, self.config.eval.every):
+                self._evaluate_and_log(step)
+        self._evaluate_and_log(self.config.steps)
+
+    def _step(self, step: int) -> None:
+        started = time.perf_counter()
+        collected = self.collector.collect(step, self.state.next_draw)
+        advantages = self.algorithm.advantages(collected.rewards)
+        batch = StepBatch(
+            rollouts=collected.rollouts,
+            lengths=self.algorithm.counted_lengths(collected.rollouts),
+            advantages=advantages,
+            group_size=self.config.rollout.group_size,
+            control_seeds=self._control_seeds(step, collected),
+        )
+        noise_floor = self._noise_floor(batch)
+        lr = learning_rate(step, self.config.steps, self.config.optim)
+        with self.signals.protected():  # from the first update to the row and the checkpoint, all or nothing
+            result = self.updater.run(batch, lr=lr, noise_floor=noise_floor, may_go_on=self._may_go_on)
+            self._guard_against_nonfinite(step, batch, collected, result)
+            row = metrics_row(
+                step,
+                lr,
+                collected,
+                result,
+                self._diagnostics(batch, result),
+                seconds=time.perf_counter() - started,
+            )
+            self.state.step, self.state.next_draw = step, collected.next_draw
+            self._report(row, collected, result)
+            self._refresh_reference(step)
+            if self._due(step, self.config.checkpoint.every) or step == self.config.steps:
+                self.save()
+
+    def save(self) -> None:
+        """Checkpoint the state as it stands, unless that was done already."""
+        newest = self.checkpoints.folder / "latest"
+        if newest.is_file() and newest.read_text(encoding="utf-8").strip() == f"step_{self.state.step:06d}":
+            return
+        renewed = self.reference if self.config.reference.refresh_every else None
+        self.checkpoints.save(self.state, self.model, self.optimizer, renewed)
+
+    def _report(self, row: dict[str, Any], collected: Collected, result: StepResult) -> None:
+        advice = follow(row, self.state, gates=self.algorithm.gates)
+        if self._saves_rollouts(row["step"]):
+            self.folder.save_rollouts(row["step"], self._records(collected, result))
+        self.folder.add_metrics(row)
+        self.tracker.log(row)
+        self.view.step(row)
+        nothing = why_nothing_was_learned(row)
+        for text in ([nothing] if nothing else []) + advice:
+            self.view.note(f"note: {text}")
+        if collected.exhausted:
+            self.view.note(
+                f"warning: dynamic sampling kept {len(collected.rollouts) // self.config.rollout.group_size} of "
+                f"{self.config.rollout.prompts_per_step} groups after {collected.refills} refills "
+                f"({row['groups/all_correct']:.0%} all right, {row['groups/all_wrong']:.0%} all wrong): trained on "
+                "those"
+            )
+
+    def _evaluate_and_log(self, step: int) -> None:
+        done = self.folder.evaluated_steps()
+        if step in done:
+            return
+        row = self.evaluate(step)
+        if row is None:
+            return
+        score = row["avg_at_k"]["value"]
+        best = max((earlier["avg_at_k"]["value"] for at, earlier in done.items() if at), default=float("-inf"))
+        with self.signals.protected():
+            if step and score > best and self.config.checkpoint.keep_best:
+                self.save()
+                self.checkpoints.name_best(step)
+            self.folder.add_evaluation(row)
+            self.tracker.log({"step": step, f"eval/{row['benchmark']}/avg_at_k": score})
+        self.view.note(_evaluation_line(row))
+
+    def _diagnostics(self, batch: StepBatch, result: StepResult) -> dict[str, float | None]:
+        if result.signals is None or result.credit is None:
+            return {}
+        return self.algorithm.diagnostics(result.signals, result.credit, batch.advantages)
+
+    def _records(self, collected: Collected, result: StepResult) -> list[dict[str, Any]]:
+        return rollout_records(
+            self.model,
+            collected.rollouts,
+            collected.verdicts,
+            collected.rewards.final.tolist(),
+            self.algorithm.advantages(collected.rewards).tolist(),
+            result.signals,
+            result.credit,
+        )
+
+    def _noise_floor(self, batch: StepBatch) -> float:
+        """Measured once, with the weights that the run starts from, and kept in the checkpoint."""
+        if self.state.noise_floor is None:
+            gate = self.algorithm.gates and self.algorithm.gating.noise_gate
+            self.state.noise_floor = (
+                measure_noise_floor(
+                    self.model, batch.rollouts, batch.lengths, temperature=self.config.rollout.temperature
+                )
+                if gate
+                else 0.0
+            )
+        return self.state.noise_floor
+
+    def _control_seeds(self, step: int, collected: Collected) -> list[int]:
+        return [
+            derive_seed("control", self.config.seed, step, rollout.request.draw, rollout.request.sample)
+            for rollout in collected.rollouts
+        ]
+
+    def _guard_against_nonfinite(self, step: int, batch: StepBatch, collected: Collected, result: StepResult) -> None:
+        """Several updates in a row without a finite gradient end the run; the batch that did it is kept."""
+        if not result.nonfinite:
+            if result.outcomes:
+                self.state.nonfinite_streak = 0
+            return
+        self.state.nonfinite_streak += result.nonfinite
+        self.view.note(f"warning: step {step}: {result.nonfinite} updates skipped, their gradient was not finite")
+        if self.state.nonfinite_streak >= self.config.optim.max_nonfinite:
+            path = self.folder.save_rollouts(step, self._records(collected, result), name="nonfinite_step")
+            raise RunError(
+                f"{self.state.nonfinite_streak} updates in a row had a gradient that was not finite, last in step "
+                f"{step}; the batch is in {path}",
+                "a smaller optim.lr, or rewards of a smaller size (algo.scale_rewards=group); resume= continues from "
+                "the last checkpoint",
+            )
+
+    def _refresh_reference(self, step: int) -> None:
+        if self.reference is not None and self._due(step, self.config.reference.refresh_every):
+            self.reference.copy_weights_from(self.model)
+
+    def _may_go_on(self, updates_left: int, seconds_an_update: float) -> bool:
+        return self.signals.may_go_on(updates_left * seconds_an_update)
+
+    def _saves_rollouts(self, step: int) -> bool:
+        mode = self.config.rollout.save
+        return mode is SaveRollouts.all or (mode is SaveRollouts.some and (step == 1 or step % 10 == 0))
+
+    @staticmethod
+    def _due(step: int, every: int) -> bool:
+        return every > 0 and step % every == 0
+
+
+def _evaluation_line(row: dict[str, Any]) -> str:
+    average = row["avg_at_k"]
+    low, high = average["ci95"] or (None, None)
+    interval = f" [{low:.1%}, {high:.1%}]" if low is not None else ""
+    return f"{row['benchmark']} after step {row['step']}: avg@{average['k']} {average['value']:.1%}{interval}"

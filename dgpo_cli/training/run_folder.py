@@ -1,0 +1,173 @@
+"""A training run's folder: what is written where, and what a resumed run takes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dgpo_cli
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.compose import save as save_config
+from dgpo_cli.errors import ConfigError
+from dgpo_cli.training.files import append_line, read_lines, to_json, write_atomically
+
+OWNED = ("config.yaml", "run.json", "metrics.jsonl", "eval.jsonl", "evals", "checkpoints", "rollouts", "wandb")
+
+
+class RunFolder:
+    """Paths and rows of one run. Rows go to disk as they come, so a kill loses none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics = folder / "metrics.jsonl"
+        self.evaluations = folder / "eval.jsonl"
+
+    def start(self, config: TrainConfig, facts: dict[str, Any]) -> None:
+        """Write config.yaml and run.json of a new or continued run.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_config(config, self.folder / "config.yaml")
+            earlier = self._seconds_before()
+            self._run = {
+                "version": dgpo_cli.__version__,
+                "git_commit": _git_commit(),
+                "command": shlex.join(["dgpo", *sys.argv[1:]]),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "hardware": hardware(),
+                "versions": versions(),
+                **facts,
+                "wall_seconds": earlier,
+                "status": "running",
+            }
+            self._earlier, self._clock = earlier, time.monotonic()
+            self._write_run()
+        except OSError as error:
+            raise ConfigError(
+                f"the run folder {self.folder} cannot be written: {error.strerror or error}",
+                "hydra.run.dir=FOLDER names another one",
+            ) from error
+
+    def finish(self, status: str, **facts: Any) -> None:
+        """Set run.json's status: done | failed | interrupted."""
+        self._run |= facts | {"status": status}
+        self._write_run()
+
+    def add_metrics(self, row: dict[str, Any]) -> None:
+        append_line(self.metrics, row)
+
+    def add_evaluation(self, row: dict[str, Any]) -> None:
+        append_line(self.evaluations, row)
+
+    def evaluated_steps(self) -> dict[int, dict[str, Any]]:
+        """The rows of eval.jsonl by step."""
+        return {int(row["step"]): row for row in read_lines(self.evaluations)}
+
+    def evaluation_folder(self, step: int) -> Path:
+        return self.folder / "evals" / f"step_{step:06d}"
+
+    @staticmethod
+    def evaluation_row(results: dict[str, Any]) -> dict[str, Any]:
+        """What eval.jsonl keeps of results.json."""
+        names = ("benchmark", "n_problems", "n_samples", "avg_at_k", "pass_at_k", "maj_at_k", "truncated_fraction")
+        return {name: results[name] for name in (*names, "no_answer_fraction", "completion_tokens_mean", "seconds")}
+
+    def save_rollouts(self, step: int, records: list[dict[str, Any]], *, name: str = "step") -> Path:
+        """rollouts/step_000001.jsonl, replaced as a whole."""
+        folder = self.folder / "rollouts"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{name}_{step:06d}.jsonl"
+        write_atomically(path, "".join(to_json(record) + "\n" for record in records))
+        return path
+
+    def rewind(self, step: int) -> None:
+        """Drop rows and evaluations past `step`, with a copy kept beside them."""
+        for path in (self.metrics, self.evaluations):
+            if not path.is_file():
+                continue
+            rows = read_lines(path)
+            kept = "".join(to_json(row) + "\n" for row in rows if row["step"] <= step)
+            if kept != path.read_text(encoding="utf-8"):
+                copy = _free_name(path.with_name(f"{path.stem}.before_resume_at_{step:06d}{path.suffix}"))
+                shutil.copyfile(path, copy)
+                write_atomically(path, kept)
+        for folder in (self.folder / "evals").glob("step_*"):
+            if int(folder.name.removeprefix("step_")) > step:
+                shutil.rmtree(folder)
+
+    def clear(self) -> None:
+        """Delete the run that the folder holds (overwrite=true), and nothing else in it."""
+        for name in OWNED:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _seconds_before(self) -> float:
+        """Wall time of the sessions before a resume."""
+        try:
+            return float(json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["wall_seconds"])
+        except (OSError, ValueError, KeyError):
+            return 0.0
+
+    def _write_run(self) -> None:
+        self._run["wall_seconds"] = round(self._earlier + time.monotonic() - self._clock, 3)
+        write_atomically(self.folder / "run.json", to_json(self._run, indent=2) + "\n")
+
+
+def hardware() -> dict[str, Any]:
+    """What the run computes on; no host name, no user."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    from importlib.metadata import version
+
+    names = ("torch", "transformers", "tokenizers", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _git_commit() -> str | None:
+    """The checkout that dgpo runs from, or None where it was installed."""
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).resolve().parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
+
+
+def _free_name(path: Path) -> Path:
+    """The path itself, or with a number where it is taken."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}.{number}{path.suffix}")
+    return free

@@ -1,0 +1,70 @@
+"""SIGINT and SIGTERM: a step that has changed nothing yet is abandoned, one that has is finished.
+
+What is saved then is the business of commands/train.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequested(BaseException):
+    """A signal came where the step can be abandoned. Not an Exception: no library may swallow it."""
+
+
+class SignalGuard:
+    """Turns the first signal into `StopRequested` at a moment that loses nothing; the second stops the process now."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        self.grace_seconds = grace_seconds
+        self.received: int | None = None
+        self._at = 0.0
+        self._protected = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle signals within; restores the handlers after. Only the main thread may do so."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._on_signal) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def protected(self) -> Iterator[None]:
+        """What runs within is finished first: updates, checkpoints, rows."""
+        self._protected += 1
+        try:
+            yield
+        finally:
+            self._protected -= 1
+        if self.received is not None and not self._protected:
+            raise StopRequested
+
+    def may_go_on(self, seconds_left: float) -> bool:
+        """Whether work of about that length still fits the grace time; always, while no signal came."""
+        if self.received is None:
+            return True
+        return time.monotonic() - self._at + seconds_left <= self.grace_seconds
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + (self.received or signal.SIGINT)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received, self._at = number, time.monotonic()
+        if not self._protected:
+            raise StopRequested

@@ -1,0 +1,319 @@
+"""From advantages to new weights: credit -> loss -> step, in minibatches, epochs and micro-batches.
+
+With one minibatch and one epoch the policy that sampled is the policy that is trained: its log-probs, detached, are the
+old ones, and the signals of credit come out of the training pass itself. Otherwise one scoring pass goes before the
+updates. Loss denominators belong to the whole minibatch and are fixed before its first micro-batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgpo_cli.algorithm import Algorithm, Credit
+from dgpo_cli.config.commands import OptimConfig
+from dgpo_cli.config.groups import ScorePolicy
+from dgpo_cli.core.credit import TokenSignals
+from dgpo_cli.core.policy_loss import PolicyLoss, token_weights
+from dgpo_cli.models import LanguageModel
+from dgpo_cli.scoring import (
+    MicroBatch,
+    logprobs_with_grad,
+    make_microbatches,
+    mask_of,
+    predictive_states,
+    scatter_rows,
+    score_rollouts,
+    signals_of_stats,
+    stats_of_states,
+)
+from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
+from dgpo_cli.types import Rollout
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """What a step trains on: B rollouts with their advantages."""
+
+    rollouts: list[Rollout]
+    lengths: list[int]  # counted tokens
+    advantages: Tensor  # [B]
+    group_size: int
+    control_seeds: list[int]  # [B]
+
+
+@dataclass
+class Tally:
+    """Sums over the micro-batches of one update, and over the updates of one step."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    clipped_low: int = 0
+    clipped_high: int = 0
+    ratio_error: float = 0.0
+    kl: float = 0.0
+    kl_values: list[Tensor] = field(default_factory=list)
+    positions: int = 0
+    padding: int = 0
+
+    def add(self, batch: MicroBatch, loss: PolicyLoss, value: float) -> None:
+        mask = batch.mask.to(loss.ratio.device)
+        self.loss += value
+        self.tokens += int(mask.sum())
+        self.clipped_low += int(loss.clipped_low.sum())
+        self.clipped_high += int(loss.clipped_high.sum())
+        self.ratio_error += float((loss.ratio - 1.0).abs()[mask].double().sum())
+        if loss.kl is not None:
+            self.kl_values.append(loss.kl[mask].cpu())
+        self.positions += batch.input_ids.numel()
+        self.padding += batch.padding
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What the updates of one step did."""
+
+    tallies: list[Tally]
+    outcomes: list[UpdateOutcome]
+    skipped: int  # updates without signal, or with a gradient that was not finite
+    nonfinite: int
+    signals: TokenSignals | None
+    credit: Credit | None
+    score_seconds: float
+    train_seconds: float
+
+
+class UnfinishedStep(Exception):
+    """A signal left no time to finish the step: its weights are not to be kept."""
+
+
+class Updater:
+    """Turns a step's batch into optimizer updates."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        reference: LanguageModel | None,
+        algorithm: Algorithm,
+        optimizer: Optimizer,
+        settings: OptimConfig,
+        *,
+        temperature: float,
+    ) -> None:
+        self.model = model
+        self.reference = reference if algorithm.needs_reference else None
+        self.algorithm = algorithm
+        self.optimizer = optimizer
+        self.settings = settings
+        self.temperature = temperature
+
+    def run(
+        self, batch: StepBatch, *, lr: float, noise_floor: float, may_go_on: Callable[[int, float], bool]
+    ) -> StepResult:
+        """Minibatches x epochs updates. `may_go_on(updates left, seconds an update)` False raises UnfinishedStep."""
+        started = time.perf_counter()
+        self._noise_floor = noise_floor
+        plan = self._plan(batch)
+        signals, credit = None, None
+        if not self._inline(batch, plan):
+            signals = self._score(batch, [row for rows in plan for row in rows])
+            credit = self._credit(signals, batch.control_seeds)
+        scored = time.perf_counter()
+        tallies: list[Tally] = []
+        outcomes: list[UpdateOutcome] = []
+        skipped = nonfinite = 0
+        updates = plan * self.settings.epochs
+        for number, rows in enumerate(updates):
+            if number and not may_go_on(len(updates) - number, (time.perf_counter() - scored) / number):
+                raise UnfinishedStep
+            if not self._trained_rows(batch, rows):
+                skipped += 1
+                continue
+            recorder = _Recorder(batch) if signals is None else None
+            tallies.append(self._accumulate(batch, rows, signals, credit, recorder))
+            if recorder is not None:
+                signals, credit = recorder.signals(), recorder.credit()
+            outcomes.append(self.optimizer.update(lr))
+            nonfinite += not outcomes[-1].applied
+        return StepResult(
+            tallies,
+            outcomes,
+            skipped + nonfinite,
+            nonfinite,
+            signals,
+            credit,
+            scored - started,
+            time.perf_counter() - scored,
+        )
+
+    def _plan(self, batch: StepBatch) -> list[list[int]]:
+        """Rows of each minibatch: whole groups, in draw order; fewer minibatches only where there are fewer groups."""
+        groups = len(batch.rollouts) // batch.group_size
+        cuts = np.array_split(np.arange(groups), self.settings.minibatches)
+        return [
+            [row for group in cut.tolist() for row in range(group * batch.group_size, (group + 1) * batch.group_size)]
+            for cut in cuts
+            if len(cut)
+        ]
+
+    def _trained_rows(self, batch: StepBatch, rows: list[int]) -> list[int]:
+        """Rows that can move a weight. Those with A = 0 do only through KL; they stay in every denominator."""
+        keep = self.algorithm.algo.kl_coef > 0
+        return [row for row in rows if batch.lengths[row] and (keep or float(batch.advantages[row]) != 0.0)]
+
+    def _inline(self, batch: StepBatch, plan: list[list[int]]) -> bool:
+        """Whether the training pass can give the signals of credit itself."""
+        if len(plan) * self.settings.epochs > 1:
+            return False
+        if not self.algorithm.credit_needs_batch:
+            return True
+        # What depends on the whole batch can come out of the training pass only if that is one micro-batch of it all.
+        rows = [row for row, length in enumerate(batch.lengths) if length]
+        return self._trained_rows(batch, rows) == rows and len(self._microbatches(batch, rows)) == 1
+
+    def _microbatches(self, batch: StepBatch, rows: list[int]) -> list[MicroBatch]:
+        budget = self.settings.tokens_per_microbatch
+        return make_microbatches(batch.rollouts, rows, batch.lengths, tokens=budget, pad_id=self.model.pad_id)
+
+    def _score(self, batch: StepBatch, rows: list[int]) -> TokenSignals:
+        return score_rollouts(
+            self.model,
+            self.reference,
+            batch.rollouts,
+            batch.lengths,
+            temperature=self.temperature,
+            tokens=self.settings.tokens_per_microbatch,
+            rows=rows,
+        )
+
+    def _credit(self, signals: TokenSignals, control_seeds: list[int]) -> Credit:
+        return self.algorithm.credit(
+            signals,
+            vocabulary_size=self.model.vocabulary_size,
+            noise_floor=self._noise_floor,
+            control_seeds=control_seeds,
+        )
+
+    def _accumulate(
+        self,
+        batch: StepBatch,
+        rows: list[int],
+        signals: TokenSignals | None,
+        credit: Credit | None,
+        recorder: _Recorder | None,
+    ) -> Tally:
+        """The gradient of one minibatch, summed over its micro-batches."""
+        algorithm, tally = self.algorithm, Tally()
+        lengths = torch.tensor([batch.lengths[row] for row in rows])
+        averaging = token_weights(
+            lengths,
+            aggregation=algorithm.algo.loss_aggregation.name,
+            max_tokens=algorithm.max_completion_tokens,
+        )
+        weight_of = dict(zip(rows, averaging.tolist(), strict=True))
+        if signals is not None and algorithm.gates and algorithm.gating.score_policy is ScorePolicy.current:
+            credit = self._credit(self._score(batch, rows), batch.control_seeds)
+        for micro in self._microbatches(batch, self._trained_rows(batch, rows)):
+            device = self.model.device
+            states = predictive_states(self.model, micro)
+            logprobs = scatter_rows(
+                logprobs_with_grad(self.model, states, micro, temperature=self.temperature), micro
+            )  # [b, T]
+            if recorder is not None:
+                own = self._inline_signals(states, micro)
+                weights = self._credit(own, [batch.control_seeds[row] for row in micro.rows])
+                recorder.add(micro, own, weights)
+                old, credit_rows = logprobs.detach(), weights.weights
+                ref_rows = own.ref_logprobs
+            else:
+                assert signals is not None
+                assert credit is not None
+                width = micro.mask.shape[1]
+                old = signals.logprobs[micro.rows, :width].to(device)
+                credit_rows = credit.weights[micro.rows, :width]
+                ref_rows = None if signals.ref_logprobs is None else signals.ref_logprobs[micro.rows, :width]
+            loss = algorithm.loss(
+                logprobs,
+                old,
+                batch.advantages[micro.rows].to(device),
+                credit_rows.to(device),
+                micro.mask.to(device),
+                None if ref_rows is None else ref_rows.to(device),
+            )
+            scale = torch.tensor([weight_of[row] for row in micro.rows], device=device)[:, None]
+            total = (loss.token_loss * scale).sum()
+            total.backward()
+            tally.add(micro, loss, float(total.detach()))
+        return tally
+
+    def _inline_signals(self, states: Tensor, micro: MicroBatch) -> TokenSignals:
+        ref_states = None
+        if self.reference is not None:
+            with torch.no_grad():
+                ref_states = predictive_states(self.reference, micro)
+        stats = stats_of_states(
+            self.model,
+            states,
+            micro,
+            temperature=self.temperature,
+            reference=self.reference,
+            ref_states=ref_states,
+        )
+        return signals_of_stats(stats, micro)
+
+
+class _Recorder:
+    """Gathers the signals and the credit of micro-batches into [B, T]; rows that were not trained stay unmasked."""
+
+    def __init__(self, batch: StepBatch) -> None:
+        shape = (len(batch.lengths), max(batch.lengths, default=0))
+        self._lengths = [0] * shape[0]
+        self._values: dict[str, Tensor] = {name: torch.zeros(shape) for name in ("logprobs", "entropy")}
+        self._weights, self._score = torch.zeros(shape), torch.zeros(shape)
+        self._gate = 1.0
+        self._width = shape[1]
+
+    def add(self, micro: MicroBatch, signals: TokenSignals, credit: Credit) -> None:
+        width = signals.mask.shape[1]
+        for row, length in zip(micro.rows, micro.lengths, strict=True):
+            self._lengths[row] = length
+        for name in ("logprobs", "entropy", "ref_logprobs", "hellinger"):
+            values = getattr(signals, name)
+            if values is not None:
+                target = self._values.setdefault(name, torch.zeros_like(self._weights))
+                target[micro.rows, :width] = values
+        self._weights[micro.rows, :width] = credit.weights
+        self._score[micro.rows, :width] = credit.score
+        self._gate = credit.noise_gate
+
+    def signals(self) -> TokenSignals:
+        mask = mask_of(self._lengths, self._width)
+        values = self._values
+        return TokenSignals(
+            mask, values["logprobs"], values["entropy"], values.get("ref_logprobs"), values.get("hellinger")
+        )
+
+    def credit(self) -> Credit:
+        return Credit(self._weights, self._score, self._gate)
+
+
+def merged(tallies: list[Tally]) -> Tally:
+    """One tally over the updates of a step: the loss is their mean, the rest are sums."""
+    total = Tally()
+    for tally in tallies:
+        total = replace(
+            total,
+            loss=total.loss + tally.loss / len(tallies),
+            tokens=total.tokens + tally.tokens,
+            clipped_low=total.clipped_low + tally.clipped_low,
+            clipped_high=total.clipped_high + tally.clipped_high,
+            kl_values=total.kl_values + tally.kl_values,
+            positions=total.positions + tally.positions,
+            padding=total.padding + tally.padding,
+        )
+    return total

@@ -1,0 +1,131 @@
+"""The clipped loss by hand, and how tokens are averaged."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from dgpo_cli.core.policy_loss import PolicyLoss, importance_ratio, policy_loss, token_weights
+
+
+def loss_of(ratio: float, advantage: float, **options: object) -> PolicyLoss:
+    """The loss of one token whose probability changed by `ratio`."""
+    logprobs = torch.tensor([[math.log(ratio) - 1.0]], requires_grad=True)
+    settings = {"clip_low": 0.2, "clip_high": 0.28} | options
+    one = torch.ones(1, 1)
+    return policy_loss(
+        logprobs,
+        torch.tensor([[-1.0]]),
+        torch.tensor([advantage]),
+        one,
+        one.bool(),
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [
+        (1.1, 2.0, -2.2),  # inside: -rho A
+        (1.5, 2.0, -2.56),  # clipped above at 1.28
+        (0.5, 2.0, -1.0),  # below, A > 0: the minimum is the unclipped
+        (0.5, -2.0, 1.6),  # clipped below at 0.8
+        (1.5, -2.0, 3.0),  # above, A < 0: unclipped
+    ],
+)
+def test_token_loss_by_hand(ratio: float, advantage: float, expected: float) -> None:
+    assert float(loss_of(ratio, advantage).token_loss.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_dual_clip_bounds_the_loss_of_negative_advantages() -> None:
+    assert float(loss_of(50.0, -2.0, clip_dual=10.0).token_loss.detach()) == pytest.approx(20.0)
+    assert float(loss_of(5.0, -2.0, clip_dual=10.0).token_loss.detach()) == pytest.approx(10.0, rel=1e-5)
+
+
+def test_clip_fractions_count_where_the_gradient_is_cut() -> None:
+    assert bool(loss_of(1.5, 2.0).clipped_high.all())
+    assert not bool(loss_of(1.5, -2.0).clipped_high.any())
+    assert bool(loss_of(0.5, -2.0).clipped_low.all())
+
+
+def test_credit_multiplies_the_clipped_loss_and_carries_no_gradient() -> None:
+    logprobs = torch.tensor([[-1.0, -1.0]], requires_grad=True)
+    credit = torch.tensor([[0.5, 1.5]], requires_grad=True)
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    loss = policy_loss(
+        logprobs, logprobs.detach(), torch.tensor([2.0]), credit, mask, clip_low=0.2, clip_high=0.2
+    ).token_loss
+    assert loss.detach().tolist() == [pytest.approx([-1.0, -3.0])]
+    loss.sum().backward()
+    assert credit.grad is None
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [pytest.approx([-1.0, -3.0])]
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_credit_changes_the_gradient_under_both_ratio_levels(level: str) -> None:
+    gradients: list[Tensor] = []
+    for credit in (torch.ones(1, 2), torch.tensor([[0.5, 1.5]])):
+        logprobs = torch.tensor([[-1.0, -1.1]], requires_grad=True)
+        mask = torch.ones(1, 2, dtype=torch.bool)
+        policy_loss(
+            logprobs,
+            torch.tensor([[-1.05, -1.05]]),
+            torch.tensor([1.0]),
+            credit,
+            mask,
+            clip_low=0.2,
+            clip_high=0.2,
+            ratio_level=level,
+        ).token_loss.sum().backward()
+        assert logprobs.grad is not None
+        gradients.append(logprobs.grad)
+    assert not torch.allclose(gradients[0], gradients[1])
+
+
+def test_sequence_ratio_is_the_geometric_mean() -> None:
+    logprobs, old = torch.tensor([[-1.0, -2.0, 9.0]]), torch.tensor([[-1.2, -2.4, 0.0]])
+    mask = torch.tensor([[True, True, False]])
+    assert importance_ratio(logprobs, old, mask, level="sequence")[0, :2].tolist() == pytest.approx([math.exp(0.3)] * 2)
+
+
+def test_log_ratio_is_clamped() -> None:
+    ratio = importance_ratio(torch.tensor([[0.0]]), torch.tensor([[-500.0]]), torch.ones(1, 1, dtype=torch.bool))
+    assert float(ratio) == pytest.approx(math.exp(20.0), rel=1e-5)
+
+
+def test_kl_adds_k3_with_its_own_gradient() -> None:
+    # policy -1, reference -1 + ln 2: k3 = 1 - ln 2, d k3 / d logp = 1 - exp(ref - p) = -1
+    logprobs = torch.tensor([[-1.0]], requires_grad=True)
+    one = torch.ones(1, 1)
+    result = policy_loss(
+        logprobs,
+        logprobs.detach(),
+        torch.tensor([0.0]),
+        one,
+        one.bool(),
+        clip_low=0.2,
+        clip_high=0.2,
+        kl_coef=0.5,
+        ref_logprobs=torch.tensor([[-1.0 + math.log(2.0)]]),
+    )
+    assert float(result.token_loss.detach()) == pytest.approx(0.5 * (1 - math.log(2.0)), rel=1e-5)
+    result.token_loss.sum().backward()
+    assert float(logprobs.grad) == pytest.approx(-0.5, rel=1e-5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "expected"),
+    [
+        ("rollout_mean", [1 / (3 * 2), 1 / (3 * 4), 1 / 3]),
+        ("token_mean", [1 / 6] * 3),
+        ("constant", [1 / (3 * 10)] * 3),
+    ],
+)
+def test_token_weights_by_hand(aggregation: str, expected: list[float]) -> None:
+    # The third rollout has no counted token and keeps its place in B'.
+    weights = token_weights(torch.tensor([2, 4, 0]), aggregation=aggregation, max_tokens=10)
+    assert weights.tolist() == pytest.approx(expected)
