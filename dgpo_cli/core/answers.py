@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-LONGEST_INTEGER_TEXT = 1000  # an integer with its decoration; longer text is none, and is never searched
+LONGEST_INTEGER_TEXT = 500  # an integer with its decoration; longer text is none, and is never searched
 
 
 @dataclass(frozen=True)
@@ -72,28 +72,49 @@ _PLAIN_UNIT = re.compile(
 )
 _SEPARATOR = r"(?:,|\{,\}|,?\\[,!]|\{,\\!\}|\u2009|\u202f)"
 _NUMBER = re.compile(rf"([+-]?)\s*([0-9]+|[0-9]{{1,3}}(?:{_SEPARATOR}[0-9]{{3}})+)(?:\.0*)?")
-_NAME_BEFORE_EQUALS = re.compile(r"_\s*\{[^{}]*\}|_\s*\w|\([^()]*\)")
+_SUBSCRIPT_OR_ARGUMENT = re.compile(r"_ ?\{[^{}]*\}|_ ?\w|\([^()]*\)")
+_ONE_NAME = re.compile(r"\|?(?:\\(?:angle|text|mathrm) ?)?\{?[A-Za-z' ]+\}?\|?")
+_SUM_OF_NAMES = re.compile(r"(?:[A-Za-z' |+\-{}]|\\(?:angle|text|mathrm|cdot|times))*[A-Za-z][|} ]*")
 
 
-def integer_of(text: str) -> str | None:
+def reduced_gold(text: str) -> str:
+    r"""The answer in a gold: after `####`, or in the last box of a solution; an integer in plain digits."""
+    _, mark, after = text.rpartition("####")
+    if mark and len(after.strip().splitlines()) <= 1:
+        text = after
+    elif boxes := find_boxes(text):
+        text = boxes[-1].content
+    text = text.strip()
+    return integer_of(text, as_gold=True) or text
+
+
+def is_name(left: str) -> bool:
+    """Whether the left side of an equation only names its right side: x, f(x), S_{n}, the area."""
+    if len(left) > LONGEST_INTEGER_TEXT:
+        return False
+    return _ONE_NAME.fullmatch(_SUBSCRIPT_OR_ARGUMENT.sub("", undecorated(left))) is not None
+
+
+def integer_of(text: str, *, as_gold: bool = False) -> str | None:
     r"""The integer that `text` writes, in plain digits without leading zeros, or None.
 
-    `$073$`, `73.`, `73.0`, `**73**`, `73^\circ`, `1{,}234`, `1,234`, `m+n=73`, `73\text{ cm}`, `\mathbf{73}` are some.
-    `73\%`, `73 or 74`, `73, 74`, `74=73`, `2x=73`, `73\text{ million}` and `7 3` are none: a list, a percentage or an
-    equation between numbers says something else.
+    `$073$`, `73.`, `73.0`, `**73**`, `73^\circ`, `1{,}234`, `1,234`, `x=73`, `73\text{ cm}`, `\mathbf{73}` are some,
+    and in an answer `m+n=73` (as a gold it may be the equation of a line). `73\%`, `73 or 74`, `73, 74`, `74=73`,
+    `2x=73`, `73\text{ million}` and `7 3` are none: a list, a percentage or an equation between numbers says
+    something else.
     """
     if len(text) > LONGEST_INTEGER_TEXT:
         return None
-    text = _undecorated(text.replace("\u2212", "-"))
+    text = undecorated(" ".join(text.replace("\u2212", "-").split()))
     left, equals, right = text.partition("=")
     if equals:
-        name = _NAME_BEFORE_EQUALS.sub("", left)
-        if "=" in right or re.search(r"[0-9]", name) or not re.search(r"[A-Za-z]", name):
+        names = _ONE_NAME if as_gold else _SUM_OF_NAMES
+        if not names.fullmatch(_SUBSCRIPT_OR_ARGUMENT.sub("", undecorated(left))):
             return None
-        text = _undecorated(right)
-    text = _undecorated(_without_unit(text))
+        text = undecorated(right)
+    text = undecorated(without_unit(text))
     while wrapped := _WRAPPER.fullmatch(text):
-        text = _undecorated(wrapped[1])
+        text = undecorated(wrapped[1])
     match = _NUMBER.fullmatch(text)
     if match is None:
         return None
@@ -101,7 +122,8 @@ def integer_of(text: str) -> str | None:
     return f"-{digits}" if match[1] == "-" and digits != "0" else digits
 
 
-def _undecorated(text: str) -> str:
+def undecorated(text: str) -> str:
+    """The text without the markup around it: spaces, dollars, math delimiters, emphasis, a full stop."""
     for _ in range(2):  # decoration, one full stop, decoration: `$73$.` and `$73.$`
         leading = _LEADING.match(text)
         text = text[leading.end() :] if leading else text
@@ -111,7 +133,8 @@ def _undecorated(text: str) -> str:
     return text
 
 
-def _without_unit(text: str) -> str:
+def without_unit(text: str) -> str:
+    r"""The text without a degree sign, one trailing `\text{...}` unit or a plain unit word after a space."""
     text = _DEGREES.sub("", text)
     unit = _TEXT_UNIT.search(text)
     if unit and unit.start() and not _NO_UNIT.search(unit[1]):

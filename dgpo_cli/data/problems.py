@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgpo_cli.core.answers import find_boxes, integer_of
+from dgpo_cli.core.answers import reduced_gold
 from dgpo_cli.data import digit_chain
 from dgpo_cli.data.hub import HUB_ID, read_hub_rows
 from dgpo_cli.data.rows import READERS, Row, raise_all, read_rows
@@ -95,17 +95,6 @@ def load_problem_set(
     conflicts = sum(golds[problem.messages] != problem.gold for problem in problems) if deduplicate else 0
     used = kept[:limit]
     return ProblemSet(used, len(rows), len(problems) - len(kept), conflicts, found_revision, _sha256(used))
-
-
-def reduced_gold(text: str) -> str:
-    r"""The answer in a gold: after `####`, or in the last box of a solution; integers in plain digits."""
-    _, mark, after = text.rpartition("####")
-    if mark and len(after.strip().splitlines()) <= 1:
-        text = after
-    elif boxes := find_boxes(text):
-        text = boxes[-1].content
-    text = text.strip()
-    return integer_of(text) or text
 
 
 def _is_hub_id(path: str) -> bool:

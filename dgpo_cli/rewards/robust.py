@@ -1,0 +1,152 @@
+r"""The default grader of mathematics: integers in this process, everything else by math-verify in workers.
+
+A gold that is an integer is compared as an integer (`dgpo_cli.core.answers`), which covers every AIME, AMC, GSM8K and
+DAPO gold, without sympy and without another process. Other golds are compared as text first, then symbolically,
+behind guards and deadlines. A verdict is right, wrong, or an error with its cause, which scores as wrong and is
+counted: no_answer, timeout, died, memory, too_long, too_complex, failed, bad_gold.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+
+from dgpo_cli.core.answers import integer_of, reduced_gold, undecorated
+from dgpo_cli.errors import ConfigError, RewardError
+from dgpo_cli.rewards.extraction import FinalAnswers, final_answers
+from dgpo_cli.rewards.mathematics import LONGEST_ANSWER, guard, plain_form
+from dgpo_cli.rewards.workers import WorkerPool
+from dgpo_cli.types import GradeRequest, Verdict
+
+MEMORY_BYTES = 2 << 30
+MOST_WORKERS = 8
+
+
+class RobustGrader:
+    """See the module. `workers` processes at most; they start with the first gold that is no integer."""
+
+    name = "robust"
+
+    def __init__(self, *, timeout_seconds: float, workers: int | None = None) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._workers = workers or min(MOST_WORKERS, os.cpu_count() or 1)
+        self._pool: WorkerPool | None = None
+        self._self_test(known="73", right=r"so $\boxed{073}$.", wrong=r"so $\boxed{74}$, not 73.")
+
+    def grade(self, requests: list[GradeRequest]) -> list[Verdict]:
+        """One verdict a request; equal pairs of gold and answer are compared once."""
+        verdicts: list[Verdict | None] = []
+        pending: dict[tuple[str, str], None] = {}
+        answers: list[tuple[str, str]] = []
+        for request in requests:
+            gold = _reduced(request.gold)
+            found = final_answers(request.prompt, request.completion, truncated=request.truncated)
+            verdict = _without_algebra(gold, found)
+            answer = undecorated(found.in_order[0]) if verdict is None else ""
+            if verdict is None:
+                pending[gold, answer] = None
+            verdicts.append(verdict)
+            answers.append((gold, answer))
+        compared = self._compare(list(pending))
+        return [
+            verdict if verdict is not None else compared[pair] for verdict, pair in zip(verdicts, answers, strict=True)
+        ]
+
+    def gold_problem(self, gold: str) -> str | None:
+        return self.gold_problems([gold])[0]
+
+    def gold_problems(self, golds: list[str]) -> list[str | None]:
+        """`gold_problem` of many golds, in parallel: why each can never be matched, or None."""
+        problems: list[str | None] = []
+        asked: list[int] = []
+        for index, gold in enumerate(golds):
+            text = _reduced(gold)
+            cause = None if integer_of(text) else guard(text)
+            problems.append("it is empty" if not text else f"it is {cause.replace('_', ' ')}" if cause else None)
+            if text and integer_of(text) is None and cause is None:
+                asked.append(index)
+        if asked:
+            replies = self._started_pool().run([{"gold": _reduced(golds[index])} for index in asked])
+            for index, reply in zip(asked, replies, strict=True):
+                if not reply.get("readable"):
+                    problems[index] = f"math-verify cannot read it ({reply.get('error', 'no expression')})"
+        return problems
+
+    def check(self, sample: GradeRequest) -> None:
+        """Grade a sample; the self-tests ran when the grader and its workers started."""
+        self.grade([sample])
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _compare(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Verdict]:
+        if not pairs:
+            return {}
+        replies = self._started_pool().run([{"gold": gold, "answer": answer} for gold, answer in pairs])
+        verdicts = {}
+        for pair, reply in zip(pairs, replies, strict=True):
+            correct = bool(reply.get("correct"))
+            verdicts[pair] = Verdict(float(correct), correct, pair[1], reply.get("error"))
+        return verdicts
+
+    def _started_pool(self) -> WorkerPool:
+        if self._pool is None:
+            if importlib.util.find_spec("math_verify") is None:
+                raise ConfigError(
+                    "reward=robust: golds that are no integers are compared by math-verify, which is not installed",
+                    "pip install 'dgpo[math]'",
+                )
+            self._pool = WorkerPool(
+                "mathematics",
+                "",
+                size=self._workers,
+                timeout_seconds=self._timeout_seconds,
+                memory_bytes=MEMORY_BYTES,
+                cpu_seconds=int(self._timeout_seconds) + 5,
+            )
+            self._self_test(known=r"\frac{1}{2}", right=r"so $\boxed{0.50}$", wrong=r"so $\boxed{\frac{1}{3}}$")
+        return self._pool
+
+    def _self_test(self, *, known: str, right: str, wrong: str) -> None:
+        verdicts = self.grade([GradeRequest("", right, known), GradeRequest("", wrong, known)])
+        if [verdict.correct for verdict in verdicts] != [True, False] or any(verdict.error for verdict in verdicts):
+            raise RewardError(
+                f"reward=robust: the self-test failed: {right!r} and {wrong!r} against {known!r} gave {verdicts}",
+                "reinstall math-verify 0.9.0 (pip install 'dgpo[math]'), or raise reward.timeout_seconds",
+            )
+
+
+@functools.lru_cache(maxsize=65536)
+def _reduced(gold: str) -> str:
+    return reduced_gold(gold)
+
+
+def _without_algebra(gold: str, found: FinalAnswers) -> Verdict | None:
+    """The verdict where no algebra is needed: no answer, an integer gold, equal text, or a guard's refusal."""
+    candidates = found.in_order
+    if not candidates:
+        return Verdict(0.0, False, None, "no_answer")
+    if integer_of(gold) is not None:
+        return _integer_verdict(gold, found)
+    answer = undecorated(candidates[0])
+    if not answer:
+        return Verdict(0.0, False, None, "no_answer")
+    if plain_form(answer[: 2 * LONGEST_ANSWER]) == plain_form(gold):
+        return Verdict(1.0, True, answer)
+    cause = guard(answer) or ("bad_gold" if guard(gold) else None)
+    if cause is not None:
+        return Verdict(0.0, False, answer[:LONGEST_ANSWER], cause)
+    return None
+
+
+def _integer_verdict(gold: str, found: FinalAnswers) -> Verdict:
+    """The first candidate that decides: any box, or an `Answer:` line that holds an integer."""
+    for candidate in found.in_order:
+        answer = integer_of(candidate)
+        if answer is not None or candidate is found.box:
+            correct = answer == gold
+            return Verdict(float(correct), correct, answer or candidate[:LONGEST_ANSWER])
+    return Verdict(0.0, False, found.in_order[0][:LONGEST_ANSWER])

@@ -1,0 +1,176 @@
+"""Grading processes with hard deadlines: a request that takes too long costs its worker, never the run.
+
+The workers are fresh interpreters that live long (see `worker`). One that is late is killed and replaced, one that
+dies is replaced, and each is replaced now and then in any case. The answer to a request is a reply, or the cause of
+its absence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dgpo_cli.errors import RewardError
+
+WORKER_PROGRAM = Path(__file__).with_name("worker.py")
+START_SECONDS = 120.0  # a user's file may import torch on a busy machine
+RECYCLE_AFTER = 2000  # requests; sympy's caches grow
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    deadline: float
+    ready: bool = False
+    task: int | None = None
+    served: int = 0
+    received: bytearray = field(default_factory=bytearray)
+
+
+class WorkerPool:
+    """Up to `size` processes of one kind, started when they are needed.
+
+    kind, argument: what the program of `worker` is to do. timeout_seconds: of one request.
+    memory_bytes, cpu_seconds: limits within a worker, 0 for none; the CPU limit is per request.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        argument: str,
+        *,
+        size: int,
+        timeout_seconds: float,
+        memory_bytes: int = 0,
+        cpu_seconds: int = 0,
+        recycle_after: int = RECYCLE_AFTER,
+    ) -> None:
+        self._arguments = [kind, argument, str(memory_bytes), str(cpu_seconds)]
+        self._size = size
+        self._timeout_seconds = timeout_seconds
+        self._recycle_after = recycle_after
+        self._workers: list[_Worker] = []
+        self.restarts = 0  # of workers that were late or died
+
+    def run(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One reply a request, in order; {"error": "timeout"} or {"error": "died"} where there is none.
+
+        Raises RewardError where a worker cannot start.
+        """
+        replies: list[dict[str, Any]] = [{}] * len(requests)
+        waiting = deque(range(len(requests)))
+        try:
+            while waiting or any(worker.task is not None for worker in self._workers):
+                self._assign(requests, waiting)
+                for worker in self._wait():
+                    self._receive(worker, replies)
+                self._end_late_workers(replies)
+        finally:
+            for worker in [worker for worker in self._workers if worker.task is not None]:
+                self._kill(worker)
+        return replies
+
+    def close(self) -> None:
+        """End every worker."""
+        for worker in list(self._workers):
+            self._kill(worker)
+
+    def _assign(self, requests: list[dict[str, Any]], waiting: deque[int]) -> None:
+        for worker in [worker for worker in self._workers if worker.served >= self._recycle_after]:
+            if worker.task is None:
+                self._kill(worker)
+        for worker in list(self._workers):
+            if not waiting or not worker.ready or worker.task is not None:
+                continue
+            task = waiting.popleft()
+            worker.task = task
+            worker.deadline = time.monotonic() + self._timeout_seconds
+            try:
+                worker.channel.settimeout(self._timeout_seconds)
+                worker.channel.sendall(json.dumps(requests[task]).encode() + b"\n")
+            except OSError:  # it died while idle: no fault of this request
+                self._kill(worker)
+                waiting.appendleft(task)
+        starting = sum(not worker.ready for worker in self._workers)
+        while len(self._workers) < self._size and starting < len(waiting):
+            self._start()
+            starting += 1
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(WORKER_PROGRAM), str(theirs.fileno()), str(os.getpid()), *self._arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONHASHSEED": "0"},  # sympy's order of terms follows the hashes
+                start_new_session=True,  # Ctrl-C is the parent's; and a kill takes the worker's own children too
+            )
+        self._workers.append(_Worker(process, ours, time.monotonic() + START_SECONDS))
+
+    def _wait(self) -> list[_Worker]:
+        """The workers with something to read, by the next deadline at the latest."""
+        busy = [worker for worker in self._workers if worker.task is not None or not worker.ready]
+        if not busy:
+            return []
+        with selectors.DefaultSelector() as selector:
+            for worker in busy:
+                selector.register(worker.channel, selectors.EVENT_READ, worker)
+            seconds = min(worker.deadline for worker in busy) - time.monotonic()
+            return [key.data for key, _ in selector.select(max(0.0, seconds))]
+
+    def _receive(self, worker: _Worker, replies: list[dict[str, Any]]) -> None:
+        try:
+            received = worker.channel.recv(1 << 16)
+        except OSError:
+            received = b""
+        worker.received += received
+        if received and not worker.received.endswith(b"\n"):
+            return
+        reply = json.loads(worker.received) if received else {"error": "died"}
+        worker.received.clear()
+        if not worker.ready:
+            if "ready" not in reply:
+                self._kill(worker)
+                raise RewardError(f"a grading process cannot start: {reply.get('failed', 'it died')}")
+            worker.ready = True
+            return
+        if worker.task is not None:
+            replies[worker.task] = reply
+            worker.task = None
+            # After a MemoryError a process may be in any state.
+            worker.served += self._recycle_after if reply.get("error") == "memory" else 1
+        if not received:
+            self._kill(worker)
+            self.restarts += 1
+
+    def _end_late_workers(self, replies: list[dict[str, Any]]) -> None:
+        now = time.monotonic()
+        for worker in list(self._workers):
+            if now < worker.deadline or (worker.ready and worker.task is None):
+                continue
+            self._kill(worker)
+            if not worker.ready:
+                raise RewardError(f"a grading process was not ready within {START_SECONDS:.0f} s")
+            if worker.task is not None:
+                replies[worker.task] = {"error": "timeout"}
+            self.restarts += 1
+
+    def _kill(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.channel.close()
+        worker.process.wait()
