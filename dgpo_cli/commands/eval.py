@@ -1,0 +1,263 @@
+"""`dgpo eval`: a model, or a file of stored completions, on one or several benchmarks.
+
+Grading stored completions needs no model and imports no torch, so everything that does is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from dgpo_cli.config.commands import EvalConfig
+from dgpo_cli.config.groups import RewardConfig
+from dgpo_cli.data.problems import ProblemSet
+from dgpo_cli.errors import ConfigError, Interrupted
+from dgpo_cli.evaluation.benchmark import benchmark_notes, load_benchmark
+from dgpo_cli.evaluation.evaluate import evaluate
+from dgpo_cli.evaluation.files import clear
+from dgpo_cli.evaluation.manifest import files_sha256, text_sha256
+from dgpo_cli.evaluation.results import EvaluationResult
+from dgpo_cli.evaluation.stored import Completion, grade_completions, of_benchmark, read_completions, with_own_golds
+from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, results_table
+from dgpo_cli.reporting.tables import show
+from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
+from dgpo_cli.types import Grader, GradeRequest, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from dgpo_cli.commands.parts import Policy
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark: everything that can be refused is looked at before anything is drawn or graded."""
+
+    config: EvalConfig
+    folder: Path
+    grader: Grader
+    problems: ProblemSet | None  # None where stored completions bring their golds
+    completions: list[Completion] | None  # None where a model draws them
+
+
+def run(configs: list[EvalConfig], folder: Path) -> None:
+    """Evaluate each configuration (they differ in their benchmark alone); a table or JSON on stdout.
+
+    One configuration writes into `folder`, several into a folder each below it.
+
+    Raises:
+        DgpoError: nothing was started (exit 2), the evaluation failed (1), or a signal ended it (130, 143); the samples
+            drawn so far are kept.
+    """
+    for config in configs:
+        _check(config, folder)
+    results = []
+    try:
+        with _terminable(), EvaluationView() as view, ExitStack() as stack:
+            tasks = [
+                _prepare(config, folder / str(config.benchmark.name) if len(configs) > 1 else folder, view, stack)
+                for config in configs
+            ]
+            for evaluate_it in _ready(tasks, view):
+                results.append(evaluate_it())
+                view.note(result_line(results[-1]))
+    except (KeyboardInterrupt, _Terminated) as stop:
+        raise Interrupted(
+            f"interrupted: the samples drawn so far are in {folder}",
+            f"the same command with hydra.run.dir={folder} continues it",
+            exit_code=143 if isinstance(stop, _Terminated) else 130,
+        ) from None
+    print(f"files: {folder}", file=sys.stderr)
+    records = [result.as_record() for result in results]
+    show([results_table(results)], records if len(records) > 1 else records[0])
+
+
+def _check(config: EvalConfig, folder: Path) -> None:
+    if config.benchmark.name is None:
+        from dgpo_cli.config.keys import options
+
+        raise ConfigError("benchmark: none is chosen", f"benchmark=NAME: {', '.join(options('benchmark'))}")
+    if (folder / "metrics.jsonl").exists():
+        raise ConfigError(f"{folder} holds a training run", "hydra.run.dir=FOLDER takes another")
+
+
+def _prepare(config: EvalConfig, folder: Path, view: EvaluationView, stack: ExitStack) -> Task:
+    """Problems, golds and stored completions, before a model is loaded."""
+    benchmark, reward = config.benchmark, config.reward
+    grader = stack.enter_context(
+        closing(make_grader(reward.name, path=reward.path, timeout_seconds=reward.timeout_seconds))
+    )
+    file = read_completions(Path(benchmark.completions).expanduser()) if benchmark.completions else None
+    if file is not None and not file.has_index:
+        completions = with_own_golds(file, reduce_golds=grader.name in READS_MATHEMATICS)
+        return Task(config, folder, grader, None, _limited(completions, benchmark.limit, view))
+    loaded = load_benchmark(benchmark, grader=grader.name, limit=benchmark.limit if file is None else None)
+    for note in benchmark_notes(benchmark, loaded, grader):
+        view.note(note)
+    if file is None:
+        return Task(config, folder, grader, loaded, None)
+    answered = of_benchmark(file, loaded.problems)
+    limit = min(benchmark.limit or len(loaded.problems), len(loaded.problems))
+    kept = [one for one in answered if one.prompt.problem.index < limit]
+    problems = len({one.prompt.problem.index for one in kept})
+    if problems < limit:
+        view.note(f"warning: {file.path} answers {problems} problems; {limit - problems} others are left out")
+    return Task(config, folder, grader, loaded, kept)
+
+
+def _limited(completions: list[Completion], limit: int | None, view: EvaluationView) -> list[Completion]:
+    if limit is not None and limit < len(completions):
+        view.note(f"the first {limit} of {len(completions)} rows (benchmark.limit)")
+    return completions[:limit]
+
+
+def _ready(tasks: list[Task], view: EvaluationView) -> list[Callable[[], EvaluationResult]]:
+    """What is left to do of each task, the model loaded once."""
+    first = next((task.config for task in tasks if task.completions is None), None)
+    policy = None
+    if first is not None:
+        from dgpo_cli.commands.parts import load_policy, prepare_device
+
+        policy = load_policy(first.model, prepare_device(first.strategy))
+    ready: list[Callable[[], EvaluationResult]] = []
+    for task in tasks:
+        if task.completions is not None:
+            if task.completions:
+                _try_grader(task.grader, task.completions[0].prompt)
+            ready.append(partial(_grade_stored, task, view))
+        else:
+            assert policy is not None
+            prompts = _prompts(task, policy)
+            _try_grader(task.grader, prompts[0])
+            ready.append(partial(_evaluate, task, view, policy, prompts))
+    return ready
+
+
+def _evaluate(task: Task, view: EvaluationView, policy: Policy, prompts: list[Prompt]) -> EvaluationResult:
+    from dgpo_cli.engines.transformers_engine import TransformersEngine
+
+    config, benchmark = task.config, task.config.benchmark
+    engine = TransformersEngine(policy.model, stop_ids=policy.stop_ids, batch_size=config.engine.batch_size)
+    if config.overwrite:
+        clear(task.folder)
+    return evaluate(
+        engine,
+        task.grader,
+        prompts,
+        benchmark=str(benchmark.name),
+        k=benchmark.k,
+        sampling=Sampling(benchmark.temperature, benchmark.top_p, benchmark.max_tokens),
+        seed=config.seed,
+        batch_size=config.engine.batch_size,
+        pass_at=benchmark.pass_at,
+        folder=task.folder,
+        progress=view.progress,
+        model=str(config.model.path),
+        manifest=_manifest(task, policy),
+    )
+
+
+def _grade_stored(task: Task, view: EvaluationView) -> EvaluationResult:
+    benchmark = task.config.benchmark
+    path = Path(str(benchmark.completions)).expanduser()
+    if task.config.overwrite:
+        clear(task.folder)
+    result = grade_completions(
+        task.completions or [],
+        task.grader,
+        source=path,
+        benchmark=str(benchmark.name),
+        pass_at=benchmark.pass_at,
+        folder=task.folder,
+        progress=view.progress,
+        manifest=_reward_facts(task.config.reward),
+    )
+    _note_samples(result, benchmark.pass_at, path, view)
+    return result
+
+
+def _prompts(task: Task, policy: Policy) -> list[Prompt]:
+    from dgpo_cli.data.prompts import make_prompts
+
+    assert task.problems is not None
+    config, benchmark = task.config, task.config.benchmark
+    return make_prompts(
+        task.problems.problems,
+        policy.model.tokenizer,
+        template=benchmark.template or config.model.template,
+        chat_template=config.model.chat_template,
+        system_prompt=benchmark.system_prompt,
+        max_context=policy.model.max_context,
+        max_completion_tokens=benchmark.max_tokens,
+        limit_key="benchmark.max_tokens",
+    )
+
+
+def _manifest(task: Task, policy: Policy) -> dict[str, Any]:
+    """What the samples depend on beside what `evaluate` knows."""
+    from dgpo_cli.data.prompts import read_template
+    from dgpo_cli.models import weights_hash_files
+
+    config, model = task.config, task.config.model
+    template = config.benchmark.template or model.template
+    return {
+        "model": {
+            "path": model.path,
+            "revision": getattr(policy.model.model.config, "_commit_hash", None) or model.revision,
+            "dtype": model.dtype.name,
+            "weights_sha256": files_sha256(weights_hash_files(str(model.path))),
+        },
+        "data_revision": task.problems.revision if task.problems else None,
+        "template": template,
+        "template_sha256": text_sha256(read_template(template)),
+        "chat_template": model.chat_template,
+        "engine": config.engine.name,
+        "device": policy.model.device.type,
+        "stop_ids": sorted(policy.stop_ids),
+        **_reward_facts(config.reward),
+    }
+
+
+def _reward_facts(reward: RewardConfig) -> dict[str, Any]:
+    """Of a user's own function, its file as it is now."""
+    if reward.path is None:
+        return {}
+    file = Path(reward.path.rpartition(":")[0]).expanduser()
+    return {"reward": {"path": reward.path, "sha256": files_sha256([file])}}
+
+
+def _note_samples(result: EvaluationResult, pass_at: list[int], path: Path, view: EvaluationView) -> None:
+    counts = {problem.n for problem in result.problems}
+    if len(counts) > 1:
+        view.note(f"warning: {path} holds {min(counts)} to {max(counts)} completions a problem; k is {min(counts)}")
+    left_out = [k for k in pass_at if k not in result.pass_at_k]
+    if left_out:
+        view.note(f"pass@k and maj@k for k = {', '.join(map(str, left_out))} need more completions than {path} holds")
+
+
+def _try_grader(grader: Grader, prompt: Prompt) -> None:
+    """A user's function is called once on a sample before anything is drawn (`check`); named graders need no trial."""
+    check = getattr(grader, "check", None)
+    if check is not None:
+        check(GradeRequest(prompt.text, prompt.problem.gold, prompt.problem.gold))
+
+
+class _Terminated(BaseException):
+    """SIGTERM: the samples drawn so far are on disk already."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,110 @@
+"""The files of an evaluation's folder: written whole or not at all, in strict JSON, one process at a time.
+
+Text is escaped to ASCII, so that any completion can be stored, half a surrogate pair included.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dgpo_cli.errors import ConfigError, DataError
+
+OWNED = ("manifest.json", "samples.jsonl", "results.json")
+Record = dict[str, Any]
+
+
+def make_folder(folder: Path) -> None:
+    """Raises ConfigError when it cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "samples.jsonl").open("a").close()
+    except OSError as error:
+        raise ConfigError(
+            f"the folder {folder} cannot be written: {error.strerror or error}", "hydra.run.dir=FOLDER takes another"
+        ) from error
+
+
+def write_json(path: Path, record: Record) -> None:
+    """Replace `path` in one move. Raises ValueError for a number that is not finite: that is a bug."""
+    write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` in one move: a reader sees the old file or the whole new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def to_line(record: Record) -> str:
+    """One line of samples.jsonl."""
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def clear(folder: Path) -> None:
+    """Delete the evaluation that the folder holds (overwrite=true), and nothing else in it."""
+    for name in OWNED:
+        (folder / name).unlink(missing_ok=True)
+
+
+class SampleFile:
+    """samples.jsonl: the records so far by (problem index, sample), and room for more.
+
+    A last line that a kill cut short is taken off when the file is opened. While it is open no other process can open
+    it. Raises ConfigError when one has, and DataError for a line that is no record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream = path.open("a+b")
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._stream.close()
+            raise ConfigError(
+                f"{path}: another evaluation is writing here", "wait for it, or hydra.run.dir=ANOTHER_FOLDER"
+            ) from error
+        self.records = self._read()
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Add records and see them on disk."""
+        self._stream.write("".join(map(to_line, records)).encode())
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self.records.update({(record["index"], record["sample"]): record for record in records})
+
+    def __enter__(self) -> SampleFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    def _read(self) -> dict[tuple[int, int], Record]:
+        self._stream.seek(0)
+        content = self._stream.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            self._stream.truncate(len(whole))
+        records: dict[tuple[int, int], Record] = {}
+        for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+            try:
+                record = json.loads(line)
+                records[record["index"], record["sample"]] = record
+            except (ValueError, TypeError, KeyError) as error:
+                self._stream.close()
+                raise DataError(
+                    f"{self.path} line {number}: expected a sample as dgpo eval writes it, found {line[:60]!r}",
+                    "overwrite=true starts the evaluation again",
+                ) from error
+        return records

@@ -1,0 +1,109 @@
+"""From samples to results.json: avg@k with its error bars, pass@k, maj@k, and what went wrong how often."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dgpo_cli.core.intervals import AvgAtK, avg_interval
+from dgpo_cli.core.pass_at_k import maj_at_k, pass_at_k
+from dgpo_cli.evaluation.files import Record
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ProblemResult:
+    """`correct` of `n` samples of a problem are right."""
+
+    index: int
+    id: str
+    correct: int
+    n: int
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """results.json, field by field."""
+
+    benchmark: str
+    model: str
+    n_problems: int
+    n_samples: int
+    avg_at_k: AvgAtK
+    pass_at_k: dict[int, float]
+    maj_at_k: dict[int, float]  # empty where right samples have no extracted answer: nothing can vote
+    truncated_fraction: float | None  # None where stored completions do not say how they ended
+    no_answer_fraction: float
+    errors: dict[str, int]  # by cause, no_answer among them
+    completion_tokens_mean: float | None
+    seconds: float  # of the last session of an evaluation that was interrupted
+    sampling: dict[str, float | int | None]
+    problems: tuple[ProblemResult, ...]
+    manifest: dict[str, Any]
+
+    def as_record(self) -> Record:
+        """As results.json has it."""
+        record = asdict(self)
+        record["problems"] = [asdict(problem) for problem in self.problems]
+        for name in ("pass_at_k", "maj_at_k"):
+            record[name] = {str(k): value for k, value in record[name].items()}
+        if self.avg_at_k.ci95 is not None:
+            record["avg_at_k"]["ci95"] = list(self.avg_at_k.ci95)
+        return {"schema_version": SCHEMA_VERSION, **record}
+
+
+def summarise(
+    records: Iterable[Record],
+    *,
+    benchmark: str,
+    model: str,
+    pass_at: Sequence[int],
+    seconds: float,
+    sampling: Mapping[str, float | int | None],
+    manifest: Mapping[str, Any],
+) -> EvaluationResult:
+    """The result of at least one sample, in any order.
+
+    maj@k takes a problem's samples by their number. Raises ValueError for a k of `pass_at` that some problem has not
+    enough samples for.
+    """
+    by_problem: dict[int, list[Record]] = {}
+    for record in sorted(records, key=lambda record: (record["index"], record["sample"])):
+        by_problem.setdefault(record["index"], []).append(record)
+    samples = [record for problem in by_problem.values() for record in problem]
+    problems = tuple(
+        ProblemResult(index, own[0]["problem_id"], sum(record["correct"] for record in own), len(own))
+        for index, own in by_problem.items()
+    )
+    votes = not any(record["correct"] and record["answer"] is None for record in samples)
+    finished = [record["finish_reason"] for record in samples if record["finish_reason"] is not None]
+    tokens = [record["completion_tokens"] for record in samples if record["completion_tokens"] is not None]
+    errors = Counter(record["error"] for record in samples if record["error"] is not None)
+    return EvaluationResult(
+        benchmark=benchmark,
+        model=model,
+        n_problems=len(problems),
+        n_samples=len(samples),
+        avg_at_k=avg_interval([problem.correct for problem in problems], [problem.n for problem in problems]),
+        pass_at_k={k: _mean([pass_at_k(problem.n, problem.correct, k) for problem in problems]) for k in pass_at},
+        maj_at_k={k: _mean([_majority_right(own, k) for own in by_problem.values()]) for k in pass_at if votes},
+        truncated_fraction=finished.count("length") / len(finished) if finished else None,
+        no_answer_fraction=errors["no_answer"] / len(samples),
+        errors=dict(sorted(errors.items())),
+        completion_tokens_mean=_mean(tokens) if tokens else None,
+        seconds=round(seconds, 3),
+        sampling=dict(sampling),
+        problems=problems,
+        manifest=dict(manifest),
+    )
+
+
+def _majority_right(samples: list[Record], k: int) -> float:
+    return maj_at_k([record["answer"] for record in samples], [record["correct"] for record in samples], k)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

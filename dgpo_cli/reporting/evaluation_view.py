@@ -1,0 +1,105 @@
+"""What a person sees of an evaluation: how far it is while it runs, and its scores."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from dgpo_cli.evaluation.evaluate import Progress
+from dgpo_cli.evaluation.results import EvaluationResult
+from dgpo_cli.reporting.tables import duration, interval, make_table, percent, sampling_text
+
+SECONDS_BETWEEN_LINES = 10.0
+COLUMNS = (
+    "benchmark",
+    "problems",
+    "avg@k",
+    "95%",
+    "sampling error",
+    "pass@k",
+    "maj@k",
+    "cut off",
+    "no answer",
+    "sampling",
+)
+
+
+class EvaluationView:
+    """Progress on stderr: a live table on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._live = Live(console=self.console, transient=True) if self.console.is_terminal else None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> EvaluationView:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def progress(self, now: Progress) -> None:
+        if self._live is not None:
+            self._live.update(_progress_table(now))
+        elif now.done < now.total and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            print(_progress_line(now), file=sys.stderr, flush=True)
+
+
+def results_table(results: Sequence[EvaluationResult]) -> Table:
+    """One row a benchmark; the sampling preset stands beside every score."""
+    return make_table(COLUMNS, [_row(result) for result in results], title=f"model {results[0].model}")
+
+
+def result_line(result: EvaluationResult) -> str:
+    """The score in one line, for a log."""
+    average = result.avg_at_k
+    return (
+        f"{result.benchmark}: avg@{average.k} {percent(average.value)} {interval(average.ci95)} on "
+        f"{result.n_problems} problems, {sampling_text(result.sampling)}, {duration(result.seconds)}"
+    )
+
+
+def _row(result: EvaluationResult) -> list[str]:
+    average = result.avg_at_k
+    return [
+        result.benchmark,
+        f"{result.n_problems} x {average.k}",
+        percent(average.value),
+        interval(average.ci95),
+        "-" if average.se_sampling is None else f"± {percent(average.se_sampling)}",
+        _by_k(result.pass_at_k),
+        _by_k(result.maj_at_k),
+        percent(result.truncated_fraction),
+        percent(result.no_answer_fraction),
+        sampling_text(result.sampling),
+    ]
+
+
+def _by_k(values: dict[int, float]) -> str:
+    return "\n".join(f"@{k} {percent(value)}" for k, value in values.items()) or "-"
+
+
+def _progress_table(now: Progress) -> Table:
+    average = now.average
+    row = [now.benchmark, f"{now.done} of {now.total}", percent(average.value if average else None)]
+    row += [interval(average.ci95 if average else None), duration(now.seconds), duration(now.seconds_left)]
+    return make_table(("benchmark", "samples", "accuracy so far", "95%", "time", "left"), [row])
+
+
+def _progress_line(now: Progress) -> str:
+    average = now.average
+    score = f", {percent(average.value)} {interval(average.ci95)} right so far" if average else ""
+    return f"{now.benchmark}: {now.done} of {now.total} samples{score}, {duration(now.seconds_left)} left"

@@ -1,0 +1,248 @@
+"""Reading finished work back: training runs, sweeps and evaluations as one kind of record.
+
+It owns what `dgpo compare` needs of a folder; statistics are in `core.comparison`, and how runs are paired in
+`comparison` beside this file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dgpo_cli.errors import DataError
+
+# Settings that decide nothing of what a run computes, or not as a choice of its user.
+IGNORED = ("overwrite", "resume", "resume_allow", "dry_run", "probe", "logger.")
+BEST_OF = ("accuracy", "reward/mean")
+Counts = dict[tuple[int, str], tuple[int, int]]
+_Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A benchmark's outcome. `problems` is empty where only the average is known."""
+
+    benchmark: str
+    k: int
+    sampling: _Json
+    value: float
+    ci95: tuple[float, float] | None
+    problems: Counts  # (index, id) -> right samples, samples
+    data_sha256: str | None
+    step: int | None = None  # of a training run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder of a training run or of an evaluation."""
+
+    name: str  # the folder, as the user can type it
+    kind: str  # "training" | "evaluation"
+    settings: _Json  # dotted key -> value, without what is IGNORED
+    seed: int | None
+    status: str | None
+    final: _Json  # the last row of metrics.jsonl, or the scores of an evaluation
+    best: dict[str, _Json]  # name -> {value, step}
+    evaluation: Evaluation | None  # the last one
+    wall_seconds: float | None
+
+
+def find_runs(paths: list[str]) -> tuple[list[Run], list[str]]:
+    """The runs in the folders given, those of a sweep one by one; and notes on what was left out.
+
+    Raises:
+        DataError: a folder that does not exist or holds nothing to compare, or a file in it that cannot be read.
+    """
+    runs, notes = [], []
+    for path in paths:
+        folder = Path(path)
+        if not folder.is_dir():
+            raise DataError(f"runs: there is no folder {path}", "give folders of runs, sweeps or evaluations")
+        if (own := read_run(folder)) is not None:
+            runs.append(own)
+            continue
+        jobs = sorted((job for job in folder.iterdir() if job.is_dir()), key=_job_order)
+        found = [(job, read_run(job)) for job in jobs]
+        inside = [run for _, run in found if run is not None]
+        if not inside:
+            raise DataError(
+                f"runs: {path} holds no run: neither metrics.jsonl nor results.json, and no folder below it does",
+                "dgpo train and dgpo eval print the folder that they wrote",
+            )
+        runs += inside
+        notes += [f"{job}: holds no run, left out" for job, run in found if run is None and (job / "job.yaml").exists()]
+    unique = {Path(run.name).resolve(): run for run in reversed(runs)}
+    if len(unique) < len(runs):
+        notes.append("a folder that was given twice counts once")
+    return list(reversed(unique.values())), notes
+
+
+def read_run(folder: Path) -> Run | None:
+    """The run in a folder, or None where it is no run's folder."""
+    if (folder / "metrics.jsonl").is_file() or (folder / "eval.jsonl").is_file():
+        return _training_run(folder)
+    if (folder / "results.json").is_file():
+        return _evaluation_run(folder)
+    return None
+
+
+def _training_run(folder: Path) -> Run:
+    settings = _flat(_read_yaml(folder / "config.yaml"))
+    facts = _read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    rows, evaluations = _read_rows(folder / "metrics.jsonl"), _read_rows(folder / "eval.jsonl")
+    best = {name: found for name in BEST_OF if (found := _best(rows, name)) is not None}
+    scores = [{"step": row.get("step"), "avg_at_k": row["avg_at_k"]["value"]} for row in evaluations]
+    if (found := _best(scores, "avg_at_k")) is not None:
+        best["avg_at_k"] = found
+    if not rows and not evaluations:
+        raise DataError(f"runs: {folder} holds a run without a finished step", "leave it out, or let it train")
+    return Run(
+        name=str(folder),
+        kind="training",
+        settings={key: value for key, value in settings.items() if key != "seed" and not key.startswith(IGNORED)},
+        seed=settings.get("seed"),
+        status=facts.get("status"),
+        final=rows[-1] if rows else {},
+        best=best,
+        evaluation=_last_evaluation(folder, evaluations),
+        wall_seconds=facts.get("wall_seconds"),
+    )
+
+
+def _last_evaluation(folder: Path, rows: list[_Json]) -> Evaluation | None:
+    files = sorted(folder.glob("evals/step_*/results.json"))
+    step = int(files[-1].parent.name.removeprefix("step_")) if files else -1
+    if rows and rows[-1].get("step", 0) > step:  # an evaluation whose folder is gone
+        average = rows[-1]["avg_at_k"]
+        return Evaluation(
+            rows[-1]["benchmark"],
+            average["k"],
+            {},
+            average["value"],
+            _pair(average.get("ci95")),
+            {},
+            None,
+            rows[-1]["step"],
+        )
+    return _evaluation(files[-1], _read_json(files[-1]), step) if files else None
+
+
+def _evaluation_run(folder: Path) -> Run:
+    path = folder / "results.json"
+    record = _read_json(path)
+    evaluation = _evaluation(path, record, None)
+    manifest = record.get("manifest") or {}
+    settings = {
+        "model": record.get("model"),
+        "benchmark": evaluation.benchmark,
+        "k": evaluation.k,
+        "grader": manifest.get("grader"),
+        "template": manifest.get("template"),
+        **{f"sampling.{key}": value for key, value in evaluation.sampling.items()},
+    }
+    return Run(
+        name=str(folder),
+        kind="evaluation",
+        settings=settings,
+        seed=None,
+        status=None,
+        final={key: record[key] for key in ("avg_at_k", "pass_at_k", "maj_at_k") if key in record},
+        best={},
+        evaluation=evaluation,
+        wall_seconds=record.get("seconds"),
+    )
+
+
+def _evaluation(path: Path, record: _Json, step: int | None) -> Evaluation:
+    """Needs only benchmark, sampling, avg_at_k.k and problems; the rest is worked out where it is missing."""
+    from dgpo_cli.core.intervals import avg_interval
+
+    try:
+        problems = {
+            (int(one["index"]), str(one.get("id", one["index"]))): (int(one["correct"]), int(one["n"]))
+            for one in record["problems"]
+        }
+        average = avg_interval([right for right, _ in problems.values()], [drawn for _, drawn in problems.values()])
+        return Evaluation(
+            benchmark=str(record["benchmark"]),
+            k=int(record["avg_at_k"]["k"]),
+            sampling=dict(record["sampling"]),
+            value=average.value,
+            ci95=average.ci95,
+            problems=problems,
+            data_sha256=(record.get("manifest") or {}).get("data_sha256"),
+            step=step,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"no key {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{path}: expected the results of an evaluation: {reason}", "dgpo eval writes them") from error
+
+
+def _best(rows: list[_Json], name: str) -> _Json | None:
+    """The row where `name` is highest, the first of several."""
+    known = [row for row in rows if isinstance(row.get(name), int | float) and math.isfinite(row[name])]
+    if not known:
+        return None
+    row = max(known, key=lambda row: float(row[name]))
+    return {"value": row[name], "step": row.get("step")}
+
+
+def _job_order(folder: Path) -> tuple[int, str]:
+    """Jobs of a sweep by their number, which their folder's name begins with."""
+    number = folder.name.partition("_")[0]
+    return (int(number) if number.isdecimal() else -1, folder.name)
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> _Json:
+    found: _Json = {}
+    for key, value in record.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _pair(values: Any) -> tuple[float, float] | None:
+    return None if values is None else (float(values[0]), float(values[1]))
+
+
+def _read_yaml(path: Path) -> _Json:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected the configuration of a run, found {type(content).__name__}")
+    return content
+
+
+def _read_json(path: Path) -> _Json:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected an object {{...}}, found {type(content).__name__}")
+    return content
+
+
+def _read_rows(path: Path) -> list[_Json]:
+    """The rows of a JSONL file; a last line that a kill cut short is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path} line {number}: not JSON: {line[:60]!r}") from error
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

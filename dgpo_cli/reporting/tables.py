@@ -1,0 +1,65 @@
+"""Tables for a person at a terminal. rich honours NO_COLOR; a pipe gets JSON from the commands instead."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> Table:
+    """A table whose cells are shown as they are: nothing in them is markup."""
+    table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(Text(column), overflow="fold", justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def show(tables: Sequence[Table], record: Any) -> None:
+    """What a command says on stdout: tables on a terminal, one JSON document in a pipe."""
+    if not sys.stdout.isatty():
+        print(json.dumps(record, indent=2, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    for table in tables:
+        console.print(table)
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def points(value: float | None) -> str:
+    """A difference, in percentage points with its sign."""
+    return "-" if value is None else f"{100 * value:+.1f}"
+
+
+def interval(ci95: Sequence[float] | None, *, signed: bool = False) -> str:
+    if ci95 is None:
+        return "-"
+    return "[" + ", ".join(points(end) if signed else f"{100 * end:.1f}" for end in ci95) + "]"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def sampling_text(sampling: dict[str, Any]) -> str:
+    """The preset that every score is shown beside."""
+    temperature, top_p, max_tokens = (sampling.get(key) for key in ("temperature", "top_p", "max_tokens"))
+    if temperature is None:
+        return "stored completions"
+    drawn = "greedy" if temperature == 0 else f"T={temperature:g} top_p={top_p:g}"
+    return f"{drawn} max_tokens={max_tokens}"
