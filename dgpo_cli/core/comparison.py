@@ -15,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtr, stdtrit  # normal distribution and t quantile; scipy.stats takes seconds to import
 
 Floats = NDArray[np.float64]
 
@@ -99,7 +99,7 @@ def compare_seeds(
         freedom = len(a) + len(b) - 2.0
         if error > 0:
             freedom = float(parts.sum() ** 2 / (parts**2 / np.array([len(a) - 1, len(b) - 1])).sum())
-        half = float(stats.t.ppf(0.975, freedom)) * error
+        half = float(stdtrit(freedom, 0.975)) * error
         ci95, detectable = (difference - half, difference + half), _detectable(error, freedom, alpha)
     gaps = b[:, None] - a[None, :]  # [runs of B, runs of A]
     return Comparison(
@@ -216,7 +216,7 @@ def _bootstrap_interval(differences: Floats, seed: int) -> tuple[float, float] |
     problems = len(differences)
     if problems < 2:
         return None
-    tail = float(stats.norm.cdf(-math.sqrt(problems / (problems - 1)) * stats.t.ppf(0.975, problems - 1)))
+    tail = float(ndtr(-math.sqrt(problems / (problems - 1)) * stdtrit(problems - 1, 0.975)))
     generator = np.random.default_rng(seed)
     means = [
         differences[generator.integers(0, problems, size=(1000, problems))].mean(axis=1)
@@ -230,4 +230,4 @@ def _detectable(error: float, freedom: float, alpha: float) -> float | None:
     """Smallest true difference that a test at `alpha` finds with a chance of 80%, given the standard error."""
     if error == 0:
         return None
-    return float(stats.t.ppf(1 - alpha / 2, freedom) + stats.t.ppf(POWER, freedom)) * error
+    return float(stdtrit(freedom, 1 - alpha / 2) + stdtrit(freedom, POWER)) * error
