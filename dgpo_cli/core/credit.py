@@ -81,7 +81,8 @@ def rank(score: Tensor) -> Tensor:
         return torch.zeros_like(score)
     _, inverse, counts = torch.unique(score, return_inverse=True, return_counts=True)
     mean_rank = counts.cumsum(0) - (counts + 1) / 2  # of the 0-based ranks that a value covers
-    return mean_rank[inverse].to(score.dtype) / (count - 1)
+    ranks: Tensor = mean_rank[inverse].to(score.dtype) / (count - 1)
+    return ranks
 
 
 def softmax_credit(score: Tensor, temperature: float) -> Tensor:

@@ -18,8 +18,8 @@ def rollout_records(
     model: LanguageModel,
     rollouts: list[Rollout],
     verdicts: list[Verdict],
-    rewards: Sequence[float],
-    advantages: Sequence[float],
+    rewards: Sequence[float | None],
+    advantages: Sequence[float | None],
     signals: TokenSignals | None,
     credit: Credit | None,
 ) -> list[dict[str, Any]]:

@@ -1,0 +1,152 @@
+"""`dgpo rollout`: sample completions, grade them, and with a reference show each token's credit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from dgpo_cli.algorithm import Algorithm, Credit
+from dgpo_cli.commands.parts import (
+    Policy,
+    load_data_prompts,
+    load_grader,
+    load_policy,
+    load_reference,
+    prepare_device,
+)
+from dgpo_cli.config.commands import RolloutConfig
+from dgpo_cli.config.compose import save as save_config
+from dgpo_cli.core.credit import TokenSignals
+from dgpo_cli.core.seeds import derive_seed
+from dgpo_cli.data.prompts import make_prompts
+from dgpo_cli.engines.transformers_engine import TransformersEngine
+from dgpo_cli.errors import ConfigError
+from dgpo_cli.models import LanguageModel
+from dgpo_cli.reporting.records import rollout_records
+from dgpo_cli.reporting.token_view import print_rollouts
+from dgpo_cli.scoring import measure_noise_floor, score_rollouts
+from dgpo_cli.training.collect import grade_request
+from dgpo_cli.training.files import to_json, write_atomically
+from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
+
+
+def run(config: RolloutConfig, folder: Path) -> None:
+    """Write rollouts.jsonl; on a terminal show the tokens, else print the records as JSON lines.
+
+    Raises:
+        DgpoError: as the parts that it loads do; ConfigError for a folder that already holds rollouts.
+    """
+    target = folder / "rollouts.jsonl"
+    if target.exists() and not config.overwrite:
+        raise ConfigError(f"{target} exists already", "overwrite=true, or hydra.run.dir=FOLDER names another folder")
+    device = prepare_device(config.strategy)
+    policy = load_policy(config.model, device)
+    grader = load_grader(config.reward) if config.prompt is None else None
+    try:
+        prompts = _prompts(config, policy, grader)
+        engine = TransformersEngine(policy.model, stop_ids=policy.stop_ids, batch_size=config.engine.batch_size)
+        rollout = config.rollout
+        sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_completion_tokens)
+        rollouts = engine.generate(_requests(config, prompts), sampling)
+        verdicts = grader.grade([grade_request(rollout) for rollout in rollouts]) if grader is not None else None
+    finally:
+        if grader is not None:
+            grader.close()
+    records = _records(config, policy, device, rollouts, verdicts, own_scores=config.reward.name == "function")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / "config.yaml")
+    lines = "".join(to_json(record) + "\n" for record in records)
+    write_atomically(target, lines)
+    if sys.stdout.isatty():
+        print_rollouts(records, Console(highlight=False, soft_wrap=True))
+    else:
+        sys.stdout.write(lines)
+    print(f"rollouts: {target}", file=sys.stderr)
+
+
+def _prompts(config: RolloutConfig, policy: Policy, grader: Grader | None) -> list[Prompt]:
+    """The prompts of the data option, or the one that was typed: through the same template."""
+    if grader is not None:
+        return load_data_prompts(
+            config.data,
+            config.model,
+            policy,
+            grader,
+            seed=config.seed,
+            max_completion_tokens=config.rollout.max_completion_tokens,
+            limit=config.limit,
+        )
+    problem = Problem(0, "prompt", (("user", config.prompt or ""),), "")
+    if not (config.prompt or "").strip():
+        raise ConfigError("prompt: expected text, got an empty prompt", "prompt='9 -5=? +4=? +1=? +1=? -4=?'")
+    return make_prompts(
+        [problem],
+        policy.model.tokenizer,
+        template=config.data.template or config.model.template,
+        chat_template=config.model.chat_template,
+        system_prompt=config.data.system_prompt,
+        max_context=policy.model.max_context,
+        max_completion_tokens=config.rollout.max_completion_tokens,
+    )
+
+
+def _requests(config: RolloutConfig, prompts: list[Prompt]) -> list[SampleRequest]:
+    return [
+        SampleRequest(prompt, sample, derive_seed("rollout", config.seed, draw, sample), draw)
+        for draw, prompt in enumerate(prompts)
+        for sample in range(config.rollout.group_size)
+    ]
+
+
+def _records(
+    config: RolloutConfig,
+    policy: Policy,
+    device: str,
+    rollouts: list[Rollout],
+    verdicts: list[Verdict] | None,
+    *,
+    own_scores: bool,
+) -> list[dict[str, object]]:
+    size = config.rollout.group_size
+    algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
+    reference = None
+    if config.reference.name != "none":
+        reference = load_reference(config.reference, config.model, policy.model, device)
+    rewards: list[float | None] = [None] * len(rollouts)
+    advantages: list[float | None] = [None] * len(rollouts)
+    if verdicts is not None:
+        graded = algorithm.rewards(rollouts, verdicts, group_size=size, own_scores=own_scores)
+        rewards = list(graded.final.tolist())
+        if size > 1:
+            advantages = list(algorithm.advantages(graded).tolist())
+    signals, credit = _credit(config, algorithm, policy.model, reference, rollouts)
+    unknown = Verdict(0.0, None)
+    records = rollout_records(
+        policy.model, rollouts, verdicts or [unknown] * len(rollouts), rewards, advantages, signals, credit
+    )
+    return [dict(record) for record in records]
+
+
+def _credit(
+    config: RolloutConfig,
+    algorithm: Algorithm,
+    policy: LanguageModel,
+    reference: LanguageModel | None,
+    rollouts: list[Rollout],
+) -> tuple[TokenSignals, Credit | None]:
+    """Signals always; credit where there is a reference to measure from."""
+    lengths = [len(rollout.token_ids) for rollout in rollouts]
+    temperature = config.rollout.temperature or 1.0
+    signals = score_rollouts(
+        policy, reference, rollouts, lengths, temperature=temperature, tokens=config.tokens_per_microbatch
+    )
+    if reference is None:
+        return signals, None
+    floor = measure_noise_floor(policy, rollouts, lengths, temperature=temperature)
+    seeds = [
+        derive_seed("control", config.seed, 0, rollout.request.draw, rollout.request.sample) for rollout in rollouts
+    ]
+    credit = algorithm.credit(signals, vocabulary_size=policy.vocabulary_size, noise_floor=floor, control_seeds=seeds)
+    return signals, credit

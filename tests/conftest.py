@@ -1,0 +1,29 @@
+"""Fixtures that several tests share: random models on disk, prompts, and real files where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random Qwen2 with a byte-level tokenizer."""
+    from model_factory import save_random_model
+
+    return save_random_model(tmp_path_factory.mktemp("model") / "random")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Real benchmark files: the folder named by DGPO_DATA, else ../shared/data beside the checkout."""
+    named = os.environ.get("DGPO_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real benchmark files here: set DGPO_DATA to their folder")
+    return folder

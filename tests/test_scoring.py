@@ -1,0 +1,131 @@
+"""Rollouts through a model: packing never changes what is measured, and agrees with plain transformers logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from model_factory import save_random_model
+from torch import Tensor
+
+from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.scoring import (
+    logprobs_with_grad,
+    make_microbatches,
+    mask_of,
+    measure_noise_floor,
+    predictive_states,
+    scatter_rows,
+    score_rollouts,
+)
+from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
+
+LENGTHS = [5, 1, 9, 0, 3]
+
+
+def rollouts(vocabulary: int = 400) -> list[Rollout]:
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for row, length in enumerate(LENGTHS):
+        ids = torch.randint(2, vocabulary, (4 + row + length,), generator=generator).tolist()
+        prompt = Prompt(Problem(row, str(row), (("user", ""),), ""), "", tuple(ids[: 4 + row]))
+        made.append(Rollout(SampleRequest(prompt, 0, 0), tuple(ids[4 + row :]), "", "stop"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def policy(random_model: Path) -> LanguageModel:
+    return load_model(str(random_model))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    return load_model(str(save_random_model(tmp_path_factory.mktemp("m") / "other", seed=1)))
+
+
+def dense(model: LanguageModel, rollout: Rollout, temperature: float) -> Tensor:
+    """log p [T, V] in float64 from plain transformers logits."""
+    ids = [*rollout.request.prompt.token_ids, *rollout.token_ids]
+    double = model.frozen_copy().model.double()
+    with torch.no_grad():
+        logits = double(torch.tensor([ids])).logits[0, len(rollout.request.prompt.token_ids) - 1 : -1]
+    return torch.log_softmax(logits / temperature, dim=-1)
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+def test_signals_agree_with_float64_logits(policy: LanguageModel, reference: LanguageModel, has_head: bool) -> None:
+    model = LanguageModel(policy.model, policy.tokenizer, policy.path, has_head)
+    made = rollouts()
+    signals = score_rollouts(model, reference, made, LENGTHS, temperature=0.8, tokens=40)
+    assert signals.ref_logprobs is not None
+    assert signals.hellinger is not None
+    for row, rollout in enumerate(made):
+        length = LENGTHS[row]
+        assert int(signals.mask[row].sum()) == length
+        if not length:
+            continue
+        p, q = dense(policy, rollout, 0.8), dense(reference, rollout, 0.8)
+        chosen = torch.tensor(rollout.token_ids)[:, None]
+        checks = {
+            "logprobs": p.gather(1, chosen)[:, 0],
+            "ref_logprobs": q.gather(1, chosen)[:, 0],
+            "entropy": -(p.exp() * p).sum(1),
+            "hellinger": ((p / 2).exp() - (q / 2).exp()).square().sum(1) / 2,
+        }
+        for name, expected in checks.items():
+            assert torch.allclose(getattr(signals, name)[row, :length].double(), expected, atol=2e-5), name
+
+
+def test_packing_and_padding_change_nothing(policy: LanguageModel, reference: LanguageModel) -> None:
+    results = [
+        score_rollouts(policy, reference, rollouts(), LENGTHS, temperature=1.0, tokens=tokens)
+        for tokens in (1, 20, 10_000)
+    ]
+    for other in results[1:]:
+        for name in ("logprobs", "entropy", "ref_logprobs", "hellinger"):
+            assert torch.allclose(getattr(results[0], name), getattr(other, name), atol=1e-5), name
+
+
+def test_a_model_against_itself_is_at_distance_zero(policy: LanguageModel) -> None:
+    signals = score_rollouts(policy, policy.frozen_copy(), rollouts(), LENGTHS, temperature=1.0, tokens=30)
+    assert signals.hellinger is not None
+    assert bool((signals.hellinger == 0.0).all())
+
+
+def test_microbatches_hold_the_budget_and_every_counted_row() -> None:
+    made = rollouts()
+    batches = make_microbatches(made, list(range(5)), LENGTHS, tokens=30, pad_id=0)
+    assert sorted(row for batch in batches for row in batch.rows) == [0, 1, 2, 4]  # row 3 counts no token
+    assert all(batch.input_ids.numel() <= 30 for batch in batches)
+    assert sum(len(batch.targets) for batch in batches) == sum(LENGTHS)
+    oversize = make_microbatches(made, [2], LENGTHS, tokens=1, pad_id=0)
+    assert [batch.rows for batch in oversize] == [[2]]
+
+
+def test_only_counted_positions_reach_the_head(policy: LanguageModel) -> None:
+    batch = make_microbatches(rollouts(), list(range(5)), LENGTHS, tokens=1000, pad_id=0)[0]
+    assert predictive_states(policy, batch).shape[0] == sum(LENGTHS)
+
+
+def test_gradient_of_padded_rows_is_that_of_rows_alone(policy: LanguageModel) -> None:
+    gradients = []
+    for tokens in (1, 10_000):
+        policy.model.zero_grad()
+        for batch in make_microbatches(rollouts(), list(range(5)), LENGTHS, tokens=tokens, pad_id=7):
+            states = predictive_states(policy, batch)
+            logprobs = scatter_rows(logprobs_with_grad(policy, states, batch, temperature=1.0), batch)
+            logprobs.sum().backward()
+        gradients.append(policy.model.model.embed_tokens.weight.grad.clone())
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
+
+
+def test_noise_floor_is_small_and_not_of_identical_passes(policy: LanguageModel) -> None:
+    floor = measure_noise_floor(policy, rollouts(), LENGTHS, temperature=1.0)
+    assert 0.0 <= floor < 1e-9
+    assert measure_noise_floor(policy, rollouts(), [0] * 5, temperature=1.0) == 0.0
+
+
+def test_mask_is_made_of_lengths() -> None:
+    assert mask_of([2, 0, 3]).tolist() == [[True, True, False], [False] * 3, [True] * 3]
+    assert mask_of([1], width=3).tolist() == [[True, False, False]]

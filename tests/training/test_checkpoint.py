@@ -1,0 +1,91 @@
+"""Checkpoints: whole or not there, loadable as models, and damage is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from model_factory import save_random_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dgpo_cli.config.commands import OptimConfig
+from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_optimizer, load_state
+from dgpo_cli.training.optimizer import Optimizer
+
+
+@pytest.fixture
+def parts(random_model: Path) -> tuple[LanguageModel, Optimizer]:
+    model = load_model(str(random_model))
+    optimizer = Optimizer(model.model, OptimConfig())
+    for parameter in optimizer.parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.update(1e-3)
+    return model, optimizer
+
+
+def test_a_checkpoint_is_a_model_and_a_state(parts: tuple[LanguageModel, Optimizer], tmp_path: Path) -> None:
+    model, optimizer = parts
+    state = RunState(step=7, next_draw=112, noise_floor=1e-9, warned=["truncated"], tracker_id="abc")
+    path = Checkpoints(tmp_path, keep=2).save(state, model, optimizer, None)
+    assert (tmp_path / "checkpoints" / "latest").read_text() == "step_000007"
+    loaded = AutoModelForCausalLM.from_pretrained(path / "model")
+    AutoTokenizer.from_pretrained(path / "model")
+    for left, right in zip(loaded.parameters(), model.model.parameters(), strict=True):
+        assert torch.equal(left, right)
+    assert load_state(path) == state
+    fresh = Optimizer(load_model(str(path / "model")).model, OptimConfig())
+    load_optimizer(path, fresh, torch.device("cpu"))
+    assert torch.equal(
+        fresh.adam.state_dict()["state"][0]["exp_avg"], optimizer.adam.state_dict()["state"][0]["exp_avg"]
+    )
+    assert not list(path.rglob("*.bin"))
+
+
+def test_the_newest_are_kept_and_the_best(parts: tuple[LanguageModel, Optimizer], tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3, 4):
+        checkpoints.save(RunState(step=step), *parts, None)
+        if step == 1:
+            checkpoints.name_best(1)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").glob("step_*"))
+    assert names == ["step_000001", "step_000003", "step_000004"]
+
+
+@pytest.mark.parametrize("part", ["model/model.safetensors", "state/optimizer.pt", "state/counters.json"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_damage_is_found_and_the_one_before_is_used(
+    parts: tuple[LanguageModel, Optimizer], tmp_path: Path, part: str, damage: str
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (1, 2):
+        checkpoints.save(RunState(step=step), *parts, None)
+    file = tmp_path / "checkpoints" / "step_000002" / part
+    content = file.read_bytes()
+    if damage == "remove":
+        file.unlink()
+    elif damage == "truncate":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    newest, warnings = checkpoints.newest_intact()
+    assert newest is not None
+    assert newest.name == "step_000001"
+    assert len(warnings) == 1
+    assert part in warnings[0]
+
+
+def test_a_half_written_checkpoint_is_no_checkpoint(parts: tuple[LanguageModel, Optimizer], tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    (tmp_path / "checkpoints" / ".tmp_step_000009" / "model").mkdir(parents=True)
+    assert checkpoints.newest_intact() == (None, [])
+    checkpoints.save(RunState(step=9), *parts, None)
+    assert not (tmp_path / "checkpoints" / ".tmp_step_000009").exists()
+
+
+def test_a_reference_that_was_renewed_is_saved(parts: tuple[LanguageModel, Optimizer], tmp_path: Path) -> None:
+    reference = load_model(str(save_random_model(tmp_path / "other", seed=5)))
+    path = Checkpoints(tmp_path, keep=1).save(RunState(step=1), *parts, reference)
+    again = load_model(str(path / "state" / "reference"))
+    assert torch.equal(again.head().weight, reference.head().weight)

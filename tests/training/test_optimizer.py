@@ -1,0 +1,79 @@
+"""The learning rate of a step by hand, and what an update reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dgpo_cli.config.commands import OptimConfig
+from dgpo_cli.config.groups import Schedule
+from dgpo_cli.training.optimizer import Optimizer, learning_rate
+
+SETTINGS = OptimConfig(lr=1.0, warmup_steps=4, final_lr_fraction=0.1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # warm-up at steps 1, 2, 4; halfway between 4 and 24; the last step; beyond it
+        (Schedule.constant, [0.25, 0.5, 1.0, 1.0, 1.0, 1.0]),
+        (Schedule.linear, [0.25, 0.5, 1.0, 0.55, 0.1, 0.1]),
+        (Schedule.cosine, [0.25, 0.5, 1.0, 0.55, 0.1, 0.1]),
+    ],
+)
+def test_learning_rate_by_hand(schedule: Schedule, expected: list[float]) -> None:
+    settings = replace(SETTINGS, schedule=schedule)
+    assert [learning_rate(step, 24, settings) for step in (1, 2, 4, 14, 24, 30)] == pytest.approx(expected)
+
+
+def test_no_warmup_starts_at_the_peak() -> None:
+    assert learning_rate(1, 10, replace(SETTINGS, warmup_steps=0, schedule=Schedule.constant)) == 1.0
+
+
+def model() -> torch.nn.Linear:
+    torch.manual_seed(0)
+    return torch.nn.Linear(3, 2)
+
+
+def test_clipping_reports_the_norm_before_it() -> None:
+    layer = model()
+    optimizer = Optimizer(layer, replace(SETTINGS, grad_clip=0.5))
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)
+    outcome = optimizer.update(0.1)
+    assert outcome.applied
+    assert outcome.grad_norm == pytest.approx((8 * 4.0) ** 0.5)
+    assert outcome.changed_fraction == 1.0
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    layer = model()
+    before = [parameter.detach().clone() for parameter in layer.parameters()]
+    optimizer = Optimizer(layer, replace(SETTINGS, weight_decay=0.5))
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.update(0.1)
+    assert torch.allclose(layer.weight, before[0] * 0.95)
+    assert torch.equal(layer.bias, before[1])
+
+
+def test_a_tiny_step_in_bf16_changes_few_weights() -> None:
+    layer = torch.nn.Linear(200, 200).to(torch.bfloat16)
+    optimizer = Optimizer(layer, replace(SETTINGS, weight_decay=0.0))
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    assert optimizer.update(1e-6).changed_fraction < 0.1
+
+
+def test_a_gradient_with_nan_moves_nothing() -> None:
+    layer = model()
+    before = layer.weight.detach().clone()
+    optimizer = Optimizer(layer, SETTINGS)
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    outcome = optimizer.update(0.1)
+    assert not outcome.applied
+    assert torch.equal(layer.weight, before)
+    assert layer.weight.grad is None
