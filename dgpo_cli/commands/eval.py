@@ -5,6 +5,7 @@ Grading stored completions needs no model and imports no torch, so everything th
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
     except (KeyboardInterrupt, _Terminated) as stop:
         raise Interrupted(
             f"interrupted: the samples drawn so far are in {folder}",
-            f"the same command with hydra.run.dir={folder} continues it",
+            f"the same command with {shlex.quote(f'hydra.run.dir={folder}')} continues it",
             exit_code=143 if isinstance(stop, _Terminated) else 130,
         ) from None
     print(f"files: {folder}", file=sys.stderr)
