@@ -129,6 +129,11 @@ def token_logprobs(
     with torch.autocast(hidden.device.type, enabled=False):
         if vocab_chunk is None and token_chunk is None and head.vocab_size <= ids and small:
             return logprobs_from_logits(_direct_logits(hidden, head, dtype), targets, temperature=temperature)
+        if not torch.is_grad_enabled():
+            scratch = Scratch(dtype, hidden.device)
+            return stream_policy(
+                hidden, head, targets, temperature, Chunks(vocab_chunk, token_chunk), scratch
+            ).logprobs()
         options = (head.softcap, head.scale, temperature, vocab_chunk, token_chunk)
         trained = head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad)
         function = StreamedLogprob if trained else FrozenHeadLogprob

@@ -162,6 +162,32 @@ def test_log_probs_from_logits_carry_a_gradient() -> None:
     assert logprobs_from_logits(logits.bfloat16(), targets).dtype == torch.float32
 
 
+class Products(TorchDispatchMode):
+    """How many matrix products ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "mm" in func.__name__
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("trained", "graded", "products"),
+    [(True, True, 4), (False, True, 2), (True, False, 1), (False, False, 1)],
+    ids=["trained", "frozen", "trained, no grad", "frozen, no grad"],
+)
+def test_products_of_a_pass(trained: bool, graded: bool, products: int) -> None:
+    hidden, head, targets, _ = random_head(trained=trained)
+    with torch.set_grad_enabled(graded), Products() as ran:
+        logprobs = token_logprobs(hidden, head, targets, vocab_chunk=1000)
+        if graded:
+            logprobs.sum().backward()
+    assert ran.count == products
+
+
 class LargestFloat32(TorchDispatchMode):
     """The most elements that any float32 result held."""
 
