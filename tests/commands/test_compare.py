@@ -1,0 +1,315 @@
+"""`dgpo compare` on folders of runs, sweeps and evaluations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from dgpo_cli.commands import compare as command
+from dgpo_cli.config.commands import CompareConfig
+from dgpo_cli.errors import ConfigError, DataError
+from dgpo_cli.reporting.runs import find_runs
+
+SAMPLING = {"temperature": 1.0, "top_p": 0.7, "max_tokens": 8, "seed": 0}
+
+
+def results(correct: list[int], k: int = 4, **changes: Any) -> dict[str, Any]:
+    """The part of results.json that a comparison needs."""
+    record: dict[str, Any] = {
+        "benchmark": "b",
+        "sampling": SAMPLING,
+        "avg_at_k": {"k": k},
+        "problems": [{"index": i, "id": f"p{i}", "correct": right, "n": k} for i, right in enumerate(correct)],
+    }
+    return record | changes
+
+
+def evaluation(folder: Path, correct: list[int], k: int = 4, **changes: Any) -> str:
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(results(correct, k, **changes)))
+    return str(folder)
+
+
+def training(
+    folder: Path, correct: list[int], *, seed: int = 0, algo: str = "grpo", status: str = "done", **settings: Any
+) -> str:
+    """A finished training run of two steps."""
+    (folder / "evals" / "step_000002").mkdir(parents=True)
+    clip = {"grpo": 0.2, "dapo": 0.28}[algo]
+    config = {
+        "seed": seed,
+        "steps": 2,
+        "algo": {"name": algo, "clip_high": clip},
+        "logger": {"mode": "auto"},
+        **settings,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "run.json").write_text(json.dumps({"status": status, "wall_seconds": 61.5}))
+    rows = [{"step": 1, "accuracy": 0.75, "loss": float("nan")}, {"step": 2, "accuracy": 0.5, "loss": 0.1}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    value = sum(correct) / len(correct) / 4
+    rows = [{"step": step, "benchmark": "b", "avg_at_k": {"k": 4, "value": value}} for step in (0, 2)]
+    (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "evals" / "step_000002" / "results.json").write_text(json.dumps(results(correct)))
+    return str(folder)
+
+
+def compared(tmp_path: Path, runs: list[str], **changes: Any) -> dict[str, Any]:
+    command.run(CompareConfig(runs=runs, **changes), tmp_path / "out")
+    record: dict[str, Any] = json.loads((tmp_path / "out" / "compare.json").read_text())
+    return record
+
+
+def test_two_evaluations_are_paired_by_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Seven problems, each one sample better of four: difference 1/4, p = 2 / 2^7
+    a, b = evaluation(tmp_path / "a", [0, 1, 2, 3, 0, 1, 2]), evaluation(tmp_path / "b", [1, 2, 3, 4, 1, 2, 3])
+    record = compared(tmp_path, [a, b])
+    (pair,) = record["pairs"]
+    assert (pair["a"], pair["b"], pair["unit"], pair["verdict"]) == (a, b, "problem", "better")
+    assert pair["difference"] == 0.25
+    assert pair["p_value"] == pytest.approx(1 / 64)
+    assert (pair["wins"], pair["ties"], pair["losses"]) == (7, 0, 0)
+    assert pair["ci95"] == [0.25, 0.25]
+    assert pair["minimum_detectable"] is None  # all differences are equal
+    assert json.loads(capsys.readouterr().out) == record  # JSON in a pipe
+    (other_way,) = compared(tmp_path, [b, a])["pairs"]
+    assert (other_way["difference"], other_way["verdict"]) == (-0.25, "worse")
+
+
+def test_problems_are_matched_by_index_and_id_not_by_place(tmp_path: Path) -> None:
+    a = evaluation(tmp_path / "a", [0, 4])
+    turned = results([0, 4])["problems"][::-1]
+    b = evaluation(tmp_path / "b", [], problems=turned)
+    assert compared(tmp_path, [a, b])["pairs"][0]["ties"] == 2
+
+
+def test_alpha_decides_the_verdict(tmp_path: Path) -> None:
+    a, b = evaluation(tmp_path / "a", [0] * 7), evaluation(tmp_path / "b", [1] * 7)
+    assert compared(tmp_path, [a, b], alpha=0.01)["pairs"][0]["verdict"] == "indistinguishable"
+
+
+def test_three_runs_give_three_pairs_after_holm(tmp_path: Path) -> None:
+    runs = [evaluation(tmp_path / name, [right] * 7) for name, right in (("a", 0), ("b", 1), ("c", 1))]
+    pairs = compared(tmp_path, runs)["pairs"]
+    assert [(Path(pair["a"]).name, Path(pair["b"]).name) for pair in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [pair["p_value"] for pair in pairs] == pytest.approx([1 / 64, 1 / 64, 1.0])
+    assert [pair["p_holm"] for pair in pairs] == pytest.approx([3 / 64, 3 / 64, 1.0])
+    assert [pair["verdict"] for pair in pairs] == ["better", "better", "indistinguishable"]
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"k": 8}, "k differs: 4 in"),
+        ({"sampling": {**SAMPLING, "temperature": 0.6}}, "sampling temperature differs: 1.0 in"),
+        ({"sampling": {**SAMPLING, "top_p": 0.95}}, "sampling top_p differs: 0.7 in"),
+        ({"benchmark": "c"}, "benchmark differs: b in"),
+        ({"correct": [1, 2, 3]}, "the set of problems differs: 2 problems, 0 of them alone in"),
+    ],
+)
+def test_what_cannot_be_compared_is_named_and_force_compares_it(
+    tmp_path: Path, other: dict[str, Any], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = evaluation(tmp_path / "a", [1, 2])
+    b = evaluation(tmp_path / "b", **{"correct": [1, 2], **other})
+    with pytest.raises(ConfigError, match=named) as caught:
+        compared(tmp_path, [a, b])
+    assert "force=true" in caught.value.problems[-1].hint
+    assert not (tmp_path / "out").exists()
+    (pair,) = compared(tmp_path, [a, b], force=True)["pairs"]
+    assert pair["wins"] + pair["ties"] + pair["losses"] == 2
+    assert f"note: forced: {named}" in capsys.readouterr().err
+
+
+def test_another_seed_of_the_samples_may_be_compared(tmp_path: Path) -> None:
+    a = evaluation(tmp_path / "a", [1, 2])
+    b = evaluation(tmp_path / "b", [1, 2], sampling={**SAMPLING, "seed": 1})
+    assert len(compared(tmp_path, [a, b])["pairs"]) == 1
+
+
+def test_changed_golds_are_seen_where_the_manifest_says_so(tmp_path: Path) -> None:
+    a = evaluation(tmp_path / "a", [1, 2], manifest={"data_sha256": "1"})
+    b = evaluation(tmp_path / "b", [1, 2], manifest={"data_sha256": "2"})
+    with pytest.raises(ConfigError, match="the text of the problems or golds differs: 1 in"):
+        compared(tmp_path, [a, b])
+
+
+def test_evaluations_without_a_common_problem_cannot_be_forced(tmp_path: Path) -> None:
+    a = evaluation(tmp_path / "a", [1])
+    b = evaluation(tmp_path / "b", [], problems=[{"index": 9, "id": "x", "correct": 1, "n": 4}])
+    with pytest.raises(DataError, match="no problem in common"):
+        compared(tmp_path, [a, b], force=True)
+
+
+def test_one_training_run_a_side_is_compared_by_problem_at_its_last_evaluation(tmp_path: Path) -> None:
+    a, b = training(tmp_path / "a", [0] * 7), training(tmp_path / "b", [2] * 7, algo="dapo")
+    record = compared(tmp_path, [a, b])
+    (pair,) = record["pairs"]
+    assert (pair["unit"], pair["difference"], pair["verdict"]) == ("problem", 0.5, "better")
+    first, second = record["runs"]
+    assert first["run"] == a
+    assert first["differences"] == {"algo.clip_high": 0.2, "algo.name": "grpo"}
+    assert second["differences"] == {"algo.clip_high": 0.28, "algo.name": "dapo"}
+    assert first["final"] == {"step": 2, "accuracy": 0.5, "loss": 0.1}
+    assert first["best"]["accuracy"] == {"value": 0.75, "step": 1}
+    assert (first["status"], first["wall_seconds"]) == ("done", 61.5)
+    assert (second["accuracy"]["value"], second["accuracy"]["step"], second["accuracy"]["k"]) == (0.5, 2, 4)
+    assert second["accuracy"]["ci95"] is not None
+
+
+def test_seeds_are_the_unit_where_a_side_has_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [training(tmp_path / f"g{seed}", [seed % 2, 1], seed=seed) for seed in range(4)]
+    runs += [training(tmp_path / f"d{seed}", [seed % 2 + 2, 3], seed=seed, algo="dapo") for seed in range(4)]
+    record = compared(tmp_path, runs)
+    (pair,) = record["pairs"]
+    assert (pair["a"], pair["b"], pair["unit"]) == ("algo=grpo", "algo=dapo", "seed")
+    assert pair["runs_a"] == runs[:4]
+    assert pair["p_value"] == pytest.approx(2 / 70)
+    assert pair["difference"] == pytest.approx(0.5)
+    assert (pair["wins"], pair["verdict"], pair["seeds_needed"]) == (16, "better", None)
+    assert [run["side"] for run in record["runs"]] == ["algo=grpo"] * 4 + ["algo=dapo"] * 4
+
+
+def test_too_few_seeds_say_how_many_are_needed(tmp_path: Path) -> None:
+    runs = [training(tmp_path / f"g{seed}", [1, seed], seed=seed) for seed in range(2)]
+    runs += [training(tmp_path / f"d{seed}", [4, 4], seed=seed, algo="dapo") for seed in range(2)]
+    (pair,) = compared(tmp_path, runs)["pairs"]
+    assert (pair["verdict"], pair["seeds_needed"]) == ("not enough seeds", 4)
+
+
+def test_runs_that_differ_in_what_decides_nothing_are_seeds_of_one_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = training(tmp_path / "a", [1, 2], seed=0, logger={"mode": "offline"})
+    b = training(tmp_path / "b", [1, 2], seed=1)
+    assert compared(tmp_path, [a, b])["pairs"] == []
+    assert "differ in their seed alone" in capsys.readouterr().err
+
+
+def test_two_runs_of_one_configuration_and_seed_are_still_a_pair(tmp_path: Path) -> None:
+    """Another version of the program, say: nothing in the configuration tells them apart."""
+    (pair,) = compared(tmp_path, [training(tmp_path / "a", [1]), training(tmp_path / "b", [2])])["pairs"]
+    assert pair["unit"] == "problem"
+
+
+def test_a_sweep_folder_stands_for_its_runs_in_the_order_of_the_jobs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = tmp_path / "sweep"
+    for number in (10, 9, 2):
+        training(sweep / f"{number}_seed-{number}", [1, 2], seed=number, algo="dapo" if number == 9 else "grpo")
+    (sweep / "3_failed").mkdir()
+    (sweep / "3_failed" / "job.yaml").write_text("exit_code: 1\n")
+    record = compared(tmp_path, [str(sweep)])
+    assert [Path(run["run"]).name for run in record["runs"]] == ["2_seed-2", "9_seed-9", "10_seed-10"]
+    assert "3_failed: holds no run, left out" in capsys.readouterr().err
+
+
+def test_a_run_that_was_never_evaluated_is_listed_and_stands_in_no_pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = training(tmp_path / "a", [1, 2]), tmp_path / "b"
+    b.mkdir()
+    (b / "metrics.jsonl").write_text('{"step": 1, "accuracy": 0.5}\n{"step": 2, "acc')  # cut short by a kill
+    record = compared(tmp_path, [a, str(b)])
+    assert [run["accuracy"] is None for run in record["runs"]] == [False, True]
+    assert record["runs"][1]["final"]["step"] == 1
+    assert record["pairs"] == []
+    assert "it was never evaluated" in capsys.readouterr().err
+
+
+def test_averages_without_problems_cannot_be_paired_but_serve_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [training(tmp_path / f"g{seed}", [1, seed], seed=seed) for seed in range(4)]
+    runs += [training(tmp_path / f"d{seed}", [4, 4 - seed % 2], seed=seed, algo="dapo") for seed in range(4)]
+    for run in runs:
+        (Path(run) / "evals" / "step_000002" / "results.json").unlink()
+    (pair,) = compared(tmp_path, runs)["pairs"]
+    assert (pair["unit"], pair["verdict"]) == ("seed", "better")
+    assert compared(tmp_path, [runs[0], runs[4]])["pairs"] == []
+    assert "only averages are known" in capsys.readouterr().err
+
+
+def test_final_evaluations_at_different_steps_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = training(tmp_path / "a", [1, 2]), training(tmp_path / "b", [1, 2], algo="dapo", status="interrupted")
+    (Path(b) / "evals" / "step_000002").rename(Path(b) / "evals" / "step_000001")
+    (Path(b) / "eval.jsonl").write_text("")
+    compared(tmp_path, [a, b])
+    assert "the final evaluations stand at different steps: 1, 2" in capsys.readouterr().err
+
+
+def test_numbers_that_are_none_become_null(tmp_path: Path) -> None:
+    a, b = training(tmp_path / "a", [1, 2]), training(tmp_path / "b", [1, 2], algo="dapo")
+    (Path(a) / "metrics.jsonl").write_text('{"step": 1, "accuracy": NaN, "loss": Infinity}\n')
+    final = compared(tmp_path, [a, b])["runs"][0]["final"]
+    assert final == {"step": 1, "accuracy": None, "loss": None}
+
+
+def test_folders_that_hold_nothing_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, message in (("missing", "there is no folder"), ("empty", "holds no run")):
+        with pytest.raises(DataError, match=message) as caught:
+            compared(tmp_path, [str(tmp_path / folder)])
+        assert caught.value.exit_code == 2
+        assert caught.value.problems[0].hint
+    with pytest.raises(ConfigError, match="none is given"):
+        compared(tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("results.json", "{", "cannot be read as JSON"),
+        ("results.json", '{"benchmark": "b"}', "no key 'problems'"),
+        ("results.json", json.dumps(results([5])), "expected 0 <= right samples <= samples"),
+        ("metrics.jsonl", '{"step": 1}\nnot json\n', "line 2: not JSON"),
+        ("metrics.jsonl", "", "without a finished step"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        find_runs([str(tmp_path / "run")])
+
+
+def test_a_folder_that_is_given_twice_counts_once(tmp_path: Path) -> None:
+    a = evaluation(tmp_path / "a", [1, 2])
+    runs, notes = find_runs([a, a + "/"])
+    assert len(runs) == 1
+    assert notes
+
+
+def test_a_terminal_gets_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    runs = [training(tmp_path / f"g{seed}", [1, seed], seed=seed) for seed in range(2)]
+    runs += [training(tmp_path / f"d{seed}", [4, 4], seed=seed, algo="dapo") for seed in range(2)]
+    compared(tmp_path, runs)
+    out = capsys.readouterr().out
+    assert "algo=dapo seed=1" in out  # clip_high follows from the algo
+    assert "clip_high" not in out
+    assert "not enough seeds (need 4 a side)" in out
+    assert "100.0%" in out
+    assert "1 min 02 s" in out
+    assert "\x1b[3" not in out  # no colour
+
+
+def test_six_evaluations_of_500_problems_are_compared_quickly(tmp_path: Path) -> None:
+    import time
+
+    generator = np.random.default_rng(0)
+    runs = [evaluation(tmp_path / str(n), generator.integers(0, 33, size=500).tolist(), k=32) for n in range(6)]
+    started = time.process_time()
+    record = compared(tmp_path, runs)
+    assert len(record["pairs"]) == 15
+    assert time.process_time() - started < 10
