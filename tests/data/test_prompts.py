@@ -1,0 +1,151 @@
+"""Templates, chat templates, special tokens, stop ids, and prompts that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from dgpo_cli.data.prompts import TEMPLATES, apply_template, make_prompts, read_template, stop_token_ids
+from dgpo_cli.errors import ConfigError, DataError
+from dgpo_cli.types import Problem
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|turn|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+SPECIAL = ["<s>", "</s>", "<|start|>", "<|turn|>"]
+
+
+def tokenizer_of(*, adds_bos: bool, chat: bool = True) -> Any:
+    """One token a character; with `adds_bos` the post-processor puts <s> first, as Llama's does."""
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *map(chr, range(32, 127)), "\n"])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.add_special_tokens(SPECIAL)
+    if adds_bos:
+        inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="?")
+    tokenizer.chat_template = CHAT if chat else None
+    return tokenizer
+
+
+def problem(text: str, index: int = 0) -> Problem:
+    return Problem(index, f"id{index}", (("user", text),), "1")
+
+
+def prompts_of(problems: list[Problem], tokenizer: Any, **changes: Any) -> Any:
+    options: dict[str, Any] = {
+        "template": "plain",
+        "chat_template": False,
+        "system_prompt": None,
+        "max_context": None,
+        "max_completion_tokens": 8,
+    }
+    return make_prompts(problems, tokenizer, **{**options, **changes})
+
+
+def test_the_dapo_template_is_the_released_one() -> None:
+    [prompt] = prompts_of([problem("What is 1 + 1?")], tokenizer_of(adds_bos=False), template="dapo")
+    assert prompt.text == (
+        "Solve the following math problem step by step. The last line of your response should be of the form "
+        "Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\nWhat is 1 + 1?\n\n"
+        'Remember to put your answer on its own line after "Answer:".'
+    )
+
+
+def test_a_prompt_that_carries_an_instruction_is_not_wrapped_twice() -> None:
+    [(_, wrapped)] = apply_template(TEMPLATES["dapo"], (("user", "P {x}"),))
+    assert apply_template(TEMPLATES["dapo"], (("user", wrapped),)) == (("user", wrapped),)
+    [(_, boxed)] = apply_template(TEMPLATES["boxed"], (("user", wrapped),))
+    assert boxed == "P {x}\nPlease reason step by step, and put your final answer within \\boxed{}."
+    assert apply_template(TEMPLATES["plain"], (("user", wrapped),)) == (("user", wrapped),)
+
+
+def test_a_template_file_is_taken_literally(tmp_path: Path) -> None:
+    path = tmp_path / "template.txt"
+    path.write_text("Think. {0} {} {problem} {problem}\n")
+    [prompt] = prompts_of([problem("{x} {problem}")], tokenizer_of(adds_bos=False), template=str(path))
+    assert prompt.text == "Think. {0} {} {x} {problem} {x} {problem}"
+
+
+def test_templates_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected dapo \| boxed \| plain or a file") as caught:
+        read_template("dappo")
+    assert caught.value.problems[0].hint == "template=dapo"
+    (tmp_path / "t.txt").write_text("no slot")
+    with pytest.raises(DataError, match=r"expected \{problem\}"):
+        read_template(str(tmp_path / "t.txt"))
+
+
+def test_plain_text_begins_with_bos_only_where_the_tokenizer_puts_one() -> None:
+    [llama] = prompts_of([problem("ab")], tokenizer_of(adds_bos=True))
+    [qwen] = prompts_of([problem("ab")], tokenizer_of(adds_bos=False))
+    assert (llama.text, llama.token_ids[0]) == ("<s>ab", 0)
+    assert (qwen.text, qwen.token_ids) == ("ab", llama.token_ids[1:])
+    assert len(llama.token_ids) == 3
+
+
+def test_a_chat_template_gets_no_special_tokens_on_top() -> None:
+    [prompt] = prompts_of([problem("ab")], tokenizer_of(adds_bos=True), chat_template=True, system_prompt="sys")
+    assert prompt.text == "<s><|start|>system\nsys<|turn|>\n<|start|>user\nab<|turn|>\n<|start|>assistant\n"
+    assert prompt.token_ids.count(0) == 1
+
+
+def test_a_system_turn_of_the_rows_own_wins() -> None:
+    own = Problem(0, "0", (("system", "mine"), ("user", "ab")), "1")
+    [prompt] = prompts_of([own], tokenizer_of(adds_bos=False), chat_template=True, system_prompt="sys")
+    assert "mine" in prompt.text
+    assert "sys<" not in prompt.text
+
+
+def test_chat_settings_that_cannot_be_used() -> None:
+    with pytest.raises(ConfigError, match="no chat template"):
+        prompts_of([problem("a")], tokenizer_of(adds_bos=False, chat=False), chat_template=True)
+    with pytest.raises(ConfigError, match="system_prompt"):
+        prompts_of([problem("a")], tokenizer_of(adds_bos=False), system_prompt="sys")
+    refusing = tokenizer_of(adds_bos=False)
+    refusing.chat_template = "{{ raise_exception('no system turn') }}"
+    with pytest.raises(
+        DataError, match=r"row 1 \(id id0\): the tokenizer's chat template refuses it \(no system turn\)"
+    ):
+        prompts_of([problem("a")], refusing, chat_template=True)
+
+
+def test_prompts_that_do_not_fit_are_named_with_the_numbers() -> None:
+    problems = [problem("a" * 10, 0), problem("a" * 12, 1), problem("a" * 11, 2)]
+    tokenizer = tokenizer_of(adds_bos=False)
+    assert len(prompts_of(problems, tokenizer, max_context=20)) == 3  # 12 + 8 = 20 fits exactly
+    with pytest.raises(DataError) as caught:
+        prompts_of(problems, tokenizer, max_context=18, limit_key="benchmark.max_tokens")
+    assert [one.message for one in caught.value.problems] == [
+        "row 2 (id id1): a prompt of 12 tokens and benchmark.max_tokens=8 make 20, the model's context is 18",
+        "row 3 (id id2): a prompt of 11 tokens and benchmark.max_tokens=8 make 19, the model's context is 18",
+    ]
+    assert caught.value.problems[0].hint == "benchmark.max_tokens=6"
+
+
+@pytest.mark.parametrize(
+    ("configured", "chat", "expected"),
+    [
+        (None, False, {1}),
+        (7, False, {1, 7}),
+        ([7, 9], False, {1, 7, 9}),
+        ([7], True, {1, 3, 7}),
+    ],
+)
+def test_stop_ids_are_those_of_tokenizer_configuration_and_end_of_turn(
+    configured: Any, chat: bool, expected: set[int]
+) -> None:
+    generation_config = SimpleNamespace(eos_token_id=configured)
+    assert stop_token_ids(tokenizer_of(adds_bos=False), generation_config, chat) == expected
+
+
+def test_a_template_without_an_end_of_turn_adds_no_stop_id() -> None:
+    tokenizer = tokenizer_of(adds_bos=False)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    assert stop_token_ids(tokenizer, None, True) == {1}
