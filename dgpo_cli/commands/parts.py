@@ -15,11 +15,11 @@ from dgpo_cli.config.groups import (
     RewardConfig,
     StrategyConfig,
 )
-from dgpo_cli.data.problems import load_problem_set
+from dgpo_cli.data.problems import ProblemSet, load_problem_set
 from dgpo_cli.data.prompts import make_prompts, stop_token_ids
 from dgpo_cli.errors import ConfigError, DataError, Problem, RunError
 from dgpo_cli.models import LanguageModel, load_model
-from dgpo_cli.rewards import make_grader
+from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.types import Grader, Prompt
 
 SHOWN_GOLDS = 5
@@ -122,6 +122,7 @@ def load_data_prompts(
         seed=seed,
         size=data.size,
         deduplicate=data.deduplicate,
+        reduce_golds=grader.name in READS_MATHEMATICS,
     )
     if loaded.duplicates:
         print(
@@ -145,28 +146,14 @@ def load_data_prompts(
     )
 
 
-def load_benchmark_prompts(benchmark: BenchmarkConfig, model: ModelConfig, policy: Policy) -> list[Prompt]:
-    """The prompts of a benchmark, from its local file or the hub; says where their number is not the known one.
+def benchmark_prompts(
+    loaded: ProblemSet, benchmark: BenchmarkConfig, model: ModelConfig, policy: Policy
+) -> list[Prompt]:
+    """The problems of a benchmark as the model sees them.
 
     Raises:
-        DataError: rows that cannot be used, prompts that do not fit the model's context.
+        DataError: prompts that do not fit the model's context.
     """
-    source = benchmark.path or benchmark.hub
-    if source is None:
-        raise ConfigError("benchmark.path is not set", "benchmark.path=FILE, or a benchmark by name")
-    loaded = load_problem_set(
-        source,
-        prompt_key=benchmark.prompt_key,
-        answer_key=benchmark.answer_key,
-        config=benchmark.config,
-        split=benchmark.split,
-        revision=benchmark.revision,
-        limit=benchmark.limit,
-        held_out=True,
-        group="benchmark",
-    )
-    if benchmark.rows is not None and loaded.rows != benchmark.rows:
-        print(f"warning: {source} has {loaded.rows} rows, {benchmark.name} has {benchmark.rows}", file=sys.stderr)
     return make_prompts(
         loaded.problems,
         policy.model.tokenizer,

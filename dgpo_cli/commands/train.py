@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.parts import (
     Policy,
-    load_benchmark_prompts,
+    benchmark_prompts,
     load_data_prompts,
     load_grader,
     load_policy,
@@ -26,6 +27,7 @@ from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import Interrupted
+from dgpo_cli.evaluation.benchmark import load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
 from dgpo_cli.models import LanguageModel, architecture_summary
 from dgpo_cli.reporting.console import TrainingView
@@ -183,13 +185,13 @@ def _evaluation(
     if benchmark.name is None:
         return lambda step: None
     benchmark = replace(benchmark, k=config.eval.k or benchmark.k, limit=config.eval.limit or benchmark.limit)
-    prompts = load_benchmark_prompts(benchmark, config.model, policy)
     reward = replace(config.reward, name=benchmark.reward)
+    loaded = load_benchmark(benchmark, grader=reward.name, limit=benchmark.limit)
+    prompts = benchmark_prompts(loaded, benchmark, config.model, policy)
     name = str(benchmark.name)
 
     def after(step: int) -> dict[str, Any]:
-        grader = load_grader(reward)
-        try:
+        with closing(load_grader(reward)) as grader:
             result = evaluate(
                 engine,
                 grader,
@@ -204,8 +206,6 @@ def _evaluation(
                 model=config.model.name,
                 manifest={"step": step},
             )
-        finally:
-            grader.close()
         return {"step": step, **folder.evaluation_row(result.as_record())}
 
     return after
@@ -270,7 +270,9 @@ def _say_goodbye(trainer: Trainer) -> None:
         print(f"{first['benchmark']}: {_accuracy(first)} before, {_accuracy(last)} after training", file=sys.stderr)
     print(f"run: {folder}", file=sys.stderr)
     model = shlex.quote(f"model.path={folder}")
-    print(f"next: dgpo eval {model}   or: dgpo rollout {model} reference={trainer.config.model.name}", file=sys.stderr)
+    before = trainer.config.model
+    reference = shlex.quote(f"reference.path={before.path}" if before.name == "path" else f"reference={before.name}")
+    print(f"next: dgpo eval {model}   or: dgpo rollout {model} {reference}", file=sys.stderr)
 
 
 def _accuracy(row: dict[str, Any]) -> str:

@@ -1,0 +1,300 @@
+"""`dgpo train`, the real command: its files, its refusals, its resumption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_factory import save_random_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dgpo_cli.cli import main
+from dgpo_cli.training.metrics import CLOCKED, KEYS
+
+QUICK = [
+    "logger=none",
+    "benchmark.limit=16",
+    "rollout.prompts_per_step=4",
+    "rollout.group_size=4",
+    "strategy.threads=1",
+    "data.size=64",
+]
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def train(folder: Path, *overrides: str) -> int:
+    return main(["train", f"hydra.run.dir={folder}", *QUICK, *overrides])
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    """The command in a process of its own, to be killed."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dgpo_cli", "train", *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_rows(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+    """Until metrics.jsonl has so many rows."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        path = folder / "metrics.jsonl"
+        if path.is_file() and path.read_text().count("\n") >= count:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no {count} rows in {folder}: {process.communicate()}")
+
+
+def without_clocks(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if not key.startswith(CLOCKED)}
+
+
+def same_run(left: Path, right: Path) -> None:
+    """Equal metrics but for the clocks, and equal final weights, bit for bit."""
+    ours, theirs = ([without_clocks(row) for row in rows(folder / "metrics.jsonl")] for folder in (left, right))
+    assert ours == theirs
+    latest = (left / "checkpoints" / "latest").read_text()
+    assert latest == (right / "checkpoints" / "latest").read_text()
+    for part in ("model/model.safetensors",):
+        assert (left / "checkpoints" / latest / part).read_bytes() == (
+            right / "checkpoints" / latest / part
+        ).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three steps."""
+    folder = tmp_path_factory.mktemp("runs") / "three"
+    assert train(folder, "steps=3", "checkpoint.every=2", "rollout.save=all") == 0
+    return folder
+
+
+def test_a_run_leaves_every_file(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert {"config.yaml", "run.json", "metrics.jsonl", "eval.jsonl", "evals", "checkpoints", "rollouts"} <= names
+    run = json.loads((trained / "run.json").read_text())
+    assert run["status"] == "done"
+    assert run["sampling"]["repetition_penalty"] == 1.0
+    assert [row["step"] for row in rows(trained / "eval.jsonl")] == [0, 3]
+    assert (trained / "evals/step_000003/results.json").is_file()
+    assert sorted(path.name for path in (trained / "rollouts").iterdir()) == [
+        f"step_00000{step}.jsonl" for step in (1, 2, 3)
+    ]
+
+
+def test_metrics_hold_every_key_of_the_contract(trained: Path) -> None:
+    metrics = rows(trained / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == [1, 2, 3]
+    for row in metrics:
+        assert set(KEYS) <= set(row)
+        assert row["samples/generated"] == 16
+        assert row["tokens/generated"] > 0
+
+
+def test_at_the_first_step_no_credit_is_redistributed(trained: Path) -> None:
+    metrics = rows(trained / "metrics.jsonl")
+    assert metrics[0]["hellinger/max"] == 0.0
+    assert metrics[0]["credit/ess"] == 1.0
+    assert metrics[2]["hellinger/mean"] > 0.0
+    assert metrics[2]["credit/ess"] < 1.0
+    scored = [record for record in rows(trained / "rollouts/step_000001.jsonl") if record["credit"]]
+    assert scored
+    assert all(set(record["credit"]) == {1.0} for record in scored)
+
+
+def test_checkpoints_are_models(trained: Path) -> None:
+    latest = (trained / "checkpoints/latest").read_text()
+    assert latest == "step_000003"
+    model = AutoModelForCausalLM.from_pretrained(trained / "checkpoints" / latest / "model")
+    AutoTokenizer.from_pretrained(trained / "checkpoints" / latest / "model")
+    assert model.dtype == torch.float32
+
+
+def test_the_last_line_on_stdout_is_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", "steps=1", "benchmark=none") == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip().splitlines() == [str(tmp_path / "run")]
+    assert "next: dgpo eval" in captured.err
+
+
+def test_wandb_runs_offline_with_the_same_names(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "steps=1", "benchmark=none", "logger=wandb", "logger.mode=offline") == 0
+    files = list((tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(files) == 1
+    stored = files[0].read_bytes()
+    assert b"reward/mean" in stored
+    assert b"credit/ess" in stored
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["algo=dgpo", "gating=calibrated", "optim.minibatches=2", "optim.epochs=2"],
+        ["algo=dapo", "data.size=6", "checkpoint.every=1", "algo.dynamic_sampling.max_refills=2"],
+        ["algo=grpo", "gating=random", "reference.refresh_every=2", "checkpoint.every=2"],
+    ],
+    ids=["dgpo", "dapo", "grpo"],
+)
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, overrides: list[str]) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    settings = ["steps=5", "eval.every=2", *overrides]
+    assert train(whole, *settings) == 0
+    process = start(killed, f"hydra.run.dir={killed}", *QUICK, *settings)
+    wait_for_rows(killed, process, 3)
+    process.kill()
+    process.communicate()
+    assert main(["train", f"resume={killed}"]) == 0
+    same_run(whole, killed)
+    assert [row["step"] for row in rows(killed / "eval.jsonl")] == [row["step"] for row in rows(whole / "eval.jsonl")]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_run_and_it_resumes(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train(whole, "steps=4", "benchmark=none") == 0
+    process = start(stopped, f"hydra.run.dir={stopped}", *QUICK, "steps=4", "benchmark=none")
+    wait_for_rows(stopped, process, 2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "hint: dgpo train resume=" in errors
+    assert "Traceback" not in errors
+    latest = int((stopped / "checkpoints/latest").read_text().removeprefix("step_"))
+    assert rows(stopped / "metrics.jsonl")[-1]["step"] == latest
+    assert json.loads((stopped / "run.json").read_text())["status"] == "interrupted"
+    assert main(["train", f"resume={stopped}"]) == 0
+    same_run(whole, stopped)
+
+
+def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
+    before = (trained / "metrics.jsonl").read_bytes()
+    assert main(["train", f"resume={trained}"]) == 0
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, code: int, *overrides: str) -> str:
+    """The error lines of a run that is refused; no folder that looks like a run is left."""
+    assert train(folder, *overrides) == code
+    captured = capsys.readouterr()
+    errors = captured.err
+    assert captured.out == ""
+    assert "error: " in errors
+    assert "hint: " in errors
+    assert "Traceback" not in errors
+    assert not (folder / "checkpoints").exists()
+    return errors
+
+
+def test_bad_data_is_refused_with_file_line_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    for content, expected in (
+        ('{"prompt": "1+1=?", "answer": "2"}\n{"prompt": \n', "line 2"),
+        ('{"question_text": "1+1=?", "answer": "2"}\n', "prompt"),
+        ('{"prompt": "1+1=?", "answer": "2"}\n{"prompt": "  ", "answer": "2"}\n', "line 2"),
+        ('{"prompt": "' + "1+" * 400 + '1=?", "answer": "2"}\n', "context"),
+    ):
+        path.write_text(content)
+        errors = refused(capsys, tmp_path / "run", 2, f"data.path={path}", "data.template=plain")
+        assert expected in errors
+
+
+def test_a_reward_that_raises_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reward = tmp_path / "reward.py"
+    reward.write_text("def score(prompt, completion, answer):\n    return 1 / 0\n")
+    errors = refused(capsys, tmp_path / "run", 1, f"reward.path={reward}:score")
+    assert "ZeroDivisionError" in errors
+
+
+def test_a_folder_that_holds_a_run_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "run.json").read_bytes()
+    assert train(trained, "steps=1") == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert (trained / "run.json").read_bytes() == before
+
+
+def test_overwrite_starts_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert train(tmp_path / "run", "steps=1", "benchmark=none", "overwrite=true") == 0
+    assert [row["step"] for row in rows(tmp_path / "run/metrics.jsonl")] == [1]
+
+
+def test_several_gradients_that_are_not_finite_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reward = tmp_path / "reward.py"
+    reward.write_text("def score(prompt, completion, answer):\n    return 1e38 * len(set(completion)) ** 2\n")
+    code = train(
+        tmp_path / "run",
+        "steps=6",
+        "benchmark=none",
+        f"reward.path={reward}:score",
+        "algo=grpo",
+        "algo.scale_rewards=none",
+    )
+    assert code == 1
+    assert "not finite" in capsys.readouterr().err
+    assert list((tmp_path / "run/rollouts").glob("nonfinite_step_*.jsonl"))
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
+
+
+def test_a_step_without_signal_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reward = tmp_path / "reward.py"
+    reward.write_text("def score(prompt, completion, answer):\n    return 0.0, False\n")
+    assert train(tmp_path / "run", "steps=2", "benchmark=none", f"reward.path={reward}:score") == 0
+    assert "every group was all wrong" in capsys.readouterr().err
+    row = rows(tmp_path / "run/metrics.jsonl")[1]
+    assert row["optim/updates"] == 0
+    assert row["optim/skipped"] == 1
+    assert row["groups/all_wrong"] == 1.0
+
+
+@pytest.mark.shared_data
+def test_real_text_on_a_real_vocabulary(tmp_path: Path, data_folder: Path) -> None:
+    model = save_random_model(tmp_path / "wide", vocab_size=151_936, max_context=1024)
+    common = [f"model.path={model}", "strategy.threads=2", "logger=none"]
+    folder = tmp_path / "gsm8k"
+    code = main(
+        [
+            "train",
+            f"hydra.run.dir={folder}",
+            *common,
+            f"data.path={data_folder / 'gsm8k_test.jsonl'}",
+            "steps=3",
+            "rollout.prompts_per_step=2",
+            "rollout.group_size=2",
+            "rollout.max_completion_tokens=16",
+        ]
+    )
+    assert code == 0
+    assert [row["step"] for row in rows(folder / "metrics.jsonl")] == [1, 2, 3]
+    folder = tmp_path / "math500"
+    code = main(
+        [
+            "eval",
+            f"hydra.run.dir={folder}",
+            *common[:2],
+            "benchmark=math500",
+            f"benchmark.path={data_folder / 'math500.jsonl'}",
+            "benchmark.limit=20",
+            "benchmark.k=1",
+            "benchmark.pass_at=[1]",
+            "benchmark.max_tokens=16",
+        ]
+    )
+    assert code == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert results["n_problems"] == 20
+    assert results["avg_at_k"]["k"] == 1
+    assert len(rows(folder / "samples.jsonl")) == 20
