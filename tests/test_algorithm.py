@@ -1,0 +1,133 @@
+"""From verdicts to rewards, groups and advantages, and what an algorithm needs to run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.config.groups import (
+    AlgoConfig,
+    Control,
+    GatingConfig,
+    Normalizer,
+    OverlongConfig,
+    Signal,
+)
+from dgpo_cli.core.credit import TokenSignals
+from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest, Verdict
+
+PROMPT = Prompt(Problem(0, "0", (("user", ""),), "g"), "", (1,))
+PAPER = GatingConfig(name="paper", signal=Signal.hellinger, entropy_exponent=1.0)
+
+
+def rollout(length: int, finish: str = "stop") -> Rollout:
+    return Rollout(SampleRequest(PROMPT, 0, 0), tuple(range(length)), "", finish)
+
+
+def algorithm(gating: GatingConfig | None = None, **algo: object) -> Algorithm:
+    return Algorithm(replace(AlgoConfig(), **algo), gating or GatingConfig(), max_completion_tokens=10)  # type: ignore[arg-type]
+
+
+def verdicts(*right: bool) -> list[Verdict]:
+    return [Verdict(float(value), value) for value in right]
+
+
+def test_right_and_wrong_take_the_rewards_of_the_algorithm() -> None:
+    rewards = algorithm(reward_wrong=-1.0).rewards([rollout(3)] * 2, verdicts(True, False), group_size=2)
+    assert rewards.final.tolist() == [1.0, -1.0]
+    assert rewards.accuracy == 0.5
+
+
+def test_a_users_own_scores_stay_as_they_are() -> None:
+    own = [Verdict(0.3, None), Verdict(-7.0, None)]
+    rewards = algorithm(reward_wrong=-1.0).rewards([rollout(3)] * 2, own, group_size=2, own_scores=True)
+    assert rewards.final.tolist() == [0.3, -7.0]
+    assert rewards.accuracy is None
+
+
+def test_the_overlong_term_uses_a_fifth_of_the_limit_by_default() -> None:
+    shaped = algorithm(reward_wrong=-1.0, overlong=OverlongConfig(enabled=True))
+    rewards = shaped.rewards([rollout(8), rollout(9), rollout(10)], verdicts(True, True, True), group_size=3)
+    assert rewards.raw.tolist() == [1.0, 1.0, 1.0]
+    assert rewards.final.tolist() == [1.0, 0.5, 0.0]
+
+
+def test_groups_are_told_by_accuracy_and_floats_by_equality() -> None:
+    graded = algorithm().rewards([rollout(2)] * 6, verdicts(True, True, False, False, True, False), group_size=2)
+    assert graded.group_counts() == (1, 1)
+    assert graded.informative_groups() == [False, False, True]
+    own = [Verdict(value, None) for value in (0.2, 0.2, 0.0, 0.0, 0.1, 0.9)]
+    floats = algorithm().rewards([rollout(2)] * 6, own, group_size=2, own_scores=True)
+    assert floats.group_counts() == (1, 1)
+    assert floats.informative_groups() == [False, False, True]
+
+
+def test_truncated_rollouts_are_masked_where_asked_and_stay_in_the_mean() -> None:
+    masked = algorithm(mask_truncated=True)
+    made = [rollout(4), rollout(10, "length")]
+    assert masked.counted_lengths(made) == [4, 0]
+    assert algorithm().counted_lengths(made) == [4, 10]
+    advantages = masked.advantages(masked.rewards(made, verdicts(True, False), group_size=2))
+    assert advantages[0] == -advantages[1] != 0
+
+
+@pytest.mark.parametrize(
+    ("gating", "kl_coef", "needed"),
+    [
+        (GatingConfig(), 0.0, False),
+        (GatingConfig(), 0.04, True),
+        (PAPER, 0.0, True),
+        (GatingConfig(signal=Signal.entropy, top_fraction=0.2), 0.0, False),
+        (GatingConfig(signal=Signal.surprisal), 0.0, False),
+        (GatingConfig(signal=Signal.surprisal, noise_gate=True), 0.0, True),
+    ],
+)
+def test_a_reference_is_run_only_where_it_is_needed(gating: GatingConfig, kl_coef: float, needed: bool) -> None:
+    assert algorithm(gating, kl_coef=kl_coef).needs_reference is needed
+
+
+def signals() -> TokenSignals:
+    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
+    distance = torch.tensor([[0.9, 0.1, 0.2, 0.4], [0.0, 0.5, 0.0, 0.0]])
+    return TokenSignals(mask, -distance, mask.float(), -distance, distance)
+
+
+def credit(gating: GatingConfig, floor: float = 0.0, seeds: tuple[int, int] = (1, 2)) -> torch.Tensor:
+    made = algorithm(gating).credit(signals(), vocabulary_size=8, noise_floor=floor, control_seeds=list(seeds))
+    return made.weights
+
+
+def test_noise_gate_shrinks_credit_towards_one() -> None:
+    gate = GatingConfig(signal=Signal.hellinger, normalizer=Normalizer.saturate, temperature=1.0, noise_gate=True)
+    mean = float(signals().hellinger[signals().mask].double().mean())  # type: ignore[index]
+    open_, half, shut = credit(gate), credit(gate, mean / 3), credit(gate, mean * 1e6)
+    assert torch.allclose(half[0] - 1, (open_[0] - 1) / 2, atol=1e-6)
+    assert torch.allclose(shut[0], torch.ones(4), atol=1e-6)
+
+
+def test_clip_holds_inside_the_pipeline() -> None:
+    clipped = credit(replace(PAPER, entropy_exponent=0.0, temperature=0.05, clip=[0.5, 1.5]))
+    assert float(clipped[0].max()) == 1.5
+    assert float(clipped[0].mean()) == pytest.approx(1.0, abs=1e-6)
+    assert float(clipped[0].min()) >= 0.5
+
+
+def test_a_control_keeps_the_spread_of_every_rollout() -> None:
+    plain, moved = credit(PAPER), credit(replace(PAPER, control=Control.permute), seeds=(5, 6))
+    assert torch.equal(plain.sort(dim=1).values, moved.sort(dim=1).values)
+    assert not torch.equal(plain, moved)
+
+
+def test_diagnostics_look_at_rollouts_with_an_advantage_only() -> None:
+    made = algorithm(PAPER)
+    weights = made.credit(signals(), vocabulary_size=8, noise_floor=0.0, control_seeds=[0, 0])
+    both = made.diagnostics(signals(), weights, torch.tensor([1.0, -1.0]))
+    first = made.diagnostics(signals(), weights, torch.tensor([1.0, 0.0]))
+    assert first["hellinger/mean"] == pytest.approx(0.4)
+    assert both["hellinger/mean"] == pytest.approx((1.6 + 0.5) / 6)
+    assert first["credit/corr_hellinger"] == pytest.approx(1.0, abs=0.05)
+    assert sum(value for key, value in both.items() if key.endswith("tokens_pos")) == pytest.approx(1.0)  # type: ignore[misc]
+    assert made.diagnostics(signals(), weights, torch.zeros(2)) == {"credit/noise_gate": 1.0}
