@@ -23,8 +23,9 @@ class Box:
     content: str
 
 
+_BOX_COMMAND = re.compile(r"\\(?:boxed|fbox|framebox)")
 _BOX_TOKENS = re.compile(
-    r"(?P<box>\\+(?:boxed|fbox|framebox)(?![A-Za-z])[ \t]*)(?:(?P<open>\{)|(?P<bare>-?[^\s{}$\\,;]+)?)"
+    r"(?P<box>\\{1,2}(?:boxed|fbox|framebox)(?![A-Za-z])[ \t]*)(?:(?P<open>\{)|(?P<bare>-?[^\s{}$\\,;]+)?)"
     r"|\\.|(?P<brace>[{}])",
     re.DOTALL,
 )
@@ -32,9 +33,12 @@ _BOX_TOKENS = re.compile(
 
 def find_boxes(text: str) -> list[Box]:
     """The outermost balanced boxes in the order of their starts; a box cut off by the end of the text is none."""
+    first = _BOX_COMMAND.search(text)
+    if first is None:
+        return []
     boxes: list[Box] = []
     opened: list[tuple[int, int] | None] = []  # of each open brace: (start of its box, start of the content), or None
-    for token in _BOX_TOKENS.finditer(text):
+    for token in _BOX_TOKENS.finditer(text, max(0, first.start() - 1)):
         if token["open"]:
             opened.append((token.start(), token.end()))
         elif token["bare"]:

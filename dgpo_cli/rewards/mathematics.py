@@ -16,7 +16,7 @@ from typing import Any
 from dgpo_cli.core.answers import is_name, without_unit
 
 LONGEST_ANSWER = 1000
-DEEPEST_NESTING = 30
+DEEPEST_NESTING = 15
 MOST_DIGITS = 400
 MOST_COMMAS = 100
 

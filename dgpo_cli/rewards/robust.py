@@ -38,19 +38,19 @@ class RobustGrader:
         """One verdict a request; equal pairs of gold and answer are compared once."""
         verdicts: list[Verdict | None] = []
         pending: dict[tuple[str, str], None] = {}
-        answers: list[tuple[str, str]] = []
+        pairs: list[tuple[str, str]] = []
         for request in requests:
             gold = _reduced(request.gold)
             found = final_answers(request.prompt, request.completion, truncated=request.truncated)
             verdict = _without_algebra(gold, found)
-            answer = undecorated(found.in_order[0]) if verdict is None else ""
+            pair = (gold, undecorated(found.in_order[0]) if verdict is None else "")
             if verdict is None:
-                pending[gold, answer] = None
+                pending[pair] = None
             verdicts.append(verdict)
-            answers.append((gold, answer))
+            pairs.append(pair)
         compared = self._compare(list(pending))
         return [
-            verdict if verdict is not None else compared[pair] for verdict, pair in zip(verdicts, answers, strict=True)
+            verdict if verdict is not None else compared[pair] for verdict, pair in zip(verdicts, pairs, strict=True)
         ]
 
     def gold_problem(self, gold: str) -> str | None:
@@ -131,15 +131,15 @@ def _without_algebra(gold: str, found: FinalAnswers) -> Verdict | None:
         return Verdict(0.0, False, None, "no_answer")
     if integer_of(gold) is not None:
         return _integer_verdict(gold, found)
+    if len(candidates[0]) > LONGEST_ANSWER:  # before anything else reads it
+        return Verdict(0.0, False, candidates[0][:LONGEST_ANSWER], "too_long")
     answer = undecorated(candidates[0])
     if not answer:
         return Verdict(0.0, False, None, "no_answer")
-    if plain_form(answer[: 2 * LONGEST_ANSWER]) == plain_form(gold):
+    if plain_form(answer) == plain_form(gold):
         return Verdict(1.0, True, answer)
-    cause = guard(answer) or ("bad_gold" if guard(gold) else None)
-    if cause is not None:
-        return Verdict(0.0, False, answer[:LONGEST_ANSWER], cause)
-    return None
+    cause = "bad_gold" if guard(gold) else guard(answer)
+    return None if cause is None else Verdict(0.0, False, answer, cause)
 
 
 def _integer_verdict(gold: str, found: FinalAnswers) -> Verdict:
