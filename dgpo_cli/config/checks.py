@@ -18,7 +18,6 @@ from dgpo_cli.errors import Problem
 
 DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 TEMPLATES = ("dapo", "boxed", "plain")
-REWARDS = ("exact", "answer_only", "robust", "function")
 BUNDLED = {"model": ("bundled:tiny",), "data": ("bundled:digit_chain",)}
 NEEDS_REFERENCE = (Signal.hellinger, Signal.hellinger_root, Signal.kl, Signal.logratio)
 
@@ -271,13 +270,13 @@ def _rows(source: DataConfig | BenchmarkConfig, group: str) -> Iterator[Problem]
 
 def _rewards(config: Any) -> Iterator[Problem]:
     yield from _reward(config.reward, "reward.name")
-    if hasattr(config, "benchmark") and config.benchmark.reward not in REWARDS:
+    if hasattr(config, "benchmark") and config.benchmark.reward not in catalogue.options("reward"):
         given = config.benchmark.reward
         yield Problem(f"benchmark.reward: there is no grader '{given}'", _reward_hint("benchmark.reward", given))
 
 
 def _reward(reward: RewardConfig, key: str) -> Iterator[Problem]:
-    if reward.name not in REWARDS:
+    if reward.name not in catalogue.options("reward"):
         yield Problem(f"{key}: there is no grader '{reward.name}'", _reward_hint(key, reward.name))
         return
     if reward.name != "function":
@@ -293,8 +292,9 @@ def _reward(reward: RewardConfig, key: str) -> Iterator[Problem]:
 
 
 def _reward_hint(key: str, given: str) -> str:
-    close = catalogue.nearest(given, REWARDS)
-    return f"did you mean {key}={close}?" if close else " | ".join(REWARDS)
+    known = catalogue.options("reward")
+    close = catalogue.nearest(given, known)
+    return f"did you mean {key}={close}?" if close else " | ".join(known)
 
 
 CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {

@@ -1,0 +1,151 @@
+"""Settings that do not go together and files that are not there: each is named with what to do."""
+
+import copy
+
+import pytest
+
+from dgpo_cli.config.checks import validate, warnings
+from dgpo_cli.config.compose import compose
+from dgpo_cli.config.groups import Dtype, Signal
+
+
+@pytest.fixture(scope="module")
+def bases():
+    overrides = {"train": [], "eval": [], "rollout": [], "compare": ["runs=[.]"]}
+    return {command: compose(command, typed) for command, typed in overrides.items()}
+
+
+@pytest.fixture
+def changed(bases):
+    """A configuration with some values replaced, by dotted path."""
+
+    def change(command, values):
+        config = copy.deepcopy(bases[command])
+        for path, value in values.items():
+            *parents, leaf = path.split(".")
+            node = config
+            for parent in parents:
+                node = getattr(node, parent)
+            setattr(node, leaf, value)
+        return config
+
+    return change
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "rollout", "compare"])
+def test_the_defaults_have_no_problem(bases, command):
+    assert validate(bases[command], command) == []
+    assert warnings(bases[command], command) == []
+
+
+NONE = {"reference.name": "none"}
+WRONG = [
+    ("train", {"rollout.group_size": 1}, "rollout.group_size: 1 has no group to compare with"),
+    ("train", {"rollout.temperature": 0.0}, "rollout.temperature: expected more than 0 in training"),
+    ("train", {"rollout.top_p": 0.0}, "rollout.top_p: expected more than 0 and at most 1, got 0.0"),
+    ("train", {"rollout.top_p": 1.5}, "rollout.top_p"),
+    ("train", {"steps": 0}, "steps: expected at least 1, got 0"),
+    ("train", {"optim.minibatches": 17}, "optim.minibatches: 17 is more than rollout.prompts_per_step=16"),
+    ("train", {"optim.betas": [0.9]}, "optim.betas: expected two numbers"),
+    ("train", {"optim.betas": [0.9, 1.0]}, "optim.betas: expected two numbers"),
+    ("train", {"optim.lr": -1.0}, "optim.lr: expected at least 0"),
+    ("train", {"algo.clip_low": -0.1}, "algo.clip_low: expected at least 0"),
+    ("train", {"algo.clip_high": -0.1}, "algo.clip_high"),
+    ("train", {"algo.clip_dual": 1.0}, "algo.clip_dual: expected more than 1"),
+    ("train", {"gating.clip": [2.0, 0.5]}, "gating.clip: expected [w_min,w_max]"),
+    ("train", {"gating.clip": [1.2, 2.0]}, "gating.clip"),
+    ("train", {"gating.clip": [0.5]}, "gating.clip"),
+    ("train", {"gating.temperature": 0.0}, "gating.temperature: expected more than 0"),
+    ("train", {"gating.top_fraction": 1.2}, "gating.top_fraction"),
+    ("train", {**NONE}, "gating.signal=hellinger: measured from a reference, but reference=none"),
+    ("train", {**NONE, "gating.signal": Signal.none, "gating.noise_gate": True}, "gating.noise_gate=true"),
+    ("train", {**NONE, "gating.signal": Signal.none, "algo.kl_coef": 0.04}, "algo.kl_coef=0.04"),
+    ("train", {**NONE, "gating.signal": Signal.none, "reference.refresh_every": 5}, "reference.refresh_every=5"),
+    ("train", {"model.dtype": Dtype.bfloat16}, "model.dtype: weights that are trained stay in float32"),
+    ("train", {"checkpoint.keep": 0}, "checkpoint.keep: expected at least 1"),
+    ("train", {"engine.batch_size": 0}, "engine.batch_size: expected at least 1"),
+    ("train", {"overwrite": True, "resume": "run"}, "overwrite: true deletes the run"),
+    ("train", {"data.path": None}, "data.path: data=file needs a file"),
+    ("train", {"data.path": "no/such/file.jsonl"}, "data.path: no file 'no/such/file.jsonl'"),
+    ("train", {"data.path": "gsm8"}, "data.path: no file 'gsm8'"),
+    ("train", {"data.path": "."}, "data.path: expected a file, got the folder '.'"),
+    ("train", {"data.path": "bundled:digits"}, "data.path: nothing bundled is called 'bundled:digits'"),
+    ("train", {"data.template": "dappo"}, "data.template: no template or file 'dappo'"),
+    ("train", {"model.path": None}, "model.path: model=path needs a path"),
+    ("train", {"model.path": "./nowhere"}, "model.path: no folder './nowhere'"),
+    ("train", {"model.path": "a/b/c"}, "model.path: no folder 'a/b/c'"),
+    ("train", {"model.path": "qwen7"}, "model.path: no folder 'qwen7'"),
+    ("train", {"model.path": "bundled:small"}, "model.path: nothing bundled"),
+    ("train", {"reference.name": "path"}, "reference.path: reference=path needs a path"),
+    ("train", {"reward.name": "exakt"}, "reward.name: there is no grader 'exakt'"),
+    ("train", {"reward.name": "function"}, "reward.path: reward=function needs a file and a function"),
+    ("train", {"reward.name": "function", "reward.path": "r.py"}, "reward.path: expected FILE.py:FUNCTION"),
+    ("train", {"reward.name": "function", "reward.path": "r.py:f"}, "reward.path: no file 'r.py'"),
+    ("eval", {"benchmark.pass_at": [1, 8]}, "benchmark.pass_at: [8] is more than benchmark.k=1"),
+    ("eval", {"benchmark.name": None, "benchmark.path": None}, "benchmark: none is chosen"),
+    ("eval", {"benchmark.path": "no.csv"}, "benchmark.path: no file 'no.csv'"),
+    ("eval", {"benchmark.completions": "no.jsonl"}, "benchmark.completions: no file 'no.jsonl'"),
+    ("eval", {"benchmark.reward": "exakt"}, "benchmark.reward: there is no grader 'exakt'"),
+    ("eval", {"benchmark.top_p": 0.0}, "benchmark.top_p"),
+    ("rollout", {"reference.name": "initial"}, "reference=initial"),
+    ("rollout", {"limit": 0}, "limit: expected at least 1"),
+    ("compare", {"runs": []}, "runs: no folder is given"),
+    ("compare", {"runs": ["nowhere"]}, "runs: no folder 'nowhere'"),
+]
+
+
+@pytest.mark.parametrize(("command", "values", "message"), WRONG, ids=lambda value: str(value)[:40])
+def test_what_does_not_go_together_is_named(changed, command, values, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    problems = validate(changed(command, values), command)
+    assert len(problems) == 1
+    assert problems[0].message.startswith(message)
+    assert problems[0].hint
+
+
+@pytest.mark.parametrize(
+    ("command", "values"),
+    [
+        ("train", {**NONE, "gating.signal": Signal.entropy}),
+        ("train", {**NONE, "gating.signal": Signal.surprisal}),
+        ("train", {"gating.clip": [0.5, 2.0], "gating.top_fraction": 1.0}),
+        ("train", {"model.path": "Qwen/Qwen2.5-7B", "data.path": "openai/gsm8k"}),
+        ("train", {"rollout.top_p": 0.9}),
+        ("eval", {"model.dtype": Dtype.bfloat16}),
+        ("eval", {"benchmark.temperature": 0.0}),
+        ("rollout", {"rollout.group_size": 1}),
+        ("rollout", {"prompt": "1 + 1", "data.path": None}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_goes_together_is_let_through(changed, command, values):
+    assert validate(changed(command, values), command) == []
+
+
+def test_a_mistyped_folder_is_no_hub_id_where_its_parent_is_a_folder(changed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    [problem] = validate(changed("train", {"model.path": "outputs/modle"}), "train")
+    assert problem.message == "model.path: no folder 'outputs/modle'"
+
+
+def test_a_folder_without_a_model_is_named(changed, tmp_path):
+    [problem] = validate(changed("train", {"model.path": str(tmp_path)}), "train")
+    assert "holds no config.json" in problem.message
+
+
+def test_stored_completions_need_no_model_and_no_k(changed, tmp_path):
+    file = tmp_path / "completions.jsonl"
+    file.touch()
+    values = {"benchmark.completions": str(file), "model.path": None, "benchmark.pass_at": [1, 64]}
+    assert validate(changed("eval", values), "eval") == []
+
+
+def test_top_p_in_training_is_a_warning(changed):
+    [text] = warnings(changed("train", {"rollout.top_p": 0.9}), "train")
+    assert "biased" in text
+
+
+def test_problems_are_reported_together(changed):
+    values = {"steps": 0, "rollout.group_size": 1, "model.path": None, "reward.name": "x"}
+    assert len(validate(changed("train", values), "train")) == 4

@@ -1,0 +1,72 @@
+"""Completion: commands, groups, options and keys, as far as they are typed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dgpo_cli.config.completion import SCRIPTS, candidates, script
+from dgpo_cli.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["tr"], ["train"]),
+        (["train", "alg"], ["algo=", "algo."]),
+        (["train", "algo="], ["algo=dapo", "algo=dgpo", "algo=grpo"]),
+        (["train", "-m", "algo=grpo,d"], ["algo=grpo,dapo", "algo=grpo,dgpo"]),
+        (["train", "reference=ti"], ["reference=tiny"]),
+        (["train", "gating.sig"], ["gating.signal="]),
+        (["train", "gating.noise_gate="], ["gating.noise_gate=true", "gating.noise_gate=false"]),
+        (["train", "gating.score_policy=c"], ["gating.score_policy=current"]),
+        (["train", "--cfg", ""], ["job", "hydra", "all"]),
+        (["train", "data.path=x"], []),
+        (["eval", "alg"], []),
+        (["help", "optim.sch"], ["optim.schedule"]),
+        (["completion", ""], ["bash", "zsh", "fish"]),
+        (["nothing", "x"], []),
+    ],
+    ids=" ".join,
+)
+def test_candidates(words, expected):
+    assert candidates(words) == expected
+
+
+def test_options_of_the_user_are_completed(tmp_path):
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "algo" / "mine.yaml").touch()
+    assert candidates(["train", "--config-dir", str(tmp_path), "algo=m"]) == ["algo=mine"]
+
+
+def test_a_shell_without_a_script_is_refused():
+    for words in ([], ["csh"], ["bash", "zsh"]):
+        with pytest.raises(UsageError) as raised:
+            script(words)
+        assert "bash|zsh|fish" in raised.value.problems[0].hint
+
+
+def test_every_script_asks_for_candidates():
+    assert all("dgpo _complete" in text for text in SCRIPTS.values())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("dgpo tr", ["train"]),
+        ("dgpo train algo=d", ["dapo", "dgpo"]),
+        ("dgpo train gating.sig", ["gating.signal="]),
+        ("dgpo train ", []),
+    ],
+)
+def test_the_bash_script_completes(line, expected, tmp_path):
+    """Bash cuts words at `=`, so only what follows it is replaced."""
+    (tmp_path / "dgpo").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dgpo_cli "$@"\n')
+    (tmp_path / "dgpo").chmod(0o755)
+    call = f"COMP_LINE={line!r} COMP_POINT={len(line)} _dgpo 2>/dev/null"
+    test = f'{script(["bash"])}\n{call}\nprintf "%s\\n" "${{COMPREPLY[@]}}"'
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", test], capture_output=True, text=True, env=environment, check=True)
+    replies = done.stdout.split()
+    assert replies == expected or (not expected and "algo=" in replies)

@@ -1,0 +1,120 @@
+"""What Hydra cannot know: a run's folder as the model, a run that is continued, whose grader an evaluation uses."""
+
+import pytest
+
+from dgpo_cli.config.compose import compose, save
+from dgpo_cli.config.groups import RewardConfig
+from dgpo_cli.errors import ConfigError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run with data, settings and a checkpoint of its own."""
+    folder = tmp_path / "run"
+    overrides = ["data.path=d.jsonl", "reward.path=r.py:f", "benchmark=gsm8k", "benchmark.limit=7", "optim.lr=0.25"]
+    config = compose("train", [*overrides, "model.chat_template=true", "model.training.steps=11"])
+    model = folder / "checkpoints" / "step_000004" / "model"
+    model.mkdir(parents=True)
+    (folder / "checkpoints" / "latest").write_text("step_000004\n")
+    save(config, folder / "config.yaml")
+    return folder
+
+
+def test_a_run_as_the_model_brings_its_checkpoint_data_reward_and_benchmark(run):
+    config = compose("train", [f"model.path={run}"])
+    assert config.model.path == str(run / "checkpoints" / "step_000004" / "model")
+    assert (config.data.path, config.reward.path) == ("d.jsonl", "r.py:f")
+    assert (config.benchmark.name, config.benchmark.limit) == ("gsm8k", 7)
+    assert (config.model.chat_template, config.steps) == (True, 11)
+    assert config.optim.lr == compose("train", []).optim.lr, "the model's proposal, not what that run was given"
+
+
+def test_what_is_typed_wins_over_what_a_run_brings(run):
+    config = compose("train", [f"model.path={run}", "benchmark.k=3", "reward=exact", "model.training.steps=5"])
+    assert (config.benchmark.name, config.benchmark.limit, config.benchmark.k) == ("gsm8k", 7, 3)
+    assert (config.data.path, config.reward.name, config.steps) == ("d.jsonl", "exact", 5)
+
+
+def test_data_that_is_typed_brings_its_own_reward_and_benchmark(run):
+    config = compose("train", [f"model.path={run}", "data=digit_chain"])
+    assert (config.data.name, config.reward.name, config.benchmark.name) == ("digit_chain", "exact", "digit_chain")
+
+
+def test_a_run_as_the_reference_is_its_checkpoint_alone(run):
+    config = compose("train", [f"reference.path={run}"])
+    assert config.reference.path == str(run / "checkpoints" / "step_000004" / "model")
+    assert config.data.name == "digit_chain"
+
+
+def test_an_evaluation_of_a_run_takes_its_benchmark(run):
+    config = compose("eval", [f"model.path={run}"])
+    assert (config.benchmark.name, config.benchmark.limit) == ("gsm8k", 7)
+    assert compose("eval", [f"model.path={run}", "benchmark=math500"]).benchmark.name == "math500"
+
+
+def test_a_run_without_a_checkpoint_is_refused(run):
+    (run / "checkpoints" / "latest").unlink()
+    with pytest.raises(ConfigError, match="no complete checkpoint"):
+        compose("eval", [f"model.path={run}"])
+
+
+def test_a_run_is_continued_with_its_own_configuration(run):
+    config = compose("train", [f"resume={run}"])
+    assert (config.optim.lr, config.data.path, config.resume) == (0.25, "d.jsonl", str(run))
+
+
+def test_some_keys_may_change_in_a_continued_run(run):
+    changes = ["steps=99", "logger=none", "checkpoint.every=3", "eval.every=2", "strategy.device=cpu"]
+    config = compose("train", [f"resume={run}", *changes])
+    assert (config.steps, config.logger.name, config.checkpoint.every, config.eval.every) == (99, "none", 3, 2)
+
+
+def test_the_command_of_the_run_with_resume_added_is_accepted(run):
+    overrides = ["data.path=d.jsonl", "reward.path=r.py:f", "benchmark.limit=7", "optim.lr=0.25", "algo=dgpo"]
+    assert compose("train", [f"resume={run}", *overrides]).optim.lr == 0.25
+
+
+def test_every_other_difference_is_refused_at_once(run):
+    with pytest.raises(ConfigError) as raised:
+        compose("train", [f"resume={run}", "optim.lr=0.5", "gating=hellinger", "seed=2"])
+    messages = [problem.message for problem in raised.value.problems]
+    assert [message.split()[0] for message in messages] == [
+        "gating.entropy_exponent",
+        "gating.name",
+        "optim.lr",
+        "seed",
+    ]
+    assert "0.25 there, 0.5 here" in messages[2]
+    assert raised.value.problems[2].hint.endswith("resume_allow=[optim.lr]")
+
+
+def test_a_difference_that_is_named_is_allowed(run):
+    config = compose("train", [f"resume={run}", "optim.lr=0.5", "gating=hellinger", "resume_allow=[optim.lr,gating]"])
+    assert (config.optim.lr, config.gating.name) == (0.5, "hellinger")
+
+
+def test_an_option_in_a_continued_run_brings_what_it_brings_in_hydra(run):
+    config = compose("train", [f"resume={run}", "algo=grpo", "resume_allow=[algo,gating]"])
+    assert (config.algo.kl_coef, config.gating.name) == (0.04, "uniform")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_folder_without_a_run_cannot_be_continued(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"no config\.yaml|no such folder"):
+        compose("train", [f"resume={tmp_path / name}"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "grader", "reward"),
+    [
+        (["benchmark=math500"], "robust", RewardConfig("robust")),
+        (["benchmark=math500", "reward=exact"], "exact", RewardConfig("exact")),
+        (["benchmark=math500", "reward.path=r.py:f"], "function", RewardConfig("function", "r.py:f")),
+        (["reward.timeout_seconds=3"], "exact", RewardConfig("exact", None, 3.0)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_reward_that_is_typed_grades_an_evaluation(overrides, grader, reward):
+    config = compose("eval", overrides)
+    assert (config.benchmark.reward, config.reward) == (grader, reward)

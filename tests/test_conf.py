@@ -1,0 +1,104 @@
+"""Every option of conf/ and every recipe composes, is typed, documented, and finds nothing wrong with itself."""
+
+import pytest
+
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.checks import validate
+from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.config.compose import complete, hydra_ready
+from dgpo_cli.config.finish import finish
+from dgpo_cli.config.help import default_options
+from dgpo_cli.config.overrides import Request, prepare
+
+# Options that ask for something more, with what that is.
+NEEDS = {
+    ("model", "path"): ["model.path=bundled:tiny"],
+    ("reference", "path"): ["reference.path=bundled:tiny"],
+    ("reference", "none"): ["gating=uniform"],
+    ("data", "file"): ["data.path=bundled:digit_chain"],
+    ("reward", "function"): ["reward.path=REWARD_FILE:score"],
+}
+# All options are tried with dgpo train; with the others those that mean something else there.
+TRIED = [("train", group) for group in catalogue.groups("train")]
+TRIED += [("eval", "benchmark")]
+NOT_MEANT = {("eval", "benchmark", "none")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_hydra_for_all():
+    with hydra_ready(Request("train", [])):
+        yield
+
+
+def composed(command, overrides):
+    request, problems = prepare(command, overrides)
+    assert not problems
+    request, config = complete(request)
+    return finish(command, config, request.overrides), config.hydra.runtime.choices
+
+
+@pytest.mark.parametrize(("command", "group"), TRIED)
+def test_every_option_composes_and_has_no_problem(command, group, tmp_path):
+    reward = tmp_path / "reward.py"
+    reward.write_text("def score(prompt, completion, answer): return 1.0\n")
+    more_options = ["tiny"] if group == "reference" else []  # a model option, which any reference may name
+    for option in [*catalogue.option_files(group), *more_options]:
+        more = [text.replace("REWARD_FILE", str(reward)) for text in NEEDS.get((group, option), [])]
+        config, choices = composed(command, [f"{group}={option}", *more])
+        assert choices[group] == option
+        if (command, group, option) not in NOT_MEANT:
+            assert validate(config, command) == [], option
+
+
+@pytest.mark.parametrize("group", [group for group in catalogue.groups("train") if group != catalogue.RECIPES])
+def test_an_option_is_called_like_its_file_and_says_what_it_is(group):
+    for option, file in catalogue.option_files(group).items():
+        values = catalogue.flat_yaml(file)
+        name = values.get(f"{group}.name", values.get("name"))
+        assert name == ("null" if (group, option) == ("benchmark", "none") else option)
+        assert catalogue.first_comment(file)
+
+
+def test_every_recipe_says_what_it_is():
+    for file in catalogue.option_files(catalogue.RECIPES).values():
+        assert catalogue.first_comment(file)
+
+
+def test_help_finds_the_defaults_that_hydra_finds():
+    for command in COMMANDS:
+        _, choices = composed(command, [])
+        expected = {group: option for group, option in choices.items() if "hydra/" not in group and option}
+        assert default_options(command) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], {"data": "digit_chain", "reward": "exact", "benchmark": "digit_chain", "gating": "paper"}),
+        (["model=qwen32b"], {"data": "dapo_math_17k", "reward": "robust", "benchmark": "aime2024"}),
+        (["data=gsm8k"], {"model": "tiny", "reward": "robust", "benchmark": "gsm8k"}),
+        (["data.path=x.jsonl"], {"data": "file", "reward": "robust", "benchmark": "none"}),
+        (["data.path=x.jsonl", "benchmark=math500", "reward=exact"], {"benchmark": "math500", "reward": "exact"}),
+        (["model.path=bundled:tiny"], {"model": "path", "data": "dapo_math_17k", "benchmark": "aime2024"}),
+        (["reward.path=x.py:f"], {"reward": "function", "data": "digit_chain"}),
+        (["reference.path=bundled:tiny"], {"reference": "path"}),
+        (["algo=grpo"], {"gating": "uniform"}),
+        (["algo=grpo", "gating=calibrated"], {"gating": "calibrated"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_which_option_follows_which(overrides, expected):
+    _, choices = composed("train", overrides)
+    assert {group: choices[group] for group in expected} == expected
+
+
+def test_the_template_of_a_data_option_wins_over_the_models():
+    config, _ = composed("train", ["model=tiny", "data=gsm8k"])
+    assert (config.model.template, config.data.template) == ("plain", "dapo")
+
+
+def test_training_settings_come_from_the_model_unless_typed():
+    tiny, _ = composed("train", [])
+    assert (tiny.steps, tiny.optim.lr, tiny.rollout.group_size) == (65, 5e-4, 8)
+    large, _ = composed("train", ["model=qwen7b", "optim.lr=2e-6"])
+    assert (large.steps, large.optim.lr, large.rollout.group_size) == (200, 2e-6, 16)
