@@ -49,7 +49,7 @@ def fold_tiles(
             *(products, *products.stride()),
             *(ref_products, *ref_products.stride()),
             *(tile.bias, ref_tile.bias),
-            targets,
+            targets.contiguous(),
             *(policy.max, policy.total, policy.weighted, policy.target),
             *(reference.max, reference.total, reference.target, reference.residual),
             *(ids, tile.start),
