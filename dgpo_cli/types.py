@@ -105,4 +105,3 @@ class Engine(Protocol):
     """Draws completions: `completions[i]` answers `requests[i]`."""
 
     def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]: ...
-

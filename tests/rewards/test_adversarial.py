@@ -12,7 +12,7 @@ from dgpo_cli.rewards.extraction import final_answers
 from dgpo_cli.rewards.robust import RobustGrader
 from dgpo_cli.types import GradeRequest
 
-TIMEOUT_SECONDS = 1.5
+TIMEOUT_SECONDS = 1.0
 RESTART_SECONDS = 10.0  # of one worker, on a busy machine
 ORDINARY = [(r"\boxed{0.50}", SYMBOLIC_GOLD, True), (r"\boxed{\frac{1}{4}}", SYMBOLIC_GOLD, False)]
 
