@@ -68,11 +68,13 @@ class SampleFile:
         self._stream = path.open("a+b")
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._stream.close()
             raise ConfigError(
                 f"{path}: another evaluation is writing here", "wait for it, or hydra.run.dir=ANOTHER_FOLDER"
             ) from error
+        except OSError:  # a file system without locks: nothing guards against a second process there
+            pass
         self.records = self._read()
 
     def append(self, records: Sequence[Record]) -> None:
