@@ -2,6 +2,10 @@
 
     python recipes/build_tiny.py --output /tmp/tiny        about a minute on one core, deterministic from --seed
 
+The shipped weights (dgpo_cli/bundled/tiny, seed 0, torch 2.13, transformers 5.23): whole chain right on the 512
+held-out problems 0.362 +- 0.024 sampled at temperature 1, 0.502 greedy; 341,760 parameters;
+SHA-256 of model.safetensors 9513fac2e58116caa28b8c2ca62c3d1e9fec485f9d676b59b474c2e4495f11cb.
+
 The warm start is supervised learning from a sloppy teacher. The teacher has an error rate per *fact* (digit, sign,
 operand): on most facts a small one, on a few confused facts a large one, always with the same wrong result. A slip
 is carried on, so the rest of a teacher's chain follows from it. Slips on the many facts leave headroom in sampling,
@@ -9,7 +13,7 @@ the confused facts leave headroom in greedy decoding too.
 
 Training stops on sampled accuracy, measured on problems of their own, and not after a time: learning here is a phase
 transition, and its moment depends on the machine's rounding. For the same reason a rebuild gives the same bits only
-on the same kind of machine and the same versions; the hash below identifies the shipped file.
+on the same kind of machine with the same versions; the hash above identifies the shipped file, and no test rebuilds it.
 """
 
 import argparse
@@ -21,8 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from dgpo_cli.data.digit_chain import MAX_OPERAND, Problem, apply_step, held_out_problems, training_problems
 
@@ -30,14 +33,14 @@ SPECIAL_TOKENS = ("<pad>", "<eos>", "<unk>")
 CHARACTERS = ("\n", *map(chr, range(32, 127)))
 COMPLETION_TOKENS = 30  # 29 characters and the stop token
 
-CONFUSED_FACTS = 10
-CONFUSED_ERROR = 0.6
-ORDINARY_ERROR = 0.12
+CONFUSED_FACTS = 20
+CONFUSED_ERROR = 0.55
+ORDINARY_ERROR = 0.06
 STOP_ACCURACY = 0.33
-CHECK_EVERY = 20
+CHECK_EVERY = 25
 MAX_STEPS = 2000
-BATCH_SIZE = 64
-LEARNING_RATE = 3e-3
+BATCH_SIZE = 32
+LEARNING_RATE = 2e-3
 WARMUP_STEPS = 20
 
 Fact = tuple[int, str, int]
@@ -51,23 +54,28 @@ class Slip:
     wrong_result: int
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character: printable ASCII and newline, after pad, eos and unk. No text is ever merged or cleaned."""
-    vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *CHARACTERS))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+def build_tokenizer() -> Qwen2Tokenizer:
+    """One token a character: printable ASCII and newline, after pad, eos and unk.
+
+    It is Qwen2's own byte-level tokenizer with no merges, and not a plainer character one: transformers 5 rebuilds
+    the tokenizer of any model of type qwen2 as a Qwen2Tokenizer from vocabulary and merges, whatever tokenizer.json
+    says about splitting. For the same reason characters outside the vocabulary vanish, and <unk> is never produced.
+    """
+    byte_level = {" ": "\u0120", "\n": "\u010a"}  # how byte-level vocabularies spell the two
+    tokens = (*SPECIAL_TOKENS, *(byte_level.get(character, character) for character in CHARACTERS))
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=[],
         pad_token="<pad>",
         eos_token="<eos>",
         unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
         padding_side="left",
         model_max_length=256,
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+def build_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
     """A Qwen2 with random weights, 0.34 M parameters in float32."""
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -78,6 +86,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
         num_key_value_heads=4,
         max_position_embeddings=256,
         tie_word_embeddings=True,
+        initializer_range=0.1,  # near 1/sqrt(hidden_size): with the usual 0.02 the transition comes three times as late
         bos_token_id=None,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -114,7 +123,7 @@ def taught_completion(problem: Problem, teacher: dict[Fact, Slip], generator: ra
     return f"{completion} #{result}"
 
 
-def taught_batches(tokenizer: PreTrainedTokenizerFast, problems: list[Problem], seed: int) -> Iterator[torch.Tensor]:
+def taught_batches(tokenizer: Qwen2Tokenizer, problems: list[Problem], seed: int) -> Iterator[torch.Tensor]:
     """Batches of prompt, taught completion and eos, as ids [BATCH_SIZE, 26 + 30]; each problem is used once."""
     generator = random.Random(seed)
     teacher = sloppy_teacher(generator)
@@ -126,7 +135,7 @@ def taught_batches(tokenizer: PreTrainedTokenizerFast, problems: list[Problem], 
 
 @torch.inference_mode()
 def problem_accuracies(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: list[Problem], samples: int
+    model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, problems: list[Problem], samples: int
 ) -> list[float]:
     """Share of whole chains right, a number for each problem; sampled at temperature 1, or greedy when samples = 0."""
     sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if samples else {"do_sample": False}
@@ -149,7 +158,7 @@ def mean_and_interval(accuracies: list[float]) -> tuple[float, float]:
     return mean, 1.96 * math.sqrt(variance / count)
 
 
-def warm_start(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+def warm_start(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, seed: int) -> None:
     """Train `model` in place until it is right on STOP_ACCURACY of 512 problems that it is not trained on."""
     problems = training_problems(seed, 512 + MAX_STEPS * BATCH_SIZE)
     stopping_problems, taught_problems = problems[:512], problems[512:]
