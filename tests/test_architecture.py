@@ -12,7 +12,7 @@ import dgpo_cli
 PACKAGE = Path(dgpo_cli.__file__).parent
 # Each row may import from the rows above it, and from nothing in its own row but itself.
 LAYERS = [
-    ["errors", "types", "bundled"],
+    ["errors", "types", "bundled", "files"],
     ["config", "core"],
     ["models"],
     ["data", "engines", "rewards", "scoring"],

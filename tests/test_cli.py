@@ -296,15 +296,15 @@ def test_a_sweep_runs_each_job_in_a_process_and_goes_on_after_a_failure(start, t
     assert process.returncode == 1
     assert out == f"{tmp_path / 'sweep'}\n", "only the sweep's folder"
     folders = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
-    assert folders == ["0_algo-grpo_seed-13", "1_algo-grpo_seed-1"]
+    assert folders == ["0_seed-13", "1_seed-1"], "named by what is swept"
     table = err[err.index("job  exit") :].splitlines()
     assert [line.split() for line in table[1:3]] == [
-        ["0", "1", "algo=grpo", "seed=13", "0_algo-grpo_seed-13"],
-        ["1", "0", "algo=grpo", "seed=1", "1_algo-grpo_seed-1"],
+        ["0", "1", "algo=grpo", "seed=13", "0_seed-13"],
+        ["1", "0", "algo=grpo", "seed=1", "1_seed-1"],
     ]
     assert table[3] == "error: 1 of 2 jobs failed: 0"
     assert err.count("error: seed 13 is unlucky") == 1
-    folder = tmp_path / "sweep" / "1_algo-grpo_seed-1"
+    folder = tmp_path / "sweep" / "1_seed-1"
     config = load("train", folder / "config.yaml")
     assert (config.algo.name, config.gating.name, config.seed) == ("grpo", "uniform", 1)
     assert json.loads((folder / "argv.json").read_text()) == ["dgpo", "train", "algo=grpo", "seed=1"]

@@ -132,8 +132,11 @@ def _ready(tasks: list[Task], view: EvaluationView) -> list[Callable[[], Evaluat
                 _try_grader(task.grader, task.completions[0].prompt)
             ready.append(partial(_grade_stored, task, view))
         else:
+            from dgpo_cli.commands.parts import benchmark_prompts
+
             assert policy is not None
-            prompts = _prompts(task, policy)
+            assert task.problems is not None
+            prompts = benchmark_prompts(task.problems, task.config.benchmark, task.config.model, policy)
             _try_grader(task.grader, prompts[0])
             ready.append(partial(_evaluate, task, view, policy, prompts))
     return ready
@@ -180,23 +183,6 @@ def _grade_stored(task: Task, view: EvaluationView) -> EvaluationResult:
     )
     _note_samples(result, benchmark.pass_at, path, view)
     return result
-
-
-def _prompts(task: Task, policy: Policy) -> list[Prompt]:
-    from dgpo_cli.data.prompts import make_prompts
-
-    assert task.problems is not None
-    config, benchmark = task.config, task.config.benchmark
-    return make_prompts(
-        task.problems.problems,
-        policy.model.tokenizer,
-        template=benchmark.template or config.model.template,
-        chat_template=config.model.chat_template,
-        system_prompt=benchmark.system_prompt,
-        max_context=policy.model.max_context,
-        max_completion_tokens=benchmark.max_tokens,
-        limit_key="benchmark.max_tokens",
-    )
 
 
 def _manifest(task: Task, policy: Policy) -> dict[str, Any]:

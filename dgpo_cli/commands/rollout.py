@@ -23,12 +23,12 @@ from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.prompts import make_prompts
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError
+from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.models import LanguageModel
 from dgpo_cli.reporting.records import rollout_records
 from dgpo_cli.reporting.token_view import print_rollouts
 from dgpo_cli.scoring import measure_noise_floor, score_rollouts
 from dgpo_cli.training.collect import grade_request
-from dgpo_cli.training.files import to_json, write_atomically
 from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
 
 

@@ -81,7 +81,7 @@ def job_folder(number: int, overrides: str) -> str:
 
 
 def own_overrides(request: Request) -> list[str]:
-    """What the program adds to the user's overrides: where recipes/ stands, and the command as the job's name."""
+    """What the program adds: where recipes/ stands, the job's name, and which overrides name the jobs of a sweep."""
     from dgpo_cli.config.overrides import parse, quoted
 
     theirs = [text for text in request.overrides if text.startswith("hydra.searchpath=")]
@@ -90,6 +90,10 @@ def own_overrides(request: Request) -> list[str]:
     added = [f"hydra.searchpath=[{','.join(quoted(path) for path in paths)}]"]
     if not any(text.startswith("hydra.job.name=") for text in request.overrides):
         added.append(f"hydra.job.name={request.command}")
+    excluded = "hydra.job.config.override_dirname.exclude_keys"
+    if request.multirun and not any(text.startswith(f"{excluded}=") for text in request.overrides):
+        same = {override.key_or_group for override in map(parse, request.overrides) if not override.is_sweep_override()}
+        added.append(f"{excluded}=[{','.join(map(quoted, sorted(same)))}]")
     if request.benchmarks:
         added.append(f"+hydra.job.env_set.DGPO_BENCHMARKS={quoted(','.join(request.benchmarks))}")
     return added

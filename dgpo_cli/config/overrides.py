@@ -169,11 +169,15 @@ def _option_problems(group: str, value: Any, request: Request) -> list[Problem]:
     close = catalogue.nearest(str(value), known)
     if close:
         hint = f"did you mean {label}={close}? (options: {listed})"
-    elif f"{group}.path" in catalogue.keys(request.command) and re.search(r"[/.]", str(value)):
+    elif f"{group}.path" in catalogue.keys(request.command) and _looks_like_a_path(str(value)):
         hint = f"a file, folder or hub id is given as {group}.path={value} (options: {listed})"
     else:
         hint = f"options: {listed}"
     return [Problem(f"{label}={value}: there is no such option", hint)]
+
+
+def _looks_like_a_path(value: str) -> bool:
+    return bool(re.search(r"/|\.\w", value)) or Path(value).exists()
 
 
 def _key_problems(name: str, values: list[Any], command: str) -> list[Problem]:

@@ -75,9 +75,9 @@ def _commit(hub_id: str, revision: str | None) -> str | None:
 def _offline() -> Iterator[None]:
     """The cache alone: no request, hence no retries."""
     import datasets
-    import huggingface_hub
+    import huggingface_hub.constants
 
-    switches = (datasets.config, huggingface_hub.constants)
+    switches: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
     before = [switch.HF_HUB_OFFLINE for switch in switches]
     for switch in switches:
         switch.HF_HUB_OFFLINE = True

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from dgpo_cli.errors import ConfigError, DataError
+from dgpo_cli.files import write_atomically
 
 OWNED = ("manifest.json", "samples.jsonl", "results.json")
 Record = dict[str, Any]
@@ -32,17 +33,7 @@ def make_folder(folder: Path) -> None:
 
 def write_json(path: Path, record: Record) -> None:
     """Replace `path` in one move. Raises ValueError for a number that is not finite: that is a bug."""
-    write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` in one move: a reader sees the old file or the whole new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def to_line(record: Record) -> str:

@@ -19,9 +19,10 @@ from dgpo_cli.data.rows import Row, raise_all, read_rows
 from dgpo_cli.errors import DataError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.evaluation.evaluate import Progress, running_average, sample_record
-from dgpo_cli.evaluation.files import Record, SampleFile, make_folder, to_line, write_json, write_text
+from dgpo_cli.evaluation.files import Record, SampleFile, make_folder, to_line, write_json
 from dgpo_cli.evaluation.manifest import claim, files_sha256, prompt_hashes, versions
 from dgpo_cli.evaluation.results import EvaluationResult, summarise
+from dgpo_cli.files import write_atomically
 from dgpo_cli.types import Grader, GradeRequest, Problem, Prompt
 
 CHUNK = 512
@@ -160,7 +161,7 @@ def grade_completions(
         manifest=full_manifest,
     )
     with SampleFile(folder / "samples.jsonl"):
-        write_text(folder / "samples.jsonl", "".join(map(to_line, records)))
+        write_atomically(folder / "samples.jsonl", "".join(map(to_line, records)))
     write_json(folder / "results.json", result.as_record())
     return result
 

@@ -72,8 +72,13 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _equal_by_parts(gold: str, answer: str) -> bool:
-    """Compare; an equation against a gold that is none must hold the gold on each side that is not a bare name."""
-    parts = re.split(r"(?<![<>!:\\])=", answer)
+    """Compare; an equation against a gold that is none must hold the gold on each side that is not a bare name.
+
+    The other way round, 0 is not the equation x + y = 0, though 5 may stand for x = 5.
+    """
+    parts = _EQUALS.split(answer)
+    if len(parts) == 1 and "," not in gold and len(sides := _EQUALS.split(gold)) > 1 and not is_name(sides[0]):
+        return False
     if len(parts) == 1 or "=" in gold or "," in answer or ";" in answer:
         return _equal(gold, answer)
     values = parts[1:] if is_name(parts[0]) else parts
@@ -116,6 +121,7 @@ def _parsed(text: str) -> tuple[Any, ...]:
     return tuple(parse(rf"\boxed{{{text}}}", [extraction], parsing_timeout=None))
 
 
+_EQUALS = re.compile(r"(?<![<>!:\\])=")
 _REPAIRS = (
     (re.compile(r"[$]|\\\$|\\displaystyle(?![A-Za-z])"), ""),
     (re.compile(r"\.\s*$"), ""),

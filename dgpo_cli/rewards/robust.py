@@ -62,9 +62,10 @@ class RobustGrader:
         asked: list[int] = []
         for index, gold in enumerate(golds):
             text = _reduced(gold)
-            cause = None if integer_of(text) else guard(text)
+            integer = integer_of(text, as_gold=True)
+            cause = None if integer else guard(text)
             problems.append("it is empty" if not text else f"it is {cause.replace('_', ' ')}" if cause else None)
-            if text and integer_of(text) is None and cause is None:
+            if text and integer is None and cause is None:
                 asked.append(index)
         if asked:
             replies = self._started_pool().run([{"gold": _reduced(golds[index])} for index in asked])
@@ -129,7 +130,7 @@ def _without_algebra(gold: str, found: FinalAnswers) -> Verdict | None:
     candidates = found.in_order
     if not candidates:
         return Verdict(0.0, False, None, "no_answer")
-    if integer_of(gold) is not None:
+    if integer_of(gold, as_gold=True) is not None:
         return _integer_verdict(gold, found)
     if len(candidates[0]) > LONGEST_ANSWER:  # before anything else reads it
         return Verdict(0.0, False, candidates[0][:LONGEST_ANSWER], "too_long")

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from dgpo_cli.errors import RunError
+from dgpo_cli.files import sync_folder, write_atomically
 from dgpo_cli.models import LanguageModel, save_model
-from dgpo_cli.training.files import sync_folder, write_atomically
 from dgpo_cli.training.optimizer import Optimizer
 
 

@@ -19,7 +19,7 @@ import dgpo_cli
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.compose import save as save_config
 from dgpo_cli.errors import ConfigError
-from dgpo_cli.training.files import append_line, read_lines, to_json, write_atomically
+from dgpo_cli.files import append_line, read_lines, to_json, write_atomically
 
 OWNED = ("config.yaml", "run.json", "metrics.jsonl", "eval.jsonl", "evals", "checkpoints", "rollouts", "wandb")
 

@@ -35,7 +35,7 @@ def test_rows_of_several_configurations_follow_one_another(monkeypatch: pytest.M
 
     replace_datasets(monkeypatch, load)
     loaded = load_problem_set("owner/name", **KEYS, config="I+II", split="test")
-    assert asked == [("owner/name", "I", "test", None), ("owner/name", "II", "test", None)]
+    assert asked == [("owner/name", "I", "test", None), ("owner/name", "II", "test", COMMIT)]
     assert [(one.messages[0][1], one.gold) for one in loaded.problems] == [("I?", "7"), ("II?", "7")]
     assert loaded.revision == COMMIT
 
@@ -55,7 +55,7 @@ def test_the_commit_that_the_hub_names_is_the_one_that_is_read(monkeypatch: pyte
 
 def test_no_network_is_one_line_with_the_key_of_a_local_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any, **__: Any) -> Table:
-        import huggingface_hub
+        import huggingface_hub.constants
 
         assert huggingface_hub.constants.HF_HUB_OFFLINE  # no retries
         raise ConnectionError("no route\nto the hub")

@@ -151,6 +151,7 @@ def test_thinking_that_the_prompt_opened_is_thinking(no_workers: RobustGrader) -
         ("np.arcsin(10/13)", r"\arcsin(10/13)"),
         ("$2^{1009}$", "2^{1009}"),
         ("y=2x+3", "y=2x+3"),
+        ("x+y=0", "x + y = 0"),
     ],
 )
 def test_right_mathematics(grader: RobustGrader, gold: str, answer: str) -> None:
@@ -173,6 +174,7 @@ def test_right_mathematics(grader: RobustGrader, gold: str, answer: str) -> None
         ("(1,2)", "[1,2]"),
         ("7,9", "7"),
         ("2x+3y=7", "7"),
+        ("x+y=0", "0"),
         (r"\text{Evelyn}", r"\text{Evelyn or Bob}"),
     ],
 )

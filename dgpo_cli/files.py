@@ -12,7 +12,8 @@ from typing import Any
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` in one move: a reader, or a run killed meanwhile, sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
+    # A lone surrogate becomes its own escape, which JSON reads back as it was.
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
