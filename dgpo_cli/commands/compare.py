@@ -23,9 +23,9 @@ def run(config: CompareConfig, folder: Path) -> None:
     if not config.runs:
         raise ConfigError("runs: none is given", "dgpo compare runs=[FOLDER,FOLDER]")
     runs, notes = find_runs(config.runs)
-    pairs, more = compare(runs, alpha=config.alpha, seed=config.seed, force=config.force)
+    pairs, more = compare(runs, alpha=config.compare.alpha, seed=config.seed, force=config.force)
     notes += more
-    record = comparison_record(runs, pairs, notes, alpha=config.alpha, seed=config.seed)
+    record = comparison_record(runs, pairs, notes, alpha=config.compare.alpha, seed=config.seed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "compare.json", record)

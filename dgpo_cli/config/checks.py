@@ -82,7 +82,7 @@ COMMON_RULES: list[Rule] = [
     *at_least(1, "engine.batch_size", "strategy.threads"),
     *above(0, "reward.timeout_seconds"),
 ]
-COMPARE_RULES: list[Rule] = [("alpha", lambda value: 0 < value < 1, "more than 0 and less than 1")]
+COMPARE_RULES: list[Rule] = [("compare.alpha", lambda value: 0 < value < 1, "more than 0 and less than 1")]
 
 
 def _ranges(*rules: list[Rule]) -> Callable[[Any], Iterator[Problem]]:

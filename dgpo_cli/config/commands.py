@@ -134,11 +134,18 @@ class RolloutConfig:
 
 
 @dataclass
+class CompareSettings:
+    """`compare.*`: how a verdict is reached."""
+
+    alpha: float = key(0.05, "level of the verdicts, after Holm over several pairs")
+
+
+@dataclass
 class CompareConfig:
     """`dgpo compare`: runs side by side."""
 
     runs: list[str] = key([], "folders of training runs, sweeps or evaluations")
-    alpha: float = key(0.05, "level of the verdicts, after Holm over several pairs")
+    compare: CompareSettings = key(CompareSettings, "verdicts")
     seed: int = key(0, "seed of the bootstrap and of the permutations")
     force: bool = key(False, "compare evaluations whose problems, k or sampling differ")
 

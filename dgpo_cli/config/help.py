@@ -28,7 +28,7 @@ MOST_USED = {
         *("prompt", "limit", "model.path", "reference.path", "data.path", "rollout.group_size"),
         *("rollout.temperature", "rollout.top_p", "rollout.max_completion_tokens", "seed"),
     ],
-    "compare": ["runs", "alpha", "seed", "force"],
+    "compare": ["runs", "compare.alpha", "seed", "force"],
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dgpo_cli.commands import compare as command
-from dgpo_cli.config.commands import CompareConfig
+from dgpo_cli.config.commands import CompareConfig, CompareSettings
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.reporting.runs import find_runs
 
@@ -90,7 +90,7 @@ def test_problems_are_matched_by_index_and_id_not_by_place(tmp_path: Path) -> No
 
 def test_alpha_decides_the_verdict(tmp_path: Path) -> None:
     a, b = evaluation(tmp_path / "a", [0] * 7), evaluation(tmp_path / "b", [1] * 7)
-    assert compared(tmp_path, [a, b], alpha=0.01)["pairs"][0]["verdict"] == "indistinguishable"
+    assert compared(tmp_path, [a, b], compare=CompareSettings(alpha=0.01))["pairs"][0]["verdict"] == "indistinguishable"
 
 
 def test_three_runs_give_three_pairs_after_holm(tmp_path: Path) -> None:
