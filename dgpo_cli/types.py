@@ -94,8 +94,12 @@ class Grader(Protocol):
         """One verdict a request, in order. A user's function that crashes raises RewardError."""
         ...
 
-    def gold_problem(self, gold: str) -> str | None:
-        """Why this gold can never be matched, or None."""
+    def gold_problems(self, golds: list[str]) -> list[str | None]:
+        """For each gold why it can never be matched, or None."""
+        ...
+
+    def check(self, sample: GradeRequest) -> None:
+        """A trial before anything starts. A user's function that raises or is late raises RewardError."""
         ...
 
     def close(self) -> None: ...

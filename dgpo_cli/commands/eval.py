@@ -228,10 +228,8 @@ def _note_samples(result: EvaluationResult, pass_at: list[int], path: Path, view
 
 
 def _try_grader(grader: Grader, prompt: Prompt) -> None:
-    """A user's function is called once on a sample before anything is drawn (`check`); named graders need no trial."""
-    check = getattr(grader, "check", None)
-    if check is not None:
-        check(GradeRequest(prompt.text, prompt.problem.gold, prompt.problem.gold))
+    """A user's function is called once on a sample before anything is drawn."""
+    grader.check(GradeRequest(prompt.text, prompt.problem.gold, prompt.problem.gold))
 
 
 class _Terminated(BaseException):

@@ -20,7 +20,7 @@ from dgpo_cli.data.prompts import make_prompts, stop_token_ids
 from dgpo_cli.errors import ConfigError, DataError, Problem, RunError
 from dgpo_cli.models import LanguageModel, load_model
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
-from dgpo_cli.types import Grader, Prompt
+from dgpo_cli.types import Grader, GradeRequest, Prompt
 
 SHOWN_GOLDS = 5
 
@@ -104,7 +104,7 @@ def load_data_prompts(
     max_completion_tokens: int,
     limit: int | None = None,
 ) -> list[Prompt]:
-    """The prompts of a data option, every row checked; says what was left out.
+    """The prompts of a data option, every row checked and the grader tried on one; says what was left out.
 
     Raises:
         DataError: rows that cannot be used, golds that no grader parses, prompts that do not fit the model's context.
@@ -131,11 +131,14 @@ def load_data_prompts(
             file=sys.stderr,
         )
     problems = loaded.problems
-    bad = {problem.index: why for problem in problems if (why := grader.gold_problem(problem.gold)) is not None}
+    reasons = grader.gold_problems([problem.gold for problem in problems])
+    bad = {problem.index: why for problem, why in zip(problems, reasons, strict=True) if why is not None}
     if bad:
         _report_bad_golds(bad, data)
         problems = [problem for problem in problems if problem.index not in bad]
-    return make_prompts(
+    if not problems:
+        raise DataError(f"{data.path}: no row is left to train on", "data.answer_key=KEY names another column")
+    prompts = make_prompts(
         problems[:limit],
         policy.model.tokenizer,
         template=data.template or model.template,
@@ -144,6 +147,9 @@ def load_data_prompts(
         max_context=policy.model.max_context,
         max_completion_tokens=max_completion_tokens,
     )
+    first = prompts[0]
+    grader.check(GradeRequest(first.text, first.problem.gold, first.problem.gold))
+    return prompts
 
 
 def benchmark_prompts(

@@ -227,7 +227,7 @@ class DataConfig:
 
     name: str = key("file", "name of the option; shown in tables")
     path: str | None = key(None, "a .jsonl, .json, .csv or .parquet file, a hub id, or bundled:digit_chain")
-    config: str | None = key(None, "configuration of a hub data set")
+    config: str | None = key(None, "configuration of a hub data set; A+B joins two")
     split: str = key("train", "split of a hub data set")
     revision: str | None = key(None, "revision of a hub data set")
     prompt_key: str = key("prompt|problem|question", "column of the prompt; dots reach nested fields; a|b tries both")
@@ -246,7 +246,7 @@ class DataConfig:
 class RewardConfig:
     """`reward=`: what a completion earns."""
 
-    name: str = key("robust", "exact | answer_only | robust | function (with reward.path)")
+    name: str = key("robust", "exact | answer_only | robust | dapo | function (with reward.path)")
     path: str | None = key(None, "file.py:function, called as function(prompt, completion, answer)")
     timeout_seconds: float = key(10.0, "a grading that takes longer is killed, scores as wrong and is counted", "s")
 
@@ -257,7 +257,7 @@ class BenchmarkConfig:
 
     name: str | None = key(None, "name of the option; null is no benchmark")
     hub: str | None = key(None, "hub id that it is loaded from")
-    config: str | None = key(None, "configuration of the hub data set")
+    config: str | None = key(None, "configuration of the hub data set; A+B joins two")
     split: str = key("test", "split of the hub data set")
     revision: str | None = key(None, "revision of the hub data set")
     path: str | None = key(None, "a local file in place of the hub; rows are read in the same way")

@@ -45,7 +45,8 @@ def benchmark_notes(benchmark: BenchmarkConfig, loaded: ProblemSet, grader: Grad
         notes.append(f"warning: benchmark {name}: expected {benchmark.rows} rows, found {loaded.rows}")
     if benchmark.limit is not None and benchmark.limit < loaded.rows:
         notes.append(f"benchmark {name}: the first {benchmark.limit} of {loaded.rows} problems (benchmark.limit)")
-    bad = [(problem, why) for problem in loaded.problems if (why := grader.gold_problem(problem.gold)) is not None]
+    reasons = grader.gold_problems([problem.gold for problem in loaded.problems])
+    bad = [(problem, why) for problem, why in zip(loaded.problems, reasons, strict=True) if why is not None]
     if bad:
         shown = [f"row {problem.index + 1} (id {problem.problem_id}): {why}" for problem, why in bad[:SHOWN_GOLDS]]
         more = f" and {len(bad) - SHOWN_GOLDS} more" if len(bad) > SHOWN_GOLDS else ""

@@ -78,8 +78,8 @@ class DapoGrader:
         correct = answer == normalised(request.gold)
         return Verdict(float(correct), correct, answer)
 
-    def gold_problem(self, gold: str) -> str | None:
-        return None if normalised(gold) else "nothing is left of it after DAPO's normalisation"
+    def gold_problems(self, golds: list[str]) -> list[str | None]:
+        return [None if normalised(gold) else "nothing is left of it after DAPO's normalisation" for gold in golds]
 
     def check(self, sample: GradeRequest) -> None:
         """Nothing to check: no code but this."""

@@ -53,11 +53,8 @@ class RobustGrader:
             verdict if verdict is not None else compared[pair] for verdict, pair in zip(verdicts, pairs, strict=True)
         ]
 
-    def gold_problem(self, gold: str) -> str | None:
-        return self.gold_problems([gold])[0]
-
     def gold_problems(self, golds: list[str]) -> list[str | None]:
-        """`gold_problem` of many golds, in parallel: why each can never be matched, or None."""
+        """For each gold why it can never be matched, or None; symbolic ones are tried in parallel."""
         problems: list[str | None] = []
         asked: list[int] = []
         for index, gold in enumerate(golds):

@@ -18,8 +18,8 @@ class ExactGrader:
         correct = answer == request.gold.strip()
         return Verdict(float(correct), correct, answer or None, None if answer else "no_answer")
 
-    def gold_problem(self, gold: str) -> str | None:
-        return None if gold.strip() else "it is empty"
+    def gold_problems(self, golds: list[str]) -> list[str | None]:
+        return [None if gold.strip() else "it is empty" for gold in golds]
 
     def check(self, sample: GradeRequest) -> None:
         """Nothing to check: no code but this."""
@@ -40,8 +40,8 @@ class AnswerOnlyGrader(ExactGrader):
         correct = answer == _after_mark(request.gold)
         return Verdict(float(correct), correct, answer)
 
-    def gold_problem(self, gold: str) -> str | None:
-        return None if _after_mark(gold) else "it has no # with an answer after it"
+    def gold_problems(self, golds: list[str]) -> list[str | None]:
+        return [None if _after_mark(gold) else "it has no # with an answer after it" for gold in golds]
 
 
 def _after_mark(text: str) -> str | None:

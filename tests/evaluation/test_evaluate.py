@@ -38,8 +38,10 @@ class LengthGrader:
             return Verdict(0.0, False, None, "no_answer")
         return Verdict(float(length % 2 == 0), length % 2 == 0, str(length % 4))
 
-    def gold_problem(self, gold: str) -> str | None:
-        return None
+    def gold_problems(self, golds: list[str]) -> list[str | None]:
+        return [None] * len(golds)
+
+    def check(self, sample: GradeRequest) -> None: ...
 
     def close(self) -> None: ...
 

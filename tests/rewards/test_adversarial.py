@@ -48,7 +48,7 @@ def test_algebra_is_killed_at_its_deadline_and_the_rest_keeps_its_verdicts() -> 
         requests.append(GradeRequest("", ordinary, gold))
         expected.append(right)
     try:
-        grader.gold_problem(SYMBOLIC_GOLD)  # the first workers start here
+        grader.gold_problems([SYMBOLIC_GOLD])  # the first workers start here
         started = time.monotonic()
         verdicts = grader.grade(requests)
         seconds = time.monotonic() - started

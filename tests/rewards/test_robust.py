@@ -192,7 +192,7 @@ def test_golds_that_nothing_parses_are_reported_and_are_errors_when_graded(grade
     problems = grader.gold_problems(golds)
     assert [problem is None for problem in problems] == [True, True, False, False, False]
     assert "cannot read it" in str(problems[2])
-    assert grader.gold_problem("$t(0,4]$") == problems[2]
+    assert grader.gold_problems(["$t(0,4]$"])[0] == problems[2]
     assert verdict(grader, r"\boxed{5}", "$t(0,4]$").error == "bad_gold"
     assert verdict(grader, r"\boxed{5}", "9^{9^{9^9}}").error == "bad_gold"
     assert verdict(grader, r"\boxed{t(0, 4]}", "$t(0,4]$").correct  # a literal copy
@@ -209,7 +209,7 @@ def test_without_math_verify_integers_work_and_the_rest_names_the_extra(monkeypa
     grader = RobustGrader(timeout_seconds=1)
     assert verdict(grader, "Answer: 73", "73").correct
     with pytest.raises(ConfigError, match="not installed") as caught:
-        grader.gold_problem(r"\frac{1}{2}")
+        grader.gold_problems([r"\frac{1}{2}"])
     assert caught.value.problems[0].hint == "pip install 'dgpo[math]'"
 
 

@@ -30,8 +30,8 @@ def test_answer_only_asks_for_the_last_mark() -> None:
 
 def test_a_gold_without_an_answer_is_reported() -> None:
     grader = make_grader("answer_only", path=None, timeout_seconds=1)
-    assert grader.gold_problem(GOLD) is None
-    assert "no #" in str(grader.gold_problem("6"))
+    assert grader.gold_problems([GOLD])[0] is None
+    assert "no #" in str(grader.gold_problems(["6"])[0])
 
 
 def test_an_unknown_grader_is_answered_with_the_nearest() -> None:

@@ -41,8 +41,10 @@ class GoldGrader:
             verdicts.append(Verdict(float(right), right))
         return verdicts
 
-    def gold_problem(self, gold: str) -> str | None:
-        return None
+    def gold_problems(self, golds: list[str]) -> list[str | None]:
+        return [None] * len(golds)
+
+    def check(self, sample: GradeRequest) -> None: ...
 
     def close(self) -> None: ...
 
