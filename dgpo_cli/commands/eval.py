@@ -124,7 +124,7 @@ def _ready(tasks: list[Task], view: EvaluationView) -> list[Callable[[], Evaluat
     if first is not None:
         from dgpo_cli.commands.parts import load_policy, prepare_device
 
-        policy = load_policy(first.model, prepare_device(first.strategy))
+        policy = load_policy(first.model, prepare_device(first.strategy, first.model))
     ready: list[Callable[[], EvaluationResult]] = []
     for task in tasks:
         if task.completions is not None:

@@ -33,14 +33,15 @@ class Policy:
     stop_ids: frozenset[int]
 
 
-def prepare_device(strategy: StrategyConfig) -> str:
+def prepare_device(strategy: StrategyConfig, model: ModelConfig) -> str:
     """The device of a run; sets the number of CPU threads.
 
     Raises:
         RunError: cuda was asked for and there is none.
     """
-    if strategy.threads is not None:
-        torch.set_num_threads(strategy.threads)
+    threads = strategy.threads or model.threads
+    if threads is not None:
+        torch.set_num_threads(threads)
     if strategy.device.name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if strategy.device.name == "cuda" and not torch.cuda.is_available():

@@ -41,7 +41,7 @@ def run(config: RolloutConfig, folder: Path) -> None:
     target = folder / "rollouts.jsonl"
     if target.exists() and not config.overwrite:
         raise ConfigError(f"{target} exists already", "overwrite=true, or hydra.run.dir=FOLDER names another folder")
-    device = prepare_device(config.strategy)
+    device = prepare_device(config.strategy, config.model)
     policy = load_policy(config.model, device)
     grader = load_grader(config.reward) if config.prompt is None else None
     try:

@@ -82,7 +82,7 @@ def _train(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGua
 
 def _build(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGuard) -> Trainer:
     """Everything that can be refused is refused here, before the run's folder holds anything."""
-    device = prepare_device(config.strategy)
+    device = prepare_device(config.strategy, config.model)
     run_folder, checkpoints = RunFolder(folder), Checkpoints(folder, keep=config.checkpoint.keep)
     checkpoint = _checkpoint_to_resume(config, checkpoints)
     policy = load_policy(config.model, device, path=str(checkpoint / "model") if checkpoint else None)

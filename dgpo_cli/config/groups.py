@@ -131,6 +131,7 @@ class ModelConfig:
     trust_remote_code: bool = key(False, "run the Python code that comes with the model: only for code you have read")
     chat_template: bool = key(False, "wrap prompts in the tokenizer's chat template (instruct models)")
     template: str = key("dapo", "prompt template where the data option names none: dapo | boxed | plain | a file")
+    threads: int | None = key(None, "CPU threads that suit the model, where strategy.threads names none", "threads")
     training: TrainingDefaults = key(TrainingDefaults, "training settings that suit the model")
 
 
@@ -210,7 +211,7 @@ class StrategyConfig:
 
     name: str = key("single", "single: one process")
     device: Device = key(Device.auto, "auto (cuda when there is one) | cpu | cuda")
-    threads: int | None = key(None, "CPU threads; null leaves it to torch", "threads")
+    threads: int | None = key(None, "CPU threads; null takes the model's, and else leaves it to torch", "threads")
 
 
 @dataclass

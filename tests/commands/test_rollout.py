@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from dgpo_cli.cli import main
 
-COMMON = ["strategy.threads=1", "limit=2", "rollout.group_size=3"]
+COMMON = ["limit=2", "rollout.group_size=3"]
 
 
 def rollout(folder: Path, *overrides: str) -> list[dict[str, Any]]:

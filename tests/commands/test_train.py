@@ -24,7 +24,6 @@ QUICK = [
     "benchmark.limit=16",
     "rollout.prompts_per_step=4",
     "rollout.group_size=4",
-    "strategy.threads=1",
     "data.size=64",
 ]
 
