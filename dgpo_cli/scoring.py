@@ -15,7 +15,7 @@ from dgpo_cli.core.token_stats import (
     TokenStats,
     logprobs_from_logits,
     stats_from_logits,
-    token_logprobs,
+    token_logprobs_and_entropy,
     token_stats,
 )
 from dgpo_cli.models import LanguageModel
@@ -102,12 +102,20 @@ def predictive_states(model: LanguageModel, batch: MicroBatch) -> Tensor:
     return run(batch.input_ids.to(device), attention)[batch.at[0].to(device), batch.at[1].to(device)]
 
 
-def logprobs_with_grad(model: LanguageModel, states: Tensor, batch: MicroBatch, *, temperature: float) -> Tensor:
-    """log p of each counted token [n], with gradient to the model. `states` as `predictive_states` gave them."""
+def logprobs_with_grad(
+    model: LanguageModel, states: Tensor, batch: MicroBatch, *, temperature: float
+) -> tuple[Tensor, TokenStats]:
+    """log p of each counted token [n], with gradient to the model, and what the same pass knows without one.
+
+    `states` as `predictive_states` gave them.
+    """
     targets = batch.targets.to(states.device)
     if model.has_head:
-        return token_logprobs(states, model.head(), targets, temperature=temperature)
-    return logprobs_from_logits(states, targets, temperature=temperature)
+        logprobs, entropy = token_logprobs_and_entropy(states, model.head(), targets, temperature=temperature)
+    else:
+        logprobs = logprobs_from_logits(states, targets, temperature=temperature)
+        entropy = _chunked_stats(states.detach(), targets, None, temperature).entropy
+    return logprobs, TokenStats(logprobs.detach(), entropy, None, None)
 
 
 @torch.no_grad()

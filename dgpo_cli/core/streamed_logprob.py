@@ -39,7 +39,7 @@ from dgpo_cli.core.streamed_stats import Chunks, stream_policy
 
 
 class StreamedLogprob(torch.autograd.Function):
-    """Log-probs [N] for a head that takes gradient."""
+    """Log-probs [N] for a head that takes gradient, and their distributions' entropy [N], nats, which carries none."""
 
     @staticmethod
     def forward(
@@ -53,17 +53,19 @@ class StreamedLogprob(torch.autograd.Function):
         temperature: float,
         vocab_chunk: int | None,
         token_chunk: int | None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         head = Head(weight, bias, softcap, scale)
         scratch = Scratch(compute_dtype(hidden, weight), hidden.device)
         sums = stream_policy(hidden, head, targets, temperature, Chunks(vocab_chunk, token_chunk), scratch)
         ctx.options = (softcap, scale, temperature, vocab_chunk, token_chunk)
         ctx.save_for_backward(hidden, weight, bias, targets, 2 * sums.max + torch.log2(sums.total))
-        return sums.logprobs()
+        entropy = sums.entropy()
+        ctx.mark_non_differentiable(entropy)
+        return sums.logprobs(), entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normaliser = ctx.saved_tensors
         softcap, scale, temperature, vocab_chunk, token_chunk = ctx.options
         head = Head(weight, bias, softcap, scale)

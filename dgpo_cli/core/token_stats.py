@@ -3,7 +3,8 @@
 The public face of the scoring core: from the last hidden states and the output head (or, as a fall-back, from logits).
 
     token_stats           scoring, no gradient: log-prob, entropy and distance to a reference in one pass
-    token_logprobs        training: log-prob with gradient to the hidden states and, where it is trained, the head
+    token_logprobs        training: log-prob with gradient to the hidden states and, where it is trained, the head;
+                          token_logprobs_and_entropy adds what the same pass knows
     stats_from_logits     both again for a model whose head cannot be found; the caller passes chunks of tokens
     logprobs_from_logits
 
@@ -32,7 +33,15 @@ from dgpo_cli.core.streamed_stats import (
     stream_shared,
 )
 
-__all__ = ["Head", "TokenStats", "logprobs_from_logits", "stats_from_logits", "token_logprobs", "token_stats"]
+__all__ = [
+    "Head",
+    "TokenStats",
+    "logprobs_from_logits",
+    "stats_from_logits",
+    "token_logprobs",
+    "token_logprobs_and_entropy",
+    "token_stats",
+]
 
 _DIRECT_LOGITS = 2**22  # logits that may be held at once: 16 MiB in float32
 
@@ -123,11 +132,8 @@ def token_logprobs(
     states.
     """
     dtype = compute_dtype(hidden, head.weight)
-    ids, _ = tile_shape(head.vocab_size, hidden.device)
-    count, width = hidden.shape
-    small = head.vocab_size <= max(4 * width, _DIRECT_LOGITS // max(1, count))
     with torch.autocast(hidden.device.type, enabled=False):
-        if vocab_chunk is None and token_chunk is None and head.vocab_size <= ids and small:
+        if vocab_chunk is None and token_chunk is None and _direct(hidden, head):
             return logprobs_from_logits(_direct_logits(hidden, head, dtype), targets, temperature=temperature)
         if not torch.is_grad_enabled():
             scratch = Scratch(dtype, hidden.device)
@@ -136,9 +142,40 @@ def token_logprobs(
             ).logprobs()
         options = (head.softcap, head.scale, temperature, vocab_chunk, token_chunk)
         trained = head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad)
-        function = StreamedLogprob if trained else FrozenHeadLogprob
-        logprobs: Tensor = function.apply(hidden, head.weight, head.bias, targets, *options)
+        logprobs: Tensor
+        if trained:
+            logprobs, _ = StreamedLogprob.apply(hidden, head.weight, head.bias, targets, *options)
+        else:
+            logprobs = FrozenHeadLogprob.apply(hidden, head.weight, head.bias, targets, *options)
         return logprobs
+
+
+def token_logprobs_and_entropy(
+    hidden: Tensor, head: Head, targets: Tensor, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """`token_logprobs` [N], and the entropy [N] of the same distributions, nats, without gradient.
+
+    With a trained head the entropy comes out of the same pass and costs no product; with a frozen one it costs one.
+    """
+    dtype = compute_dtype(hidden, head.weight)
+    with torch.autocast(hidden.device.type, enabled=False):
+        if _direct(hidden, head):
+            logits = _direct_logits(hidden, head, dtype)
+            logprobs = logprobs_from_logits(logits, targets, temperature=temperature)
+            return logprobs, stats_from_logits(logits.detach(), targets, temperature=temperature).entropy
+        if head.weight.requires_grad and torch.is_grad_enabled():
+            options = (head.softcap, head.scale, temperature, None, None)
+            streamed: tuple[Tensor, Tensor] = StreamedLogprob.apply(hidden, head.weight, head.bias, targets, *options)
+            return streamed
+    entropy = token_stats(hidden, head, targets, temperature=temperature).entropy
+    return token_logprobs(hidden, head, targets, temperature=temperature), entropy
+
+
+def _direct(hidden: Tensor, head: Head) -> bool:
+    """Whether all logits at once are small beside the hidden states, so that plain autograd is as good."""
+    ids, _ = tile_shape(head.vocab_size, hidden.device)
+    count, width = hidden.shape
+    return head.vocab_size <= min(ids, max(4 * width, _DIRECT_LOGITS // max(1, count)))
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import ScorePolicy
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.policy_loss import PolicyLoss, token_weights
+from dgpo_cli.core.token_stats import TokenStats
 from dgpo_cli.models import LanguageModel
 from dgpo_cli.scoring import (
     MicroBatch,
@@ -221,11 +222,10 @@ class Updater:
         for micro in self._microbatches(batch, self._trained_rows(batch, rows)):
             device = self.model.device
             states = predictive_states(self.model, micro)
-            logprobs = scatter_rows(
-                logprobs_with_grad(self.model, states, micro, temperature=self.temperature), micro
-            )  # [b, T]
+            flat, known = logprobs_with_grad(self.model, states, micro, temperature=self.temperature)
+            logprobs = scatter_rows(flat, micro)  # [b, T]
             if recorder is not None:
-                own = self._inline_signals(states, micro)
+                own = self._inline_signals(states, known, micro)
                 weights = self._credit(own, [batch.control_seeds[row] for row in micro.rows])
                 recorder.add(micro, own, weights)
                 old, credit_rows = logprobs.detach(), weights.weights
@@ -251,11 +251,12 @@ class Updater:
             tally.add(micro, loss, float(total.detach()))
         return tally
 
-    def _inline_signals(self, states: Tensor, micro: MicroBatch) -> TokenSignals:
-        ref_states = None
-        if self.reference is not None:
-            with torch.no_grad():
-                ref_states = predictive_states(self.reference, micro)
+    def _inline_signals(self, states: Tensor, known: TokenStats, micro: MicroBatch) -> TokenSignals:
+        """The signals of a training pass: what it knows itself, or one more pass over both heads."""
+        if self.reference is None:
+            return signals_of_stats(known, micro)
+        with torch.no_grad():
+            ref_states = predictive_states(self.reference, micro)
         stats = stats_of_states(
             self.model,
             states,

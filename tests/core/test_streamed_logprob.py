@@ -10,7 +10,13 @@ from dense_reference import dense_logprobs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dgpo_cli.core.token_stats import Head, logprobs_from_logits, token_logprobs, token_stats
+from dgpo_cli.core.token_stats import (
+    Head,
+    logprobs_from_logits,
+    token_logprobs,
+    token_logprobs_and_entropy,
+    token_stats,
+)
 
 N, D, V = 23, 16, 211
 DIRECT: dict[str, int] = {}
@@ -210,3 +216,22 @@ def test_neither_logits_nor_a_float32_head_are_ever_held(trained: bool) -> None:
         token_stats(hidden, head, targets, ref_hidden=hidden + 1, ref_head=Head(head.weight.detach() + 1), **TILES)
     assert largest.elements <= max(N * D, 40 * D, 40 * 6)  # hidden states, or a tile of the head, or one of logits
     assert largest.elements < min(N * V, V * D)
+
+
+@pytest.mark.parametrize("vocabulary", [60, 9000])
+@pytest.mark.parametrize("trained", [True, False])
+def test_entropy_of_the_training_pass_is_that_of_scoring(vocabulary: int, trained: bool) -> None:
+    torch.manual_seed(8)
+    count, width = 600, 16
+    hidden = torch.randn(count, width, requires_grad=True)
+    head = Head(torch.randn(vocabulary, width, requires_grad=trained))
+    targets = torch.randint(0, vocabulary, (count,))
+    logprobs, entropy = token_logprobs_and_entropy(hidden, head, targets, temperature=0.8)
+    scored = token_stats(hidden, head, targets, temperature=0.8)
+    assert not entropy.requires_grad
+    torch.testing.assert_close(entropy, scored.entropy, atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(logprobs.detach(), scored.logprobs, atol=1e-5, rtol=1e-6)
+    alone = token_logprobs(hidden, head, targets, temperature=0.8)
+    (expected,) = torch.autograd.grad(alone.sum(), hidden)
+    (got,) = torch.autograd.grad(logprobs.sum(), hidden)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
