@@ -15,7 +15,7 @@ from dgpo_cli.core.token_stats import (
     TokenStats,
     logprobs_from_logits,
     stats_from_logits,
-    token_logprobs_and_entropy,
+    token_logprobs_and_stats,
     token_stats,
 )
 from dgpo_cli.models import LanguageModel
@@ -102,20 +102,29 @@ def predictive_states(model: LanguageModel, batch: MicroBatch) -> Tensor:
     return run(batch.input_ids.to(device), attention)[batch.at[0].to(device), batch.at[1].to(device)]
 
 
-def logprobs_with_grad(
-    model: LanguageModel, states: Tensor, batch: MicroBatch, *, temperature: float
+def logprobs_and_stats(
+    model: LanguageModel,
+    states: Tensor,
+    batch: MicroBatch,
+    *,
+    temperature: float,
+    reference: LanguageModel | None = None,
+    ref_states: Tensor | None = None,
 ) -> tuple[Tensor, TokenStats]:
-    """log p of each counted token [n], with gradient to the model, and what the same pass knows without one.
-
-    `states` as `predictive_states` gave them.
-    """
+    """log p of each counted token [n], with gradient to the model, and `stats_of_states` from the same pass."""
     targets = batch.targets.to(states.device)
-    if model.has_head:
-        logprobs, entropy = token_logprobs_and_entropy(states, model.head(), targets, temperature=temperature)
-    else:
-        logprobs = logprobs_from_logits(states, targets, temperature=temperature)
-        entropy = _chunked_stats(states.detach(), targets, None, temperature).entropy
-    return logprobs, TokenStats(logprobs.detach(), entropy, None, None)
+    if model.has_head and (reference is None or reference.has_head):
+        return token_logprobs_and_stats(
+            states,
+            model.head(),
+            targets,
+            temperature=temperature,
+            ref_hidden=ref_states,
+            ref_head=None if reference is None else reference.head(),
+        )
+    stats = stats_of_states(model, states, batch, temperature=temperature, reference=reference, ref_states=ref_states)
+    logits = _whole_logits(model, states) if model.has_head else states
+    return logprobs_from_logits(logits, targets, temperature=temperature), stats
 
 
 @torch.no_grad()

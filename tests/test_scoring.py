@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dgpo_cli.models import LanguageModel, load_model
 from dgpo_cli.scoring import (
-    logprobs_with_grad,
+    logprobs_and_stats,
     make_microbatches,
     mask_of,
     measure_noise_floor,
@@ -114,7 +114,7 @@ def test_gradient_of_padded_rows_is_that_of_rows_alone(policy: LanguageModel) ->
         policy.model.zero_grad()
         for batch in make_microbatches(rollouts(), list(range(5)), LENGTHS, tokens=tokens, pad_id=7):
             states = predictive_states(policy, batch)
-            flat, _ = logprobs_with_grad(policy, states, batch, temperature=1.0)
+            flat, _ = logprobs_and_stats(policy, states, batch, temperature=1.0)
             logprobs = scatter_rows(flat, batch)
             logprobs.sum().backward()
         gradients.append(policy.model.model.embed_tokens.weight.grad.clone())

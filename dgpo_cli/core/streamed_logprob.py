@@ -39,7 +39,11 @@ from dgpo_cli.core.streamed_stats import Chunks, stream_policy
 
 
 class StreamedLogprob(torch.autograd.Function):
-    """Log-probs [N] for a head that takes gradient, and their distributions' entropy [N], nats, which carries none."""
+    """Log-probs [N] for a head that takes gradient, from a forward that was streamed already.
+
+    `logprobs` are its values and `normaliser` [N] its log2 of the sum over the vocabulary of 2^z, so that a pass that
+    scores the tokens beside a reference serves training too.
+    """
 
     @staticmethod
     def forward(
@@ -53,19 +57,16 @@ class StreamedLogprob(torch.autograd.Function):
         temperature: float,
         vocab_chunk: int | None,
         token_chunk: int | None,
-    ) -> tuple[Tensor, Tensor]:
-        head = Head(weight, bias, softcap, scale)
-        scratch = Scratch(compute_dtype(hidden, weight), hidden.device)
-        sums = stream_policy(hidden, head, targets, temperature, Chunks(vocab_chunk, token_chunk), scratch)
+        logprobs: Tensor,
+        normaliser: Tensor,
+    ) -> Tensor:
         ctx.options = (softcap, scale, temperature, vocab_chunk, token_chunk)
-        ctx.save_for_backward(hidden, weight, bias, targets, 2 * sums.max + torch.log2(sums.total))
-        entropy = sums.entropy()
-        ctx.mark_non_differentiable(entropy)
-        return sums.logprobs(), entropy
+        ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
+        return logprobs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normaliser = ctx.saved_tensors
         softcap, scale, temperature, vocab_chunk, token_chunk = ctx.options
         head = Head(weight, bias, softcap, scale)
@@ -81,7 +82,7 @@ class StreamedLogprob(torch.autograd.Function):
                 Chunks(vocab_chunk, token_chunk),
                 needed,
             )
-        return (*grads, None, None, None, None, None, None)
+        return (*grads, *(None,) * 8)
 
 
 class FrozenHeadLogprob(torch.autograd.Function):

@@ -4,7 +4,7 @@ The public face of the scoring core: from the last hidden states and the output 
 
     token_stats           scoring, no gradient: log-prob, entropy and distance to a reference in one pass
     token_logprobs        training: log-prob with gradient to the hidden states and, where it is trained, the head;
-                          token_logprobs_and_entropy adds what the same pass knows
+                          token_logprobs_and_stats scores in the same pass
     stats_from_logits     both again for a model whose head cannot be found; the caller passes chunks of tokens
     logprobs_from_logits
 
@@ -39,7 +39,7 @@ __all__ = [
     "logprobs_from_logits",
     "stats_from_logits",
     "token_logprobs",
-    "token_logprobs_and_entropy",
+    "token_logprobs_and_stats",
     "token_stats",
 ]
 
@@ -91,27 +91,41 @@ def token_stats(
             f"policy and reference must share a vocabulary: their heads have {head.vocab_size} and "
             f"{ref_head.vocab_size} rows"
         )
+    return _scored(hidden, head, targets, temperature, ref_hidden, ref_head, Chunks(vocab_chunk, token_chunk))[0]
+
+
+def _scored(
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    temperature: float,
+    ref_hidden: Tensor | None,
+    ref_head: Head | None,
+    chunks: Chunks,
+) -> tuple[TokenStats, PolicySums]:
+    """`token_stats`, and the policy's sums behind it."""
     hidden, head = hidden.detach(), _detached(head)
     scratch = Scratch(compute_dtype(hidden, head.weight), hidden.device)
-    chunks = Chunks(vocab_chunk, token_chunk)
     with torch.autocast(hidden.device.type, enabled=False):
         if ref_hidden is None:
-            return _stats(stream_policy(hidden, head, targets, temperature, chunks, scratch))
+            policy = stream_policy(hidden, head, targets, temperature, chunks, scratch)
+            return _stats(policy), policy
         ref_hidden = ref_hidden.detach()
         ref_head = head if ref_head is None else _detached(ref_head)
         shared = hidden.shape == ref_hidden.shape and same_head(head, ref_head)
         if not (shared and delta_serves(hidden, head, scratch)):
-            stats = _stats(*stream_pair(hidden, head, targets, ref_hidden, ref_head, temperature, chunks, scratch))
-            return _with_exact_zeros(stats, hidden, ref_hidden) if shared else stats
+            pair = stream_pair(hidden, head, targets, ref_hidden, ref_head, temperature, chunks, scratch)
+            stats = _stats(*pair)
+            return _with_exact_zeros(stats, hidden, ref_hidden) if shared else stats, pair[0]
         policy, delta = stream_shared(hidden, head, targets, ref_hidden, temperature, chunks, scratch)
         stats = _stats(policy, delta)
         doubtful = torch.nonzero(~delta.trusted(policy))[:, 0]
         if len(doubtful) == 0:
-            return stats
+            return stats, policy
         pair = stream_pair(
             hidden[doubtful], head, targets[doubtful], ref_hidden[doubtful], head, temperature, chunks, scratch
         )
-        return _replaced(stats, doubtful, _stats(*pair))
+        return _replaced(stats, doubtful, _stats(*pair)), policy
 
 
 def token_logprobs(
@@ -140,35 +154,66 @@ def token_logprobs(
             return stream_policy(
                 hidden, head, targets, temperature, Chunks(vocab_chunk, token_chunk), scratch
             ).logprobs()
+        if _trained(head):
+            chunks = Chunks(vocab_chunk, token_chunk)
+            return _with_gradient(hidden, head, targets, temperature, None, None, chunks)[0]
         options = (head.softcap, head.scale, temperature, vocab_chunk, token_chunk)
-        trained = head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad)
-        logprobs: Tensor
-        if trained:
-            logprobs, _ = StreamedLogprob.apply(hidden, head.weight, head.bias, targets, *options)
-        else:
-            logprobs = FrozenHeadLogprob.apply(hidden, head.weight, head.bias, targets, *options)
+        logprobs: Tensor = FrozenHeadLogprob.apply(hidden, head.weight, head.bias, targets, *options)
         return logprobs
 
 
-def token_logprobs_and_entropy(
-    hidden: Tensor, head: Head, targets: Tensor, *, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """`token_logprobs` [N], and the entropy [N] of the same distributions, nats, without gradient.
+def token_logprobs_and_stats(
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    ref_hidden: Tensor | None = None,
+    ref_head: Head | None = None,
+) -> tuple[Tensor, TokenStats]:
+    """`token_logprobs` [N] with gradient, and `token_stats` of the same tokens, in one pass where the head is trained.
 
-    With a trained head the entropy comes out of the same pass and costs no product; with a frozen one it costs one.
+    Scoring then costs the training pass one product, the reference's. With a frozen head it is a pass of its own.
     """
-    dtype = compute_dtype(hidden, head.weight)
-    with torch.autocast(hidden.device.type, enabled=False):
-        if _direct(hidden, head):
-            logits = _direct_logits(hidden, head, dtype)
-            logprobs = logprobs_from_logits(logits, targets, temperature=temperature)
-            return logprobs, stats_from_logits(logits.detach(), targets, temperature=temperature).entropy
-        if head.weight.requires_grad and torch.is_grad_enabled():
-            options = (head.softcap, head.scale, temperature, None, None)
-            streamed: tuple[Tensor, Tensor] = StreamedLogprob.apply(hidden, head.weight, head.bias, targets, *options)
-            return streamed
-    entropy = token_stats(hidden, head, targets, temperature=temperature).entropy
-    return token_logprobs(hidden, head, targets, temperature=temperature), entropy
+    if _trained(head) and torch.is_grad_enabled() and not _direct(hidden, head):
+        return _with_gradient(hidden, head, targets, temperature, ref_hidden, ref_head, Chunks(None, None))
+    stats = token_stats(hidden, head, targets, temperature=temperature, ref_hidden=ref_hidden, ref_head=ref_head)
+    return token_logprobs(hidden, head, targets, temperature=temperature), stats
+
+
+@torch.no_grad()
+def _forward_only(
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    temperature: float,
+    ref_hidden: Tensor | None,
+    ref_head: Head | None,
+    chunks: Chunks,
+) -> tuple[TokenStats, Tensor, Tensor]:
+    """Statistics, log-probs [N] in the arithmetic's own dtype, and the log2 of the normaliser [N]."""
+    stats, policy = _scored(hidden, head, targets, temperature, ref_hidden, ref_head, chunks)
+    return stats, policy.logprobs(), 2 * policy.max + torch.log2(policy.total)
+
+
+def _with_gradient(
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    temperature: float,
+    ref_hidden: Tensor | None,
+    ref_head: Head | None,
+    chunks: Chunks,
+) -> tuple[Tensor, TokenStats]:
+    """Log-probs [N] of a trained head with gradient, and the statistics that its forward streamed."""
+    stats, values, normaliser = _forward_only(hidden, head, targets, temperature, ref_hidden, ref_head, chunks)
+    options = (head.softcap, head.scale, temperature, chunks.vocab, chunks.tokens)
+    logprobs: Tensor = StreamedLogprob.apply(hidden, head.weight, head.bias, targets, *options, values, normaliser)
+    return logprobs, stats
+
+
+def _trained(head: Head) -> bool:
+    return head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad)
 
 
 def _direct(hidden: Tensor, head: Head) -> bool:

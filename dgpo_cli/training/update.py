@@ -20,18 +20,16 @@ from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import ScorePolicy
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.policy_loss import PolicyLoss, token_weights
-from dgpo_cli.core.token_stats import TokenStats
 from dgpo_cli.models import LanguageModel
 from dgpo_cli.scoring import (
     MicroBatch,
-    logprobs_with_grad,
+    logprobs_and_stats,
     make_microbatches,
     mask_of,
     predictive_states,
     scatter_rows,
     score_rollouts,
     signals_of_stats,
-    stats_of_states,
 )
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
 from dgpo_cli.types import Rollout
@@ -222,10 +220,18 @@ class Updater:
         for micro in self._microbatches(batch, self._trained_rows(batch, rows)):
             device = self.model.device
             states = predictive_states(self.model, micro)
-            flat, known = logprobs_with_grad(self.model, states, micro, temperature=self.temperature)
+            reference = self.reference if recorder is not None else None
+            flat, stats = logprobs_and_stats(
+                self.model,
+                states,
+                micro,
+                temperature=self.temperature,
+                reference=reference,
+                ref_states=self._reference_states(micro) if reference is not None else None,
+            )
             logprobs = scatter_rows(flat, micro)  # [b, T]
             if recorder is not None:
-                own = self._inline_signals(states, known, micro)
+                own = signals_of_stats(stats, micro)
                 weights = self._credit(own, [batch.control_seeds[row] for row in micro.rows])
                 recorder.add(micro, own, weights)
                 old, credit_rows = logprobs.detach(), weights.weights
@@ -251,21 +257,10 @@ class Updater:
             tally.add(micro, loss, float(total.detach()))
         return tally
 
-    def _inline_signals(self, states: Tensor, known: TokenStats, micro: MicroBatch) -> TokenSignals:
-        """The signals of a training pass: what it knows itself, or one more pass over both heads."""
-        if self.reference is None:
-            return signals_of_stats(known, micro)
-        with torch.no_grad():
-            ref_states = predictive_states(self.reference, micro)
-        stats = stats_of_states(
-            self.model,
-            states,
-            micro,
-            temperature=self.temperature,
-            reference=self.reference,
-            ref_states=ref_states,
-        )
-        return signals_of_stats(stats, micro)
+    @torch.no_grad()
+    def _reference_states(self, micro: MicroBatch) -> Tensor:
+        assert self.reference is not None
+        return predictive_states(self.reference, micro)
 
 
 class _Recorder:

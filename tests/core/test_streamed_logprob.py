@@ -14,7 +14,7 @@ from dgpo_cli.core.token_stats import (
     Head,
     logprobs_from_logits,
     token_logprobs,
-    token_logprobs_and_entropy,
+    token_logprobs_and_stats,
     token_stats,
 )
 
@@ -220,18 +220,29 @@ def test_neither_logits_nor_a_float32_head_are_ever_held(trained: bool) -> None:
 
 @pytest.mark.parametrize("vocabulary", [60, 9000])
 @pytest.mark.parametrize("trained", [True, False])
-def test_entropy_of_the_training_pass_is_that_of_scoring(vocabulary: int, trained: bool) -> None:
+@pytest.mark.parametrize("reference", ["none", "shared", "own"])
+def test_the_training_pass_scores_as_scoring_does(vocabulary: int, trained: bool, reference: str) -> None:
     torch.manual_seed(8)
     count, width = 600, 16
     hidden = torch.randn(count, width, requires_grad=True)
     head = Head(torch.randn(vocabulary, width, requires_grad=trained))
     targets = torch.randint(0, vocabulary, (count,))
-    logprobs, entropy = token_logprobs_and_entropy(hidden, head, targets, temperature=0.8)
-    scored = token_stats(hidden, head, targets, temperature=0.8)
-    assert not entropy.requires_grad
-    torch.testing.assert_close(entropy, scored.entropy, atol=1e-5, rtol=1e-6)
-    torch.testing.assert_close(logprobs.detach(), scored.logprobs, atol=1e-5, rtol=1e-6)
+    options = {"temperature": 0.8}
+    if reference != "none":
+        options["ref_hidden"] = hidden.detach() + 0.01 * torch.randn(count, width)
+    if reference == "own":
+        options["ref_head"] = Head(torch.randn(vocabulary, width))
+    logprobs, stats = token_logprobs_and_stats(hidden, head, targets, **options)
+    expected = token_stats(hidden, head, targets, **options)
+    for name in ("logprobs", "entropy", "ref_logprobs", "hellinger"):
+        got, wanted = getattr(stats, name), getattr(expected, name)
+        assert (got is None) == (wanted is None)
+        if got is not None:
+            assert not got.requires_grad
+            torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(logprobs.detach(), expected.logprobs, atol=1e-5, rtol=1e-6)
     alone = token_logprobs(hidden, head, targets, temperature=0.8)
-    (expected,) = torch.autograd.grad(alone.sum(), hidden)
-    (got,) = torch.autograd.grad(logprobs.sum(), hidden)
-    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+    inputs = [hidden, head.weight] if trained else [hidden]
+    wanted_grads = torch.autograd.grad(alone.sum(), inputs)
+    for got, wanted in zip(torch.autograd.grad(logprobs.sum(), inputs), wanted_grads, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
