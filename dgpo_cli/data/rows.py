@@ -43,9 +43,9 @@ def read_rows(path: Path) -> list[Row]:
     try:
         rows = reader(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})", "check its permissions") from error
     if not rows:
-        raise DataError(f"{path}: holds no rows")
+        raise DataError(f"{path}: holds no rows", "one JSON object a line, with a prompt and an answer")
     return rows
 
 
@@ -56,6 +56,8 @@ def raise_all(problems: list[Problem], source: str) -> None:
     shown = problems[:SHOWN_PROBLEMS]
     if len(problems) > SHOWN_PROBLEMS:
         shown.append(Problem(f"{source}: and {len(problems) - SHOWN_PROBLEMS} more rows that cannot be used"))
+    if not any(problem.hint for problem in shown):
+        shown[-1] = Problem(shown[-1].message, "mend these rows or take them out: every row is checked before a start")
     raise DataError.of(shown)
 
 
@@ -109,7 +111,10 @@ def _read_json(path: Path) -> list[Row]:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             return _read_jsonl(path)
         line = f" line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError(f"{path}{line}: not JSON ({_json_reason(error)})") from error
+        raise DataError(
+            f"{path}{line}: not JSON ({_json_reason(error)})",
+            "a .json file holds a list of objects; one a line is .jsonl",
+        ) from error
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list)]
         content = lists[0] if len(lists) == 1 else [content]
