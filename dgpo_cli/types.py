@@ -25,11 +25,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model is given: tokenised once, it travels as ids."""
+    """What the model is given: tokenised once, it travels as ids. A server of its own gets text or turns."""
 
     problem: Problem
-    text: str  # the exact text that the model sees, template applied
+    text: str  # the exact text that the model sees, template applied; the turns' text where a server puts it together
     token_ids: tuple[int, ...]
+    messages: tuple[tuple[str, str], ...] = ()  # (role, content) turns for a server that applies its chat template
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Rollout:
     token_ids: tuple[int, ...]
     text: str  # without the stop token
     finish_reason: str  # "stop" | "length"
+    reported_tokens: int | None = None  # counted by a server, which gives no ids
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """Counted tokens; None where a server does not say."""
+        return len(self.token_ids) or self.reported_tokens
 
     @property
     def truncated(self) -> bool:

@@ -16,12 +16,13 @@ NEEDS = {
     ("reference", "path"): ["reference.path=bundled:tiny"],
     ("reference", "none"): ["gating=uniform"],
     ("data", "file"): ["data.path=bundled:digit_chain"],
+    ("engine", "openai"): ["engine.url=http://127.0.0.1:8000/v1"],
     ("reward", "function"): ["reward.path=REWARD_FILE:score"],
 }
 # All options are tried with dgpo train; with the others those that mean something else there.
 TRIED = [("train", group) for group in catalogue.groups("train")]
-TRIED += [("eval", "benchmark")]
-NOT_MEANT = {("eval", "benchmark", "none")}
+TRIED += [("eval", "benchmark"), ("eval", "engine")]
+NOT_MEANT = {("eval", "benchmark", "none"), ("train", "engine", "openai")}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dgpo_cli.commands.generator import Generator, make_generator, sampling_of
 from dgpo_cli.config.commands import EvalConfig
 from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.data.problems import ProblemSet
-from dgpo_cli.errors import ConfigError, Interrupted
+from dgpo_cli.data.prompts import read_template
+from dgpo_cli.errors import ConfigError, Interrupted, RunError
 from dgpo_cli.evaluation.benchmark import benchmark_notes, load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
 from dgpo_cli.evaluation.files import clear
@@ -29,10 +31,7 @@ from dgpo_cli.evaluation.stored import Completion, grade_completions, of_benchma
 from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, results_table
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
-from dgpo_cli.types import Grader, GradeRequest, Prompt, Sampling
-
-if TYPE_CHECKING:
-    from dgpo_cli.commands.parts import Policy
+from dgpo_cli.types import Grader, GradeRequest, Prompt
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,23 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
             for evaluate_it in _ready(tasks, view):
                 results.append(evaluate_it())
                 view.note(result_line(results[-1]))
+    except RunError:
+        if any(file.stat().st_size for file in folder.rglob("samples.jsonl")):
+            print(f"the samples drawn so far are in {folder}; {_continues(folder)}", file=sys.stderr)
+        raise
     except (KeyboardInterrupt, _Terminated) as stop:
         raise Interrupted(
             f"interrupted: the samples drawn so far are in {folder}",
-            f"the same command with {shlex.quote(f'hydra.run.dir={folder}')} continues it",
+            _continues(folder),
             exit_code=143 if isinstance(stop, _Terminated) else 130,
         ) from None
     print(f"files: {folder}", file=sys.stderr)
     records = [result.as_record() for result in results]
     show([results_table(results)], records if len(records) > 1 else records[0])
+
+
+def _continues(folder: Path) -> str:
+    return f"the same command with {shlex.quote(f'hydra.run.dir={folder}')} continues it"
 
 
 def _check(config: EvalConfig, folder: Path) -> None:
@@ -118,13 +125,8 @@ def _limited(completions: list[Completion], limit: int | None, view: EvaluationV
 
 
 def _ready(tasks: list[Task], view: EvaluationView) -> list[Callable[[], EvaluationResult]]:
-    """What is left to do of each task, the model loaded once."""
-    first = next((task.config for task in tasks if task.completions is None), None)
-    policy = None
-    if first is not None:
-        from dgpo_cli.commands.parts import load_policy, prepare_device
-
-        policy = load_policy(first.model, prepare_device(first.strategy, first.model))
+    """What is left to do of each task, the model loaded or the server reached once."""
+    generator = None
     ready: list[Callable[[], EvaluationResult]] = []
     for task in tasks:
         if task.completions is not None:
@@ -132,37 +134,33 @@ def _ready(tasks: list[Task], view: EvaluationView) -> list[Callable[[], Evaluat
                 _try_grader(task.grader, task.completions[0].prompt)
             ready.append(partial(_grade_stored, task, view))
         else:
-            from dgpo_cli.commands.parts import benchmark_prompts
-
-            assert policy is not None
             assert task.problems is not None
-            prompts = benchmark_prompts(task.problems, task.config.benchmark, task.config.model, policy)
+            generator = generator or make_generator(task.config, task.problems, view.note)
+            prompts = generator.prompts(task.problems, task.config.benchmark)
             _try_grader(task.grader, prompts[0])
-            ready.append(partial(_evaluate, task, view, policy, prompts))
+            ready.append(partial(_evaluate, task, view, generator, prompts))
     return ready
 
 
-def _evaluate(task: Task, view: EvaluationView, policy: Policy, prompts: list[Prompt]) -> EvaluationResult:
-    from dgpo_cli.engines.transformers_engine import TransformersEngine
-
+def _evaluate(task: Task, view: EvaluationView, generator: Generator, prompts: list[Prompt]) -> EvaluationResult:
     config, benchmark = task.config, task.config.benchmark
-    engine = TransformersEngine(policy.model, stop_ids=policy.stop_ids, batch_size=config.engine.batch_size)
     if config.overwrite:
         clear(task.folder)
     return evaluate(
-        engine,
+        generator.engine,
         task.grader,
         prompts,
         benchmark=str(benchmark.name),
         k=benchmark.k,
-        sampling=Sampling(benchmark.temperature, benchmark.top_p, benchmark.max_tokens),
+        sampling=sampling_of(benchmark),
         seed=config.seed,
         batch_size=config.engine.batch_size,
         pass_at=benchmark.pass_at,
         folder=task.folder,
         progress=view.progress,
-        model=str(config.model.path),
-        manifest=_manifest(task, policy),
+        model=generator.model,
+        manifest=_manifest(task, generator),
+        whole_units=generator.whole_units,
     )
 
 
@@ -185,27 +183,16 @@ def _grade_stored(task: Task, view: EvaluationView) -> EvaluationResult:
     return result
 
 
-def _manifest(task: Task, policy: Policy) -> dict[str, Any]:
+def _manifest(task: Task, generator: Generator) -> dict[str, Any]:
     """What the samples depend on beside what `evaluate` knows."""
-    from dgpo_cli.data.prompts import read_template
-    from dgpo_cli.models import weights_hash_files
-
     config, model = task.config, task.config.model
     template = config.benchmark.template or model.template
     return {
-        "model": {
-            "path": model.path,
-            "revision": getattr(policy.model.model.config, "_commit_hash", None) or model.revision,
-            "dtype": model.dtype.name,
-            "weights_sha256": files_sha256(weights_hash_files(str(model.path))),
-        },
+        **generator.facts,
         "data_revision": task.problems.revision if task.problems else None,
         "template": template,
         "template_sha256": text_sha256(read_template(template)),
         "chat_template": model.chat_template,
-        "engine": config.engine.name,
-        "device": policy.model.device.type,
-        "stop_ids": sorted(policy.stop_ids),
         **_reward_facts(config.reward),
     }
 

@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import CompareConfig, EvalConfig, RolloutConfig, TrainConfig
-from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, Dtype, RewardConfig, Signal
+from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, Dtype, EngineConfig, RewardConfig, Signal
 from dgpo_cli.errors import Problem
 
 DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
@@ -79,8 +80,9 @@ BENCHMARK_RULES: list[Rule] = [
     *a_share("benchmark.top_p"),
 ]
 COMMON_RULES: list[Rule] = [
-    *at_least(1, "engine.batch_size", "strategy.threads"),
-    *above(0, "reward.timeout_seconds"),
+    *at_least(1, "engine.batch_size", "engine.concurrency", "strategy.threads"),
+    *at_least(0, "engine.retries"),
+    *above(0, "reward.timeout_seconds", "engine.timeout_seconds"),
 ]
 COMPARE_RULES: list[Rule] = [("compare.alpha", lambda value: 0 < value < 1, "more than 0 and less than 1")]
 
@@ -176,6 +178,43 @@ def _evaluation(config: EvalConfig | TrainConfig) -> Iterator[Problem]:
         yield Problem(f"benchmark.pass_at: expected numbers of at least 1, got {shown}", "benchmark.pass_at=[1]")
 
 
+def _engine(config: Any) -> Iterator[Problem]:
+    engine, known = config.engine, catalogue.options("engine")
+    if engine.name not in known:
+        close = catalogue.nearest(engine.name, known)
+        hint = f"did you mean engine={close}?" if close else " | ".join(known)
+        yield Problem(f"engine.name: there is no engine '{engine.name}'", hint)
+    elif engine.name == "openai" and not isinstance(config, EvalConfig):
+        message = (
+            "engine=openai: only dgpo eval takes it; training and rollouts need token ids and weights of their own"
+        )
+        yield Problem(message, "engine=transformers")
+    elif engine.name == "openai" and not config.benchmark.completions:
+        yield from _server(engine)
+
+
+def _server(engine: EngineConfig) -> Iterator[Problem]:
+    example = "engine.url=http://127.0.0.1:8000/v1"
+    if not engine.url:
+        yield Problem("engine.url: engine=openai needs the address of a server", example)
+        return
+    try:
+        url = urlsplit(engine.url)
+        _ = url.port  # raises where it is no number
+    except ValueError:
+        url = urlsplit("")
+    if url.username or url.password:  # not shown: it may be a secret
+        yield Problem("engine.url: expected an address without credentials", "engine.api_key_env=NAME_OF_A_VARIABLE")
+    elif url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+        yield Problem(f"engine.url: expected http://HOST:PORT/v1, got '{engine.url}'", example)
+    elif url.path.rstrip("/").endswith("/completions"):
+        base = engine.url.partition("/chat/completions")[0].partition("/completions")[0]
+        yield Problem(f"engine.url: expected the API's base address, got '{engine.url}'", f"engine.url={base}")
+    if engine.api_key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", engine.api_key_env):
+        message = "engine.api_key_env: expected the name of an environment variable, not the key itself"
+        yield Problem(message, "export API_KEY=..., then engine.api_key_env=API_KEY")
+
+
 def _compared(config: CompareConfig) -> Iterator[Problem]:
     if not config.runs:
         yield Problem("runs: no folder is given", "dgpo compare runs=[outputs/a,outputs/b]")
@@ -188,7 +227,8 @@ def _compared(config: CompareConfig) -> Iterator[Problem]:
 
 
 def _models(config: Any) -> Iterator[Problem]:
-    if not (hasattr(config, "benchmark") and config.benchmark.completions and isinstance(config, EvalConfig)):
+    needs_none = isinstance(config, EvalConfig) and (config.benchmark.completions or config.engine.name == "openai")
+    if not needs_none:
         yield from _model("model", config.model.path)
     if hasattr(config, "reference") and config.reference.name == "path":
         yield from _model("reference", config.reference.path)
@@ -300,12 +340,12 @@ def _reward_hint(key: str, given: str) -> str:
 CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
     "train": [
         _ranges(TRAIN_RULES, DATA_RULES, BENCHMARK_RULES, COMMON_RULES),
-        *(_training, _gating, _needed_reference, _evaluation, _models, _data, _benchmark_rows, _rewards),
+        *(_training, _gating, _needed_reference, _evaluation, _engine, _models, _data, _benchmark_rows, _rewards),
     ],
-    "eval": [_ranges(BENCHMARK_RULES, COMMON_RULES), _evaluation, _models, _benchmark_rows, _rewards],
+    "eval": [_ranges(BENCHMARK_RULES, COMMON_RULES), _evaluation, _engine, _models, _benchmark_rows, _rewards],
     "rollout": [
         _ranges(ROLLOUT_RULES, DATA_RULES, COMMON_RULES),
-        *(_gating, _distinct_reference, _models, _data, _rewards),
+        *(_gating, _distinct_reference, _engine, _models, _data, _rewards),
     ],
     "compare": [_ranges(COMPARE_RULES), _compared],
 }

@@ -218,8 +218,18 @@ class StrategyConfig:
 class EngineConfig:
     """`engine=`: what generates completions."""
 
-    name: str = key("transformers", "transformers: in this process")
+    name: str = key("transformers", "transformers: in this process; openai: a server of that protocol, dgpo eval only")
     batch_size: int = key(128, "completions generated together: a generation unit, so results depend on it", "rollouts")
+    url: str | None = key(None, "engine=openai: address of the API, http://127.0.0.1:8000/v1")
+    api_key_env: str | None = key(
+        None, "engine=openai: name of the environment variable that holds the key; the key itself is never stored"
+    )
+    model: str | None = key(None, "engine=openai: the model's name on the server; null takes the only one it lists")
+    concurrency: int = key(32, "engine=openai: requests at a time, within a unit of engine.batch_size", "requests")
+    retries: int = key(
+        5, "engine=openai: further attempts after a lost connection, a time-out, 429 or 5xx, backing off", "attempts"
+    )
+    timeout_seconds: float = key(600.0, "engine=openai: longest wait for one completion", "s")
 
 
 @dataclass

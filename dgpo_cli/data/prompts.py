@@ -90,10 +90,7 @@ def make_prompts(
     not); no end token is added.
     Raises DataError for prompts that leave no room for `max_completion_tokens` (`limit_key` names it) in `max_context`.
     """
-    if system_prompt is not None and not chat_template:
-        raise ConfigError(
-            "system_prompt: works with model.chat_template=true only", "put it into a template file with {problem}"
-        )
+    _check_system_prompt(system_prompt, chat_template)
     if chat_template and not getattr(tokenizer, "chat_template", None):
         raise ConfigError("model.chat_template=true: the tokenizer has no chat template", "model.chat_template=false")
     text_of_template = read_template(template)
@@ -104,11 +101,30 @@ def make_prompts(
         if chat_template:
             text = _chat_text(tokenizer, messages, system_prompt, problem)
         else:
-            text = "\n\n".join(content for _, content in messages)
+            text = _joined(messages)
             text = text if bos and text.startswith(bos) else bos + text
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         prompts.append(Prompt(problem, text, tuple(ids)))
     raise_all(_misfits(prompts, max_context, max_completion_tokens, limit_key), "the prompts")
+    return prompts
+
+
+def untokenised_prompts(
+    problems: list[Problem], *, template: str, chat_template: bool, system_prompt: str | None
+) -> list[Prompt]:
+    """The prompts of `make_prompts` for a server that tokenises them itself: without ids, and without a bos token.
+
+    With `chat_template` they carry the turns, and their text is the turns' content: only the server knows what its
+    chat template makes of them.
+    """
+    _check_system_prompt(system_prompt, chat_template)
+    text_of_template = read_template(template)
+    prompts = []
+    for problem in problems:
+        messages = apply_template(text_of_template, problem.messages)
+        if chat_template:
+            messages = _with_system(messages, system_prompt)
+        prompts.append(Prompt(problem, _joined(messages), (), messages if chat_template else ()))
     return prompts
 
 
@@ -125,12 +141,28 @@ def stop_token_ids(tokenizer: Any, generation_config: Any, chat_template: bool) 
     return frozenset(int(one) for one in ids if one is not None and one >= 0)
 
 
+def _check_system_prompt(system_prompt: str | None, chat_template: bool) -> None:
+    if system_prompt is not None and not chat_template:
+        raise ConfigError(
+            "system_prompt: works with model.chat_template=true only", "put it into a template file with {problem}"
+        )
+
+
+def _joined(messages: tuple[tuple[str, str], ...]) -> str:
+    return "\n\n".join(content for _, content in messages)
+
+
+def _with_system(messages: tuple[tuple[str, str], ...], system_prompt: str | None) -> tuple[tuple[str, str], ...]:
+    """A system turn of the row's own wins."""
+    if system_prompt is None or messages[0][0] == "system":
+        return messages
+    return (("system", system_prompt), *messages)
+
+
 def _chat_text(
     tokenizer: Any, messages: tuple[tuple[str, str], ...], system_prompt: str | None, problem: Problem
 ) -> str:
-    turns = [{"role": role, "content": content} for role, content in messages]
-    if system_prompt is not None and messages[0][0] != "system":
-        turns.insert(0, {"role": "system", "content": system_prompt})
+    turns = [{"role": role, "content": content} for role, content in _with_system(messages, system_prompt)]
     from jinja2.exceptions import TemplateError
 
     try:

@@ -81,11 +81,13 @@ def evaluate(
     progress: Callable[[Progress], None] | None = None,
     model: str = "",
     manifest: Mapping[str, Any] | None = None,
+    whole_units: bool = True,
 ) -> EvaluationResult:
     """avg@k and its companions over `prompts`; with a folder also results.json, samples.jsonl and manifest.json.
 
     A folder that holds samples of the same evaluation is continued. `batch_size` is the engine's; `manifest` adds to
     what the evaluation itself can say (weights, template, dtype); `model` is the name shown.
+    `whole_units=False` draws no sample beyond k: for an engine whose samples do not depend on each other.
 
     Raises:
         ConfigError: a k of `pass_at` above `k`, or a folder with samples of another evaluation.
@@ -112,7 +114,10 @@ def evaluate(
             missing = _missing(samples, prompts, unit, k)
             if not missing:
                 continue
-            samples.append(_draw(engine, grader, prompts, unit, missing, sampling, seed))
+            requests = _requests(prompts, unit, seed)
+            if not whole_units:
+                requests = [request for request in requests if _key(request) in missing]
+            samples.append(_draw(engine, grader, requests, missing, sampling))
             if progress is not None:
                 done = _wanted(samples, prompts, k)
                 seconds = time.monotonic() - started
@@ -207,26 +212,28 @@ def _missing(samples: SampleFile | _Unsaved, prompts: list[Prompt], unit: Unit, 
     return keys - samples.records.keys()
 
 
-def _draw(
-    engine: Engine,
-    grader: Grader,
-    prompts: list[Prompt],
-    unit: Unit,
-    missing: set[tuple[int, int]],
-    sampling: Sampling,
-    seed: int,
-) -> list[Record]:
-    """Generate the whole unit, grade what is missing of it."""
-    requests = [
+def _requests(prompts: list[Prompt], unit: Unit, seed: int) -> list[SampleRequest]:
+    """Those of the whole unit."""
+    return [
         SampleRequest(prompts[p], sample, derive_seed("eval", seed, prompts[p].problem.index, sample))
         for p in unit.problems
         for sample in unit.samples
     ]
-    rollouts = [
-        rollout
-        for rollout in engine.generate(requests, sampling)
-        if (rollout.request.prompt.problem.index, rollout.request.sample) in missing
-    ]
+
+
+def _key(request: SampleRequest) -> tuple[int, int]:
+    return request.prompt.problem.index, request.sample
+
+
+def _draw(
+    engine: Engine,
+    grader: Grader,
+    requests: list[SampleRequest],
+    missing: set[tuple[int, int]],
+    sampling: Sampling,
+) -> list[Record]:
+    """Generate all requests, grade what is missing of them."""
+    rollouts = [rollout for rollout in engine.generate(requests, sampling) if _key(rollout.request) in missing]
     verdicts = grader.grade([_grade_request(rollout) for rollout in rollouts])
     return [
         sample_record(
@@ -235,7 +242,7 @@ def _draw(
             rollout.text,
             verdict,
             rollout.finish_reason,
-            len(rollout.token_ids),
+            rollout.completion_tokens,
         )
         for rollout, verdict in zip(rollouts, verdicts, strict=True)
     ]

@@ -39,6 +39,7 @@ def test_the_defaults_have_no_problem(bases, command):
 
 
 NONE = {"reference.name": "none"}
+OPENAI = {"engine.name": "openai", "engine.url": "http://127.0.0.1:8000/v1"}
 WRONG = [
     ("train", {"rollout.group_size": 1}, "rollout.group_size: 1 has no group to compare with"),
     ("train", {"rollout.temperature": 0.0}, "rollout.temperature: expected more than 0 in training"),
@@ -87,6 +88,18 @@ WRONG = [
     ("eval", {"benchmark.completions": "no.jsonl"}, "benchmark.completions: no file 'no.jsonl'"),
     ("eval", {"benchmark.reward": "exakt"}, "benchmark.reward: there is no grader 'exakt'"),
     ("eval", {"benchmark.top_p": 0.0}, "benchmark.top_p"),
+    ("eval", {**OPENAI, "engine.url": None}, "engine.url: engine=openai needs the address of a server"),
+    ("eval", {**OPENAI, "engine.url": "127.0.0.1:8000/v1"}, "engine.url: expected http://HOST:PORT/v1, got '127"),
+    ("eval", {**OPENAI, "engine.url": "http://host:port/v1"}, "engine.url: expected http://HOST:PORT/v1"),
+    ("eval", {**OPENAI, "engine.url": "http://me:secret@host/v1"}, "engine.url: expected an address without cred"),
+    ("eval", {**OPENAI, "engine.url": "http://host/v1/completions"}, "engine.url: expected the API's base address"),
+    ("eval", {**OPENAI, "engine.api_key_env": "sk-secret"}, "engine.api_key_env: expected the name of an environ"),
+    ("eval", {**OPENAI, "engine.concurrency": 0}, "engine.concurrency: expected at least 1"),
+    ("eval", {**OPENAI, "engine.retries": -1}, "engine.retries: expected at least 0"),
+    ("eval", {**OPENAI, "engine.timeout_seconds": 0.0}, "engine.timeout_seconds: expected more than 0"),
+    ("eval", {"engine.name": "opena"}, "engine.name: there is no engine 'opena'"),
+    ("train", {**OPENAI}, "engine=openai: only dgpo eval takes it"),
+    ("rollout", {**OPENAI, "reference.name": "none"}, "engine=openai: only dgpo eval takes it"),
     ("rollout", {"reference.name": "initial"}, "reference=initial"),
     ("rollout", {"limit": 0}, "limit: expected at least 1"),
     ("compare", {"runs": []}, "runs: no folder is given"),

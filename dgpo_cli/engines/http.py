@@ -1,0 +1,224 @@
+"""JSON over HTTP with time-outs and retries, in the standard library alone. It knows nothing of completions.
+
+The key is sent and never shown: it is taken out of whatever a server says. Redirects are refused, since following one
+would hand the key to another host.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import ipaddress
+import json
+import random
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+from dgpo_cli.errors import RunError
+
+LONGEST_WAIT = 60.0  # seconds of back-off; a server's own Retry-After may ask for more
+SHOWN_CHARACTERS = 200
+CHUNK = 1 << 16
+MORE_TIME = "engine.timeout_seconds, engine.retries and a smaller engine.concurrency give it more time"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server said, errors that are not worth another try included."""
+
+    status: int
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        return self.content.decode("utf-8", errors="replace")
+
+    def json(self) -> Any:
+        """The parsed content; None where it is not JSON."""
+        try:
+            return json.loads(self.content)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why an attempt is worth another one, and how long the server asks to wait."""
+
+    reason: str
+    wait_seconds: float | None = None
+    connected: bool = True
+
+
+class HttpClient:
+    """Requests to one base address. Safe to use from several threads; `stop` ends their waiting."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        retries: int = 5,
+        timeout_seconds: float = 600.0,
+        backoff_seconds: float = 1.0,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.api_key = api_key
+        self.retries = retries
+        self.timeout_seconds = timeout_seconds
+        self.backoff_seconds = backoff_seconds
+        self.stop = threading.Event()
+        # A proxy of the environment cannot reach this machine's own addresses.
+        proxies = [urllib.request.ProxyHandler({})] if _is_loopback(self.url) else []
+        self._opener = urllib.request.build_opener(_NoRedirects, *proxies)
+
+    def send(
+        self, path: str, payload: dict[str, Any] | None = None, *, first: bool = False, hint: str = MORE_TIME
+    ) -> Answer:
+        """GET, or POST with a payload. Any answer but 429 and 5xx is returned, other failures are tried again.
+
+        With `first` a server that cannot be reached at all is not tried again: its address is wrong, or it is not
+        running. `hint` is for a server that is there and fails.
+
+        Raises:
+            RunError: nothing answers, or too late, or only 429 and 5xx, after all retries.
+        """
+        attempt = 0
+        while True:
+            outcome = self._attempt(path, payload)
+            if isinstance(outcome, Answer):
+                return outcome
+            asked = outcome.wait_seconds or 0.0
+            hopeless = (first and not outcome.connected) or asked > self.timeout_seconds
+            if attempt >= self.retries or hopeless or self.stop.is_set():
+                raise self._gave_up(path, outcome, attempt + 1, hint)
+            # Full back-off with jitter, so that requests that failed together do not come back together.
+            backoff = min(self.backoff_seconds * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.0)
+            self.stop.wait(max(asked, backoff))
+            attempt += 1
+
+    def shown(self, text: str) -> str:
+        """A server's words, short, on one line, without the key."""
+        text = text.replace(self.api_key, "***") if self.api_key else text
+        text = " ".join(text.split())
+        return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+
+    def _attempt(self, path: str, payload: dict[str, Any] | None) -> Answer | _Failure:
+        headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "dgpo"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        data = None if payload is None else json.dumps(payload).encode()
+        request = urllib.request.Request(self.url + path, data=data, headers=headers)
+        deadline = time.monotonic() + self.timeout_seconds
+        try:
+            with self._opener.open(request, timeout=self.timeout_seconds) as response:
+                return Answer(response.status, _read(response, deadline))
+        except urllib.error.HTTPError as error:
+            with error:
+                answer = Answer(error.code, _read_what_is_there(error, deadline))
+            if error.code != 429 and error.code < 500:
+                return answer
+            return _Failure(f"status {error.code}: {self.shown(said(answer))}", _retry_after(error.headers))
+        except urllib.error.URLError as error:
+            late = isinstance(error.reason, TimeoutError)
+            return self._late() if late else _Failure(_words(error.reason), connected=False)
+        except TimeoutError:
+            return self._late()
+        except (OSError, http.client.HTTPException) as error:
+            return _Failure(_words(error))
+
+    def _late(self) -> _Failure:
+        return _Failure(f"no answer within {self.timeout_seconds:g} s")
+
+    def _gave_up(self, path: str, failure: _Failure, attempts: int, hint: str) -> RunError:
+        tries = "" if attempts == 1 else f" ({attempts} attempts)"
+        if failure.wait_seconds is not None and failure.wait_seconds > self.timeout_seconds:
+            return RunError(
+                f"{self.url}: {failure.reason}, and asks to wait {failure.wait_seconds:g} s",
+                "a larger engine.timeout_seconds waits for it; a smaller engine.concurrency asks for less at a time",
+            )
+        if not failure.connected:
+            hint = "start the server, or engine.url=http://HOST:PORT/v1 names another"
+        return RunError(f"{self.url}: {path}: {failure.reason}{tries}", hint)
+
+
+def said(answer: Answer) -> str:
+    """The message in an error's JSON, in the shapes that servers give it; else the text."""
+    record = answer.json()
+    for name in ("error", "message", "detail"):
+        while isinstance(record, dict) and record.get(name):
+            record = record[name]
+    if isinstance(record, str):
+        return record
+    if _is_page(answer.text):
+        return "an HTML page"
+    return answer.text or "an empty answer"
+
+
+def _is_page(text: str) -> bool:
+    start = text.lstrip()[:100].lower()
+    return start.startswith(("<!doctype", "<html", "<head"))
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+
+def _read(response: Any, deadline: float) -> bytes:
+    """The whole content. The socket's own time-out counts from the last byte, so a trickle needs a deadline too."""
+    parts = []
+    while part := response.read1(CHUNK):
+        parts.append(part)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    if response.length:
+        raise http.client.IncompleteRead(b"".join(parts), response.length)
+    return b"".join(parts)
+
+
+def _read_what_is_there(error: urllib.error.HTTPError, deadline: float) -> bytes:
+    """The content of an error; its status is enough where that cannot be read."""
+    try:
+        return _read(error, deadline)
+    except (OSError, http.client.HTTPException):
+        return b""
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds that the server asks to wait: a number, or a date."""
+    value = (headers.get("Retry-After") or "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def _words(error: Any) -> str:
+    """An exception of the network in a few words."""
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there (connection refused)"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "it closed the connection without an answer"
+    if isinstance(error, http.client.BadStatusLine):
+        return "it does not speak HTTP"
+    if isinstance(error, http.client.IncompleteRead):
+        return "it closed the connection in the middle of an answer"
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
