@@ -10,7 +10,14 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from dgpo_cli.data.prompts import TEMPLATES, apply_template, make_prompts, read_template, stop_token_ids
+from dgpo_cli.data.prompts import (
+    TEMPLATES,
+    apply_template,
+    make_prompts,
+    read_template,
+    stop_token_ids,
+    untokenised_prompts,
+)
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.types import Problem
 
@@ -149,3 +156,23 @@ def test_a_template_without_an_end_of_turn_adds_no_stop_id() -> None:
     tokenizer = tokenizer_of(adds_bos=False)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
     assert stop_token_ids(tokenizer, None, True) == {1}
+
+
+def test_prompts_for_a_server_have_the_text_that_this_process_would_tokenise() -> None:
+    """Without bos: the server's tokenizer puts it there itself."""
+    settings: dict[str, Any] = {"template": "boxed", "chat_template": False, "system_prompt": None}
+    [there] = untokenised_prompts([problem("ab")], **settings)
+    [here] = prompts_of([problem("ab")], tokenizer_of(adds_bos=False), template="boxed")
+    assert there.text == here.text
+    assert (there.token_ids, there.messages) == ((), ())
+
+
+def test_chat_prompts_for_a_server_carry_the_turns() -> None:
+    settings: dict[str, Any] = {"template": "plain", "chat_template": True, "system_prompt": "sys"}
+    own = Problem(0, "0", (("system", "own"), ("user", "cd")), "1")
+    given, kept = untokenised_prompts([problem("ab"), own], **settings)
+    assert given.messages == (("system", "sys"), ("user", "ab"))
+    assert given.text == "sys\n\nab"
+    assert kept.messages == own.messages
+    with pytest.raises(ConfigError, match="system_prompt"):
+        untokenised_prompts([problem("ab")], **{**settings, "chat_template": False})
