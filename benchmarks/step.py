@@ -24,6 +24,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dgpo_cli.config.commands import OptimConfig
+
+SETTINGS_OF_UPDATES = OptimConfig(tokens_per_microbatch=16384)
 SETTINGS = {"grpo": ("grpo", 0.0), "dgpo": ("dgpo", 0.0), "grpo_kl": ("grpo", 0.04), "dgpo_kl": ("dgpo", 0.04)}
 
 
@@ -71,9 +74,12 @@ def measure(task: dict[str, Any]) -> Any:
 
 def ratios(task: dict[str, Any]) -> dict[str, float]:
     """Fastest CPU seconds of a step's updates for each setting, taken in turn."""
+    from dgpo_cli.training.optimizer import Optimizer
+
     model = random_model(hidden=896, layers=task["layers"], intermediate=4864, heads=14)
     reference = model.frozen_copy()
-    steps = {name: updater(model, reference, *setting) for name, setting in SETTINGS.items()}
+    optimizer = Optimizer(model.model, SETTINGS_OF_UPDATES)  # one for all: four would hold their moments four times
+    steps = {name: updater(model, reference, optimizer, *setting) for name, setting in SETTINGS.items()}
     fastest = dict.fromkeys(SETTINGS, float("inf"))
     batch = random_batch(rollouts=8, prompt=16, completion=64)
     for _ in range(task["repeats"] + 1):
@@ -86,11 +92,14 @@ def ratios(task: dict[str, Any]) -> dict[str, float]:
 
 def peak(task: dict[str, Any]) -> int:
     """MiB that a step of so many counted tokens takes at its peak, above what stands before it."""
+    from dgpo_cli.training.optimizer import Optimizer
+
     model = random_model(hidden=32, layers=2, intermediate=64, heads=2)
     if task["part"] == "body":
         update = body_pass(model)
     else:
-        update = updater(model, model.frozen_copy(), "dgpo", 0.0)
+        optimizer = Optimizer(model.model, SETTINGS_OF_UPDATES)
+        update = updater(model, model.frozen_copy(), optimizer, "dgpo", 0.0)
     update(random_batch(rollouts=4, prompt=8, completion=16))  # the optimizer's moments and the buffers of a first pass
     batch = random_batch(rollouts=16, prompt=16, completion=task["tokens"] // 16)
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak counts from here
@@ -141,18 +150,15 @@ def random_batch(*, rollouts: int, prompt: int, completion: int) -> Any:
     return StepBatch(made, [completion] * rollouts, advantages, 2, list(range(rollouts)))
 
 
-def updater(model: Any, reference: Any, name: str, kl_coef: float) -> Any:
+def updater(model: Any, reference: Any, optimizer: Any, name: str, kl_coef: float) -> Any:
     """A function that makes a step's updates on a batch, as one micro-batch."""
     from dgpo_cli.algorithm import Algorithm
-    from dgpo_cli.config.commands import OptimConfig
     from dgpo_cli.config.compose import compose
-    from dgpo_cli.training.optimizer import Optimizer
     from dgpo_cli.training.update import Updater
 
     config = compose("train", [f"algo={name}"])
     algorithm = Algorithm(replace(config.algo, kl_coef=kl_coef), config.gating, max_completion_tokens=1024)
-    settings = replace(OptimConfig(), tokens_per_microbatch=16384)
-    updates = Updater(model, reference, algorithm, Optimizer(model.model, settings), settings, temperature=1.0)
+    updates = Updater(model, reference, algorithm, optimizer, SETTINGS_OF_UPDATES, temperature=1.0)
     return lambda batch: updates.run(batch, lr=1e-9, noise_floor=0.0, may_go_on=lambda *_: True)
 
 
