@@ -31,7 +31,8 @@ from dgpo_cli.evaluation.stored import Completion, grade_completions, of_benchma
 from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, results_table
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
-from dgpo_cli.types import Grader, GradeRequest, Prompt
+from dgpo_cli.rewards.trial import try_grader
+from dgpo_cli.types import Grader, Prompt
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,13 @@ def _ready(tasks: list[Task], view: EvaluationView) -> list[Callable[[], Evaluat
     for task in tasks:
         if task.completions is not None:
             if task.completions:
-                _try_grader(task.grader, task.completions[0].prompt)
+                try_grader(task.grader, task.completions[0].prompt)
             ready.append(partial(_grade_stored, task, view))
         else:
             assert task.problems is not None
             generator = generator or make_generator(task.config, task.problems, view.note)
             prompts = generator.prompts(task.problems, task.config.benchmark)
-            _try_grader(task.grader, prompts[0])
+            try_grader(task.grader, prompts[0])
             ready.append(partial(_evaluate, task, view, generator, prompts))
     return ready
 
@@ -205,18 +206,13 @@ def _reward_facts(reward: RewardConfig) -> dict[str, Any]:
     return {"reward": {"path": reward.path, "sha256": files_sha256([file])}}
 
 
-def _note_samples(result: EvaluationResult, pass_at: list[int], path: Path, view: EvaluationView) -> None:
+def _note_samples(result: EvaluationResult, pass_at: list[int] | None, path: Path, view: EvaluationView) -> None:
     counts = {problem.n for problem in result.problems}
     if len(counts) > 1:
         view.note(f"warning: {path} holds {min(counts)} to {max(counts)} completions a problem; k is {min(counts)}")
-    left_out = [k for k in pass_at if k not in result.pass_at_k]
+    left_out = [k for k in pass_at or [] if k not in result.pass_at_k]
     if left_out:
         view.note(f"pass@k and maj@k for k = {', '.join(map(str, left_out))} need more completions than {path} holds")
-
-
-def _try_grader(grader: Grader, prompt: Prompt) -> None:
-    """A user's function is called once on a sample before anything is drawn."""
-    grader.check(GradeRequest(prompt.text, prompt.problem.gold, prompt.problem.gold))
 
 
 class _Terminated(BaseException):

@@ -20,7 +20,8 @@ from dgpo_cli.data.prompts import make_prompts, stop_token_ids
 from dgpo_cli.errors import ConfigError, DataError, Problem, RunError
 from dgpo_cli.models import LanguageModel, load_model
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
-from dgpo_cli.types import Grader, GradeRequest, Prompt
+from dgpo_cli.rewards.trial import try_grader
+from dgpo_cli.types import Grader, Prompt
 
 SHOWN_GOLDS = 5
 
@@ -148,8 +149,7 @@ def load_data_prompts(
         max_context=policy.model.max_context,
         max_completion_tokens=max_completion_tokens,
     )
-    first = prompts[0]
-    grader.check(GradeRequest(first.text, first.problem.gold, first.problem.gold))
+    try_grader(grader, prompts[0])
     return prompts
 
 
@@ -180,6 +180,9 @@ def _report_bad_golds(bad: dict[int, str], data: DataConfig) -> None:
         print(f"data: {len(bad)} rows left out, their gold cannot be graded: {'; '.join(shown)}{more}", file=sys.stderr)
         return
     problems = [Problem(f"{data.path}: {line}") for line in shown]
-    hint = "data.skip_bad_golds=true leaves such rows out; data.answer_key=KEY names another column"
+    hint = (
+        "data.answer_key=KEY names another column; data.skip_bad_golds=true leaves such rows out; reward=exact "
+        "compares text, and reward.path=FILE:FUNCTION is your own grader"
+    )
     last = Problem(f"{len(bad)} golds in {data.path} cannot be graded", hint)
     raise DataError("", problems=(*problems, last))

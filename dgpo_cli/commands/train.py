@@ -24,6 +24,7 @@ from dgpo_cli.commands.parts import (
 )
 from dgpo_cli.config.checks import warnings as config_warnings
 from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.groups import Schedule
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import Interrupted
@@ -34,7 +35,7 @@ from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_optimizer, load_state
 from dgpo_cli.training.collect import Collector
 from dgpo_cli.training.loop import Trainer
-from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.signals import SignalGuard, StopRequested
 from dgpo_cli.training.tracker import Tracker
@@ -104,6 +105,8 @@ def _build(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGua
     if checkpoint is not None:
         state = load_state(checkpoint)
         load_optimizer(checkpoint, optimizer, policy.model.device)
+        _move_the_end(state, config)
+    state.planned_steps = config.steps
     if config.overwrite and config.resume is None:
         run_folder.clear()
     run_folder.start(config, _facts(config, policy, reference is not None, len(prompts)))
@@ -201,7 +204,7 @@ def _evaluation(
                 sampling=Sampling(benchmark.temperature, benchmark.top_p, benchmark.max_tokens),
                 seed=config.seed,
                 batch_size=config.engine.batch_size,
-                pass_at=[k for k in benchmark.pass_at if k <= benchmark.k],
+                pass_at=None if benchmark.pass_at is None else [k for k in benchmark.pass_at if k <= benchmark.k],
                 folder=folder.evaluation_folder(step),
                 model=config.model.name,
                 manifest={"step": step},
@@ -209,6 +212,20 @@ def _evaluation(
         return {"step": step, **folder.evaluation_row(result.as_record())}
 
     return after
+
+
+def _move_the_end(state: RunState, config: TrainConfig) -> None:
+    """Resumed with other `steps`: a schedule that decays does so from where it stands."""
+    before, settings = state.planned_steps, config.optim
+    if before is None or before == config.steps or settings.schedule is Schedule.constant:
+        return
+    if state.step >= settings.warmup_steps:
+        state.decay_from = (state.step, learning_rate(state.step, before, settings, state.decay_from))
+    print(
+        f"warning: steps={config.steps} in place of {before}: the {settings.schedule.name} schedule decays from where "
+        f"it stands after step {state.step} to its end at step {config.steps}",
+        file=sys.stderr,
+    )
 
 
 def _facts(config: TrainConfig, policy: Policy, has_reference: bool, prompts: int) -> dict[str, Any]:
@@ -272,7 +289,8 @@ def _say_goodbye(trainer: Trainer) -> None:
     model = shlex.quote(f"model.path={folder}")
     before = trainer.config.model
     reference = shlex.quote(f"reference.path={before.path}" if before.name == "path" else f"reference={before.name}")
-    print(f"next: dgpo eval {model}   or: dgpo rollout {model} {reference}", file=sys.stderr)
+    benchmark = "" if trainer.config.benchmark.name else " benchmark=NAME"
+    print(f"next: dgpo eval {model}{benchmark}   or: dgpo rollout {model} {reference}", file=sys.stderr)
 
 
 def _accuracy(row: dict[str, Any]) -> str:

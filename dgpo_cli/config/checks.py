@@ -36,6 +36,10 @@ def warnings(config: Any, command: str) -> list[str]:
             f"rollout.top_p={config.rollout.top_p}: tokens are drawn from a cut distribution, so the importance ratio "
             "and the policy gradient are biased; 1.0 is unbiased"
         )
+    if command == "train" and config.gating.signal is Signal.none and config.gating.control.name != "none":
+        found.append(
+            f"gating.control={config.gating.control.name}: uniform credit has no weights to move, so it changes nothing"
+        )
     return found
 
 
@@ -169,12 +173,13 @@ def _evaluation(config: EvalConfig | TrainConfig) -> Iterator[Problem]:
             return  # training reports what eval.k allows
     elif benchmark.completions:
         return  # k is what the file holds
-    too_large = [value for value in benchmark.pass_at if value > k]
+    asked = benchmark.pass_at or []
+    too_large = [value for value in asked if value > k]
     if too_large:
         message = f"benchmark.pass_at: {catalogue.show(too_large)} is more than benchmark.k={k} samples a problem"
         yield Problem(message, f"benchmark.k={max(too_large)}, or benchmark.pass_at=[{k}]")
-    if any(value < 1 for value in benchmark.pass_at):
-        shown = catalogue.show(benchmark.pass_at)
+    if any(value < 1 for value in asked):
+        shown = catalogue.show(asked)
         yield Problem(f"benchmark.pass_at: expected numbers of at least 1, got {shown}", "benchmark.pass_at=[1]")
 
 

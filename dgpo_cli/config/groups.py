@@ -281,7 +281,7 @@ class BenchmarkConfig:
     reward: str = key("robust", "grader")
     rows: int | None = key(None, "rows that the whole data set has; another number is reported", "rows")
     k: int = key(1, "samples a problem", "samples")
-    pass_at: list[int] = key([1], "values of k to report pass@k and maj@k for")
+    pass_at: list[int] | None = key(None, "values of k to report pass@k and maj@k for; null is 1, 2, 4, ... and k")
     temperature: float = key(1.0, "sampling temperature; 0 is greedy")
     top_p: float = key(1.0, "nucleus sampling; 1 is off")
     max_tokens: int = key(2048, "longest completion", "tokens")

@@ -9,6 +9,11 @@ import math
 from collections.abc import Sequence
 
 
+def doubling(k: int) -> list[int]:
+    """1, 2, 4, ... below k, and k itself: the values that pass@k and maj@k are reported for unless others are asked."""
+    return [*(1 << power for power in range(max(0, k - 1).bit_length())), k]
+
+
 def avg_at_k(correct: Sequence[int], samples: Sequence[int]) -> float:
     """Mean over problems of (right samples / samples): the expected accuracy of one sample.
 

@@ -183,21 +183,26 @@ def _bos_text(tokenizer: Any) -> str:
 
 
 def _misfits(prompts: list[Prompt], max_context: int | None, limit: int, limit_key: str) -> list[Wrong]:
-    problems = []
-    for prompt in prompts:
-        length = len(prompt.token_ids)
-        row = f"row {prompt.problem.index + 1} (id {prompt.problem.problem_id})"
-        if length == 0:
-            problems.append(Wrong(f"{row}: the prompt has no tokens"))
-        elif max_context is not None and length + limit > max_context:
-            room = max_context - length
-            problems.append(
-                Wrong(
-                    f"{row}: a prompt of {length} tokens and {limit_key}={limit} make {length + limit}, "
-                    f"the model's context is {max_context}",
-                    f"{limit_key}={room}" if room > 0 else "leave the row out or take a model with a longer context",
-                )
+    problems = [
+        Wrong(f"row {prompt.problem.index + 1} (id {prompt.problem.problem_id}): the prompt has no tokens")
+        for prompt in prompts
+        if not prompt.token_ids
+    ]
+    if max_context is None:
+        return problems
+    over = [prompt for prompt in prompts if len(prompt.token_ids) + limit > max_context]
+    if over:
+        longest = max(over, key=lambda prompt: len(prompt.token_ids))
+        length = len(longest.token_ids)
+        room = max_context - length
+        problems.append(
+            Wrong(
+                f"{len(over)} of {len(prompts)} prompts and {limit_key}={limit} do not fit the model's context of "
+                f"{max_context}: the longest, row {longest.problem.index + 1} (id {longest.problem.problem_id}), has "
+                f"{length} tokens",
+                f"{limit_key}={room}" if room > 0 else "a model with a longer context, or a file without such rows",
             )
+        )
     return problems
 
 

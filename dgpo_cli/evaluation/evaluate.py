@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.core.intervals import AvgAtK, avg_interval
+from dgpo_cli.core.pass_at_k import doubling
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.errors import ConfigError, RewardError
 from dgpo_cli.evaluation.files import Record, SampleFile, make_folder, write_json
@@ -76,7 +77,7 @@ def evaluate(
     sampling: Sampling,
     seed: int,
     batch_size: int,
-    pass_at: Sequence[int],
+    pass_at: Sequence[int] | None,
     folder: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     model: str = "",
@@ -94,6 +95,7 @@ def evaluate(
         RewardError: a grader that does not say right or wrong.
     """
     started = time.monotonic()
+    pass_at = doubling(k) if pass_at is None and k >= 1 else pass_at or []
     _check(prompts, benchmark, k, pass_at)
     drawn_with = {**asdict(sampling), "seed": seed}
     full_manifest = {

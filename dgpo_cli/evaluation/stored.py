@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.core.answers import reduced_gold
+from dgpo_cli.core.pass_at_k import doubling
 from dgpo_cli.data.rows import Row, raise_all, read_rows
 from dgpo_cli.errors import DataError
 from dgpo_cli.errors import Problem as Wrong
@@ -115,7 +116,7 @@ def grade_completions(
     *,
     source: Path,
     benchmark: str,
-    pass_at: Sequence[int],
+    pass_at: Sequence[int] | None,
     folder: Path,
     progress: Callable[[Progress], None] | None = None,
     manifest: Mapping[str, Any] | None = None,
@@ -155,7 +156,7 @@ def grade_completions(
         records,
         benchmark=benchmark,
         model=str(source),
-        pass_at=[value for value in pass_at if value <= k],
+        pass_at=doubling(k) if pass_at is None else [value for value in pass_at if value <= k],
         seconds=time.monotonic() - started,
         sampling=sampling,
         manifest=full_manifest,

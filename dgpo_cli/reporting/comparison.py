@@ -129,7 +129,9 @@ def compare(runs: list[Run], *, alpha: float, seed: int, force: bool) -> tuple[l
             notes.append(f"{a.label} and {b.label}: only averages are known, so their problems cannot be paired")
         else:
             found.append((a, b, result))
-    if evaluated and not found and len(sides(evaluated)) == 1:
+    if len(evaluated) == 1:
+        notes.append(f"{evaluated[0].name} alone has a final evaluation: there is nothing to compare it with")
+    elif evaluated and not found and len(sides(evaluated)) == 1:
         notes.append("the runs differ in their seed alone: there is nothing to compare")
     results = [result for _, _, result in found]
     corrected, said = holm([result.p_value for result in results]), verdicts(results, alpha)

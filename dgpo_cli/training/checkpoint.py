@@ -36,6 +36,8 @@ class RunState:
     uniform_streak: int = 0  # steps in a row with credit/ess above 0.999
     warned: list[str] = field(default_factory=list)
     tracker_id: str | None = None
+    planned_steps: int | None = None  # that the schedule was laid out for
+    decay_from: tuple[int, float] | None = None  # step and lr that a decay starts at, where a resume moved its end
 
 
 def checkpoint_name(step: int) -> str:
@@ -108,7 +110,10 @@ class Checkpoints:
 
 
 def load_state(path: Path) -> RunState:
-    return RunState(**json.loads((path / "state" / "counters.json").read_text(encoding="utf-8")))
+    stored = json.loads((path / "state" / "counters.json").read_text(encoding="utf-8"))
+    if stored["decay_from"] is not None:
+        stored["decay_from"] = tuple(stored["decay_from"])
+    return RunState(**stored)
 
 
 def load_optimizer(path: Path, optimizer: Optimizer, device: torch.device) -> None:

@@ -68,7 +68,7 @@ class Trainer:
             control_seeds=self._control_seeds(step, collected),
         )
         noise_floor = self._noise_floor(batch)
-        lr = learning_rate(step, self.config.steps, self.config.optim)
+        lr = learning_rate(step, self.config.steps, self.config.optim, self.state.decay_from)
         with self.signals.protected():  # from the first update to the row and the checkpoint, all or nothing
             result = self.updater.run(batch, lr=lr, noise_floor=noise_floor, may_go_on=self._may_go_on)
             self._guard_against_nonfinite(step, batch, collected, result)

@@ -15,19 +15,23 @@ from dgpo_cli.config.groups import Schedule
 CHANGED_SAMPLE = 65_536  # weights of each tensor whose change is watched
 
 
-def learning_rate(step: int, steps: int, settings: OptimConfig) -> float:
-    """The learning rate of step `step` (from 1): linear warm-up, then the schedule, which ends at the last step."""
+def learning_rate(step: int, steps: int, settings: OptimConfig, decay_from: tuple[int, float] | None = None) -> float:
+    """The learning rate of step `step` (from 1): linear warm-up, then the schedule, which ends at the last step.
+
+    `decay_from` is a step and the learning rate there, from which a decay goes on to an end that a resume has moved.
+    """
     if step <= settings.warmup_steps:
         return settings.lr * step / settings.warmup_steps
     if settings.schedule is Schedule.constant:
         return settings.lr
-    progress = min(1.0, (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps))
+    start, peak = decay_from if decay_from is not None else (settings.warmup_steps, settings.lr)
+    progress = min(1.0, (step - start) / max(1, steps - start))
     if settings.schedule is Schedule.linear:
-        fraction = 1.0 - (1.0 - settings.final_lr_fraction) * progress
+        remaining = 1.0 - progress
     else:
-        cosine = (1.0 + math.cos(math.pi * progress)) / 2
-        fraction = settings.final_lr_fraction + (1.0 - settings.final_lr_fraction) * cosine
-    return settings.lr * fraction
+        remaining = (1.0 + math.cos(math.pi * progress)) / 2
+    final = settings.final_lr_fraction * settings.lr
+    return final + (peak - final) * remaining
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dgpo_cli.cli import main
 from dgpo_cli.commands import eval as command
 from dgpo_cli.config.commands import EvalConfig
 from dgpo_cli.config.groups import BenchmarkConfig, EngineConfig, ModelConfig, RewardConfig
-from dgpo_cli.errors import ConfigError, DataError, Interrupted, RewardError
+from dgpo_cli.errors import ConfigError, DataError, Interrupted
 from dgpo_cli.evaluation.evaluate import Progress
 from dgpo_cli.reporting.evaluation_view import EvaluationView
 
@@ -172,7 +172,7 @@ def test_a_reward_function_is_tried_before_anything_is_drawn(
     reward = tmp_path / "reward.py"
     reward.write_text("def score(prompt, completion, answer):\n    raise ZeroDivisionError('broken')\n")
     changes = {"reward_config": RewardConfig(name="function", path=f"{reward}:score")}
-    with pytest.raises(RewardError, match="broken"):
+    with pytest.raises(ConfigError, match="broken"):
         command.run([config(benchmark, random_model, **changes)], tmp_path / "out")
     assert not (tmp_path / "out" / "results.json").exists()
 

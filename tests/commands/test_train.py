@@ -185,6 +185,17 @@ def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
+def test_more_steps_let_the_schedule_decay_from_where_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert train(folder, "steps=3", "benchmark=none", "optim.warmup_steps=1") == 0
+    assert main(["train", f"resume={folder}", "steps=5"]) == 0
+    assert "decays from where it stands" in capsys.readouterr().err
+    rates = [row["lr"] for row in rows(folder / "metrics.jsonl")]
+    assert rates == pytest.approx([5e-4, 2.75e-4, 5e-5, 5e-5, 5e-5])  # it had ended: 10% of 5e-4
+
+
 def refused(capsys: pytest.CaptureFixture[str], folder: Path, code: int, *overrides: str) -> str:
     """The error lines of a run that is refused; no folder that looks like a run is left."""
     assert train(folder, *overrides) == code
@@ -214,7 +225,7 @@ def test_bad_data_is_refused_with_file_line_and_key(tmp_path: Path, capsys: pyte
 def test_a_reward_that_raises_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reward = tmp_path / "reward.py"
     reward.write_text("def score(prompt, completion, answer):\n    return 1 / 0\n")
-    errors = refused(capsys, tmp_path / "run", 1, f"reward.path={reward}:score")
+    errors = refused(capsys, tmp_path / "run", 2, f"reward.path={reward}:score")
     assert "ZeroDivisionError" in errors
 
 

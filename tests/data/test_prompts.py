@@ -130,8 +130,8 @@ def test_prompts_that_do_not_fit_are_named_with_the_numbers() -> None:
     with pytest.raises(DataError) as caught:
         prompts_of(problems, tokenizer, max_context=18, limit_key="benchmark.max_tokens")
     assert [one.message for one in caught.value.problems] == [
-        "row 2 (id id1): a prompt of 12 tokens and benchmark.max_tokens=8 make 20, the model's context is 18",
-        "row 3 (id id2): a prompt of 11 tokens and benchmark.max_tokens=8 make 19, the model's context is 18",
+        "2 of 3 prompts and benchmark.max_tokens=8 do not fit the model's context of 18: the longest, row 2 (id id1), "
+        "has 12 tokens",
     ]
     assert caught.value.problems[0].hint == "benchmark.max_tokens=6"
 

@@ -28,6 +28,13 @@ def test_learning_rate_by_hand(schedule: Schedule, expected: list[float]) -> Non
     assert [learning_rate(step, 24, settings) for step in (1, 2, 4, 14, 24, 30)] == pytest.approx(expected)
 
 
+def test_a_decay_goes_on_from_where_a_resume_found_it() -> None:
+    settings = replace(SETTINGS, schedule=Schedule.linear)
+    # At step 14 of 24 the rate is 0.55; with the end moved to 34 it falls from there to 0.1 in 20 steps.
+    rates = [learning_rate(step, 34, settings, decay_from=(14, 0.55)) for step in (2, 14, 24, 34)]
+    assert rates == pytest.approx([0.5, 0.55, 0.325, 0.1])
+
+
 def test_no_warmup_starts_at_the_peak() -> None:
     assert learning_rate(1, 10, replace(SETTINGS, warmup_steps=0, schedule=Schedule.constant)) == 1.0
 
