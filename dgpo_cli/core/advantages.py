@@ -25,11 +25,13 @@ def group_advantages(rewards: Tensor, *, group_size: int, scale: str = "group") 
     """
     if group_size < 2 or rewards.numel() % group_size:
         raise ValueError(f"group_size must be at least 2 and divide {rewards.numel()} rewards, got {group_size}")
+    if rewards.numel() == 0:
+        return torch.zeros(0)
     groups = rewards.double().view(-1, group_size)  # [N, G]
     centred = groups - groups.mean(dim=1, keepdim=True)
     if scale == "group":
         centred = centred / (groups.std(dim=1, keepdim=True) + STD_EPSILON)
-    elif scale == "batch" and rewards.numel() > 0:
+    elif scale == "batch":
         centred = centred / (groups.std() + STD_EPSILON)
     # The mean of equal floats can differ from them in the last bit: equal rewards must give 0, not 1e-13.
     centred = torch.where(groups_are_equal(rewards, group_size)[:, None], 0.0, centred)
@@ -38,7 +40,7 @@ def group_advantages(rewards: Tensor, *, group_size: int, scale: str = "group") 
 
 def groups_are_equal(values: Tensor, group_size: int) -> Tensor:
     """[N] True where all values of a group are within 1e-8 of each other. values: [B]."""
-    groups = values.double().view(-1, group_size)
+    groups = values.double().view(values.numel() // group_size, group_size)
     return groups.amax(dim=1) - groups.amin(dim=1) <= EQUAL_REWARDS
 
 

@@ -146,7 +146,9 @@ class Trainer:
         )
 
     def _noise_floor(self, batch: StepBatch) -> float:
-        """Measured once, with the weights that the run starts from, and kept in the checkpoint."""
+        """Measured once, on the first rollouts there are, and kept in the checkpoint."""
+        if self.state.noise_floor is None and not any(batch.lengths):
+            return 0.0
         if self.state.noise_floor is None:
             gate = self.algorithm.gates and self.algorithm.gating.noise_gate
             self.state.noise_floor = (

@@ -270,6 +270,23 @@ def test_a_step_without_signal_says_why(tmp_path: Path, capsys: pytest.CaptureFi
     assert row["groups/all_wrong"] == 1.0
 
 
+@pytest.mark.parametrize("gating", ["uniform", "calibrated", "top_entropy"])
+def test_dynamic_sampling_that_keeps_no_group_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gating: str
+) -> None:
+    reward = tmp_path / "reward.py"
+    reward.write_text("def score(prompt, completion, answer):\n    return 0.0, False\n")
+    overrides = ["algo=dapo", f"gating={gating}", "algo.dynamic_sampling.max_refills=1", f"reward.path={reward}:score"]
+    overrides.append("algo.overlong.enabled=false")
+    assert train(tmp_path / "run", "steps=2", "benchmark=none", *overrides) == 0
+    errors = capsys.readouterr().err
+    assert "kept 0 of 4 groups after 1 refills" in errors
+    assert "every group was all wrong" in errors
+    for row in rows(tmp_path / "run/metrics.jsonl"):
+        assert row["samples/trained"] == row["optim/updates"] == 0
+        assert row["groups/refills"] == 1
+
+
 @pytest.mark.shared_data
 def test_real_text_on_a_real_vocabulary(tmp_path: Path, data_folder: Path) -> None:
     model = save_random_model(tmp_path / "wide", vocab_size=151_936, max_context=1024)
