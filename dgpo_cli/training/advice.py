@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,10 +87,10 @@ def why_nothing_was_learned(row: dict[str, Any]) -> str | None:
     """The reason of a step without any update, or None."""
     if row["optim/updates"]:
         return None
+    if row["grad_norm"] is None or not math.isfinite(row["grad_norm"]):
+        return "nothing was learned in this step: its gradient was not finite"
     right, wrong = _share(row, "groups/all_correct"), _share(row, "groups/all_wrong")
     if right + wrong >= 1.0:
         what = "all right" if wrong == 0 else "all wrong" if right == 0 else f"all right ({right:.0%}) or all wrong"
         return f"nothing to learn in this step: every group was {what}, so every advantage is 0"
-    if row["optim/skipped"] and row["grad_norm"] is None:
-        return "this step's update was skipped: its gradient was not finite"
     return "nothing to learn in this step: every group had equal rewards, so every advantage is 0"

@@ -48,4 +48,7 @@ def test_the_reason_of_a_step_without_update() -> None:
     assert "all wrong" in wrong
     assert mixed is not None
     assert "all right (75%) or all wrong" in mixed
+    broken = why_nothing_was_learned(row(**nothing | {"grad_norm": float("nan")}))
+    assert broken is not None
+    assert "not finite" in broken
     assert why_nothing_was_learned(row()) is None
