@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser import Opener, launch, opener
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,3 +30,15 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("no real benchmark files here: set DGPO_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium. One a module: while it runs, its event loop would break another test's asyncio.run."""
+    yield from launch()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Opener]:
+    """open_page(file, theme="dark") opens an HTML file and records what it logs and asks for."""
+    yield from opener(browser)
