@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -12,12 +13,16 @@ from typing import Any
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` in one move: a reader, or a run killed meanwhile, sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    # A lone surrogate becomes its own escape, which JSON reads back as it was.
-    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    try:
+        # A lone surrogate becomes its own escape, which JSON reads back as it was.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk it would take the room of something that matters
+        raise
     sync_folder(path.parent)
 
 
@@ -36,9 +41,22 @@ def to_json(record: Any, indent: int | None = None) -> str:
 
 
 def append_line(path: Path, record: Any) -> None:
-    """Add one JSON object as a line of its own."""
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-        stream.write(to_json(record) + "\n")
+    """Add one JSON object as a line of its own; where the disk has no room for it the file stays as it was."""
+    line = (to_json(record) + "\n").encode("utf-8", errors="backslashreplace")
+    with path.open("ab", buffering=0) as stream:
+        before = stream.tell()
+        try:
+            write_all(stream, line)
+        except OSError:
+            stream.truncate(before)
+            raise
+
+
+def write_all(stream: io.RawIOBase, content: bytes) -> None:
+    """Write every byte to an unbuffered file, which by itself stops early where a disk fills up."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[stream.write(rest) or 0 :]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -22,6 +22,8 @@ from typing import Any
 from dgpo_cli.errors import DgpoError, Problem, RunError
 
 JOB_FILE = "job.yaml"  # in a sweep job's folder: the command, what was typed, the configurations, the exit code
+# Those that checkpoint.signals may name: a job that does not listen to one ends by it, as the sweep would have.
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU)
 BUG_HINT = "this is a bug in dgpo; HYDRA_FULL_ERROR=1 shows where it happened"
 
 
@@ -101,9 +103,9 @@ class Sweep:
 
 @contextmanager
 def passing_signals_on(sweep: Sweep) -> Iterator[None]:
-    """SIGINT and SIGTERM go to the running job, which saves its state; the sweep ends when the job has ended."""
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, sweep.on_signal) for number in handled}
+    """Signals go to the running job, which saves its state; the sweep ends when the job has ended."""
+    heard = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's SIGHUP
+    before = {number: signal.signal(number, sweep.on_signal) for number in heard}
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ PACKAGE = Path(dgpo_cli.__file__).parent
 # Each row may import from the rows above it, and from nothing in its own row but itself.
 LAYERS = [
     ["errors", "types", "bundled", "files"],
-    ["config", "core"],
+    ["config", "core", "disk"],
     ["models"],
     ["data", "engines", "rewards", "scoring"],
     ["algorithm"],

@@ -21,6 +21,7 @@ from dgpo_cli.config.compose import save as save_config
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.prompts import make_prompts
+from dgpo_cli.disk import writing
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
@@ -55,10 +56,11 @@ def run(config: RolloutConfig, folder: Path) -> None:
         if grader is not None:
             grader.close()
     records = _records(config, policy, device, rollouts, verdicts, own_scores=config.reward.name == "function")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_config(config, folder / "config.yaml")
     lines = "".join(to_json(record) + "\n" for record in records)
-    write_atomically(target, lines)
+    with writing(target, len(lines)):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder / "config.yaml")
+        write_atomically(target, lines)
     if sys.stdout.isatty():
         print_rollouts(records, Console(highlight=False, soft_wrap=True))
     else:

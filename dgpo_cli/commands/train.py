@@ -34,10 +34,12 @@ from dgpo_cli.models import LanguageModel, architecture_summary
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_optimizer, load_state
 from dgpo_cli.training.collect import Collector
+from dgpo_cli.training.lock import locked
 from dgpo_cli.training.loop import Trainer
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.signals import SignalGuard, StopRequested
+from dgpo_cli.training.space import check_space, checkpoint_bytes, predicted_need
 from dgpo_cli.training.tracker import Tracker
 from dgpo_cli.training.update import UnfinishedStep, Updater
 from dgpo_cli.types import Grader, Sampling
@@ -49,9 +51,9 @@ def run(config: TrainConfig, folder: Path) -> None:
     Raises:
         DgpoError: nothing was started (exit 2), the run failed (1), or a signal ended it after it was saved (130, 143).
     """
-    signals = SignalGuard(config.checkpoint.grace_seconds)
+    signals = SignalGuard(config.checkpoint.grace_seconds, config.checkpoint.signals)
     grader = None
-    with signals.listening():
+    with signals.listening(), locked(folder):
         try:
             grader = load_grader(config.reward)
             _train(config, folder, grader, signals)
@@ -77,6 +79,7 @@ def _train(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGua
         _save_interrupted(trainer, finished=isinstance(stop, StopRequested))
         raise _interrupted(signals, folder, trainer.state.step) from None
     finally:
+        signals.hold()
         trainer.tracker.close(code)
         trainer.folder.finish(status, last_step=trainer.state.step)
 
@@ -107,13 +110,15 @@ def _build(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGua
         load_optimizer(checkpoint, optimizer, policy.model.device)
         _move_the_end(state, config)
     state.planned_steps = config.steps
+    warnings = config_warnings(config, "train") + _disk_warnings(config, folder, state, policy.model, reference)
     if config.overwrite and config.resume is None:
         run_folder.clear()
+    checkpoints.rewind(checkpoint)
     run_folder.start(config, _facts(config, policy, reference is not None, len(prompts)))
     run_folder.rewind(state.step)
     tracker = Tracker(config.logger, folder, _plain(config), run_id=state.tracker_id, name=folder.name)
     state.tracker_id = tracker.run_id or state.tracker_id
-    for text in config_warnings(config, "train"):
+    for text in warnings:
         print(f"warning: {text}", file=sys.stderr)
     return Trainer(
         config=config,
@@ -212,6 +217,18 @@ def _evaluation(
         return {"step": step, **folder.evaluation_row(result.as_record())}
 
     return after
+
+
+def _disk_warnings(
+    config: TrainConfig, folder: Path, state: RunState, model: LanguageModel, reference: LanguageModel | None
+) -> list[str]:
+    """Whether the disk holds what the run will write. Raises ConfigError where not even a checkpoint fits."""
+    if state.step >= config.steps:
+        return []  # it was all written
+    checkpoint = checkpoint_bytes(model, reference if config.reference.refresh_every else None)
+    need = predicted_need(config, checkpoint, measured=reference is not None)
+    warning = check_space(folder, need, overwrite=config.overwrite and config.resume is None)
+    return [] if warning is None else [warning]
 
 
 def _move_the_end(state: RunState, config: TrainConfig) -> None:

@@ -18,6 +18,7 @@ from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, Dtype, EngineCon
 from dgpo_cli.errors import Problem
 
 DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU")
 TEMPLATES = ("dapo", "boxed", "plain")
 BUNDLED = {"model": ("bundled:tiny",), "data": ("bundled:digit_chain",)}
 NEEDS_REFERENCE = (Signal.hellinger, Signal.hellinger_root, Signal.kl, Signal.logratio)
@@ -131,6 +132,11 @@ def _training(config: TrainConfig) -> Iterator[Problem]:
         limit = rollout.max_completion_tokens
         message = f"algo.overlong.buffer_tokens: {buffer} is more than rollout.max_completion_tokens={limit}"
         yield Problem(message, "null takes 20% of the limit")
+    wrong = [name for name in config.checkpoint.signals if name not in SIGNALS]
+    if wrong:
+        close = catalogue.nearest(wrong[0], SIGNALS)
+        message = f"checkpoint.signals: expected names of {', '.join(SIGNALS)}, got {catalogue.show(wrong)}"
+        yield Problem(message, f"did you mean {close}?" if close else "checkpoint.signals=[SIGTERM,SIGINT,SIGUSR1]")
     if config.overwrite and config.resume:
         yield Problem("overwrite: true deletes the run that resume= continues", "leave one of them out")
 

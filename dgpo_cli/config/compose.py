@@ -18,6 +18,7 @@ from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
 from dgpo_cli.config.keys import config_roots
 from dgpo_cli.errors import ConfigError
+from dgpo_cli.files import write_atomically
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -217,10 +218,10 @@ def _hint(lines: list[str], command: str) -> str:
 
 
 def save(config: Any, file: Path) -> None:
-    """Write a typed configuration as the run's config.yaml."""
+    """Write a typed configuration as the run's config.yaml: whole or not at all, for a run without it cannot go on."""
     from omegaconf import OmegaConf
 
-    file.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+    write_atomically(file, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def load(command: str, file: Path) -> Any:

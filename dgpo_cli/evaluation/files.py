@@ -13,27 +13,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dgpo_cli.errors import ConfigError, DataError
-from dgpo_cli.files import write_atomically
+from dgpo_cli.disk import FULL, described, writing
+from dgpo_cli.errors import ConfigError, DataError, RunError
+from dgpo_cli.files import write_all, write_atomically
 
 OWNED = ("manifest.json", "samples.jsonl", "results.json")
 Record = dict[str, Any]
 
 
 def make_folder(folder: Path) -> None:
-    """Raises ConfigError when it cannot be made or written."""
+    """Raises ConfigError when it cannot be made or written, and RunError where the disk is full."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "samples.jsonl").open("a").close()
     except OSError as error:
+        if error.errno in FULL:
+            raise RunError(described(folder, str(error.strerror), 4096), "make room, then go on") from error
         raise ConfigError(
             f"the folder {folder} cannot be written: {error.strerror or error}", "hydra.run.dir=FOLDER takes another"
         ) from error
 
 
 def write_json(path: Path, record: Record) -> None:
-    """Replace `path` in one move. Raises ValueError for a number that is not finite: that is a bug."""
-    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    """Replace `path` in one move.
+
+    Raises:
+        RunError: the disk is full.
+        ValueError: a number is not finite, which is a bug.
+    """
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    with writing(path, len(text)):
+        write_atomically(path, text)
 
 
 def to_line(record: Record) -> str:
@@ -56,7 +66,7 @@ class SampleFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stream = path.open("a+b")
+        self._stream = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -69,10 +79,11 @@ class SampleFile:
         self.records = self._read()
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add records and see them on disk."""
-        self._stream.write("".join(map(to_line, records)).encode())
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        """Add records and see them on disk. Raises RunError where it is full."""
+        lines = "".join(map(to_line, records)).encode()
+        with writing(self.path, len(lines)):
+            write_all(self._stream, lines)
+            os.fsync(self._stream.fileno())
         self.records.update({(record["index"], record["sample"]): record for record in records})
 
     def __enter__(self) -> SampleFile:

@@ -17,6 +17,7 @@ from typing import Any
 from dgpo_cli.core.answers import reduced_gold
 from dgpo_cli.core.pass_at_k import doubling
 from dgpo_cli.data.rows import Row, raise_all, read_rows
+from dgpo_cli.disk import writing
 from dgpo_cli.errors import DataError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.evaluation.evaluate import Progress, running_average, sample_record
@@ -162,7 +163,9 @@ def grade_completions(
         manifest=full_manifest,
     )
     with SampleFile(folder / "samples.jsonl"):
-        write_atomically(folder / "samples.jsonl", "".join(map(to_line, records)))
+        lines = "".join(map(to_line, records))
+        with writing(folder / "samples.jsonl", len(lines)):
+            write_atomically(folder / "samples.jsonl", lines)
     write_json(folder / "results.json", result.as_record())
     return result
 

@@ -19,10 +19,13 @@ from typing import Any
 
 import torch
 
-from dgpo_cli.errors import RunError
+from dgpo_cli.disk import writing
 from dgpo_cli.files import sync_folder, write_atomically
 from dgpo_cli.models import LanguageModel, save_model
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.space import checkpoint_bytes
+
+TEMPORARY = ".tmp_"
 
 
 @dataclass
@@ -60,35 +63,37 @@ class Checkpoints:
             RunError: the disk is full or not writable. Nothing that was saved before is touched.
         """
         target = self.folder / checkpoint_name(state.step)
-        temporary = self.folder / f".tmp_{target.name}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)
-            (temporary / "state").mkdir(parents=True)
-            save_model(model, temporary / "model")
-            torch.save(optimizer.state_dict(), temporary / "state" / "optimizer.pt")
-            if reference is not None:
-                save_model(reference, temporary / "state" / "reference")
-            (temporary / "state" / "counters.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-            _write_manifest(temporary)
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(temporary, target)
-            sync_folder(self.folder)
-            write_atomically(self.folder / "latest", target.name)
-        except OSError as error:
-            needed = sum(parameter.numel() for parameter in model.model.parameters()) * 12
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise RunError(
-                f"the checkpoint of step {state.step} could not be written to {target}: {error.strerror or error} "
-                f"(it needs about {needed:,} bytes)",
-                "make room, then continue with resume=; what was saved before is intact",
-            ) from error
-        self._drop_old()
+        temporary = self.folder / f"{TEMPORARY}{target.name}"
+        with writing(target, checkpoint_bytes(model, reference)):
+            try:
+                self._write(temporary, state, model, optimizer, reference)
+                _replace(temporary, target)
+                write_atomically(self.folder / "latest", target.name)
+            except Exception:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+        self._drop_old(state.step)
         return target
 
     def name_best(self, step: int) -> None:
-        write_atomically(self.folder / "best", checkpoint_name(step))
+        with writing(self.folder / "best", 4096):
+            write_atomically(self.folder / "best", checkpoint_name(step))
+
+    def rewind(self, newest: Path | None) -> None:
+        """Take back what a continued run does not go on from: half-written checkpoints, and names of later ones.
+
+        Later checkpoints are damaged ones; they stay until the run has saved another.
+        """
+        for unfinished in self.folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        for name in ("latest", "best"):
+            file = self.folder / name
+            named = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+            if name == "latest" and newest is not None and named != newest.name:
+                with writing(file, 4096):
+                    write_atomically(file, newest.name)
+            elif newest is None or named > newest.name:
+                file.unlink(missing_ok=True)
 
     def newest_intact(self) -> tuple[Path | None, list[str]]:
         """The newest checkpoint whose every file is as it was written, and warnings about those that are not."""
@@ -100,11 +105,32 @@ class Checkpoints:
             warnings.append(f"checkpoint {path} is damaged ({damage}) and left out")
         return None, warnings
 
-    def _drop_old(self) -> None:
+    def _write(
+        self,
+        folder: Path,
+        state: RunState,
+        model: LanguageModel,
+        optimizer: Optimizer,
+        reference: LanguageModel | None,
+    ) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "state").mkdir(parents=True)
+        save_model(model, folder / "model")
+        with (folder / "state" / "optimizer.pt").open("wb") as stream:  # given a path, torch hides a full disk
+            torch.save(optimizer.state_dict(), stream)
+        if reference is not None:
+            save_model(reference, folder / "state" / "reference")
+        (folder / "state" / "counters.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+        _write_manifest(folder)
+
+    def _drop_old(self, step: int) -> None:
+        """Keep the newest up to `step` and the best. Later ones were damaged: the run went back behind them."""
+        current = checkpoint_name(step)
         complete = sorted(self.folder.glob("step_*"))
+        newest = [path.name for path in complete if path.name <= current][-self.keep :]
         best = self.folder / "best"
-        kept = {best.read_text(encoding="utf-8").strip()} if best.is_file() else set()
-        for path in complete[: -self.keep]:
+        kept = {*newest, best.read_text(encoding="utf-8").strip() if best.is_file() else ""}
+        for path in complete:
             if path.name not in kept:
                 shutil.rmtree(path)
 
@@ -119,6 +145,16 @@ def load_state(path: Path) -> RunState:
 def load_optimizer(path: Path, optimizer: Optimizer, device: torch.device) -> None:
     state = torch.load(path / "state" / "optimizer.pt", map_location=device, weights_only=True)
     optimizer.load_state_dict(state)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Give a complete checkpoint its name. One that has it was damaged, or its run was stopped before `latest`."""
+    replaced = target.with_name(f"{TEMPORARY}replaced_{target.name}")
+    if target.exists():
+        os.replace(target, replaced)
+    os.replace(temporary, target)
+    sync_folder(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _write_manifest(folder: Path) -> None:

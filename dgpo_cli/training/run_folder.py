@@ -18,10 +18,12 @@ import torch
 import dgpo_cli
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.compose import save as save_config
-from dgpo_cli.errors import ConfigError
+from dgpo_cli.disk import writing
+from dgpo_cli.errors import ConfigError, RunError
 from dgpo_cli.files import append_line, read_lines, to_json, write_atomically
 
 OWNED = ("config.yaml", "run.json", "metrics.jsonl", "eval.jsonl", "evals", "checkpoints", "rollouts", "wandb")
+SMALL_FILE = 4096  # bytes: one block holds run.json or a row
 
 
 class RunFolder:
@@ -62,15 +64,23 @@ class RunFolder:
             ) from error
 
     def finish(self, status: str, **facts: Any) -> None:
-        """Set run.json's status: done | failed | interrupted."""
+        """Set run.json's status: done | failed | interrupted. A full disk is only said: it hides no other error."""
         self._run |= facts | {"status": status}
-        self._write_run()
+        try:
+            with writing(self.folder / "run.json", SMALL_FILE):
+                self._write_run()
+        except RunError as error:
+            print(f"warning: {error}", file=sys.stderr)
 
     def add_metrics(self, row: dict[str, Any]) -> None:
-        append_line(self.metrics, row)
+        """Raises RunError where the disk is full, and leaves metrics.jsonl as it was."""
+        with writing(self.metrics, SMALL_FILE):
+            append_line(self.metrics, row)
 
     def add_evaluation(self, row: dict[str, Any]) -> None:
-        append_line(self.evaluations, row)
+        """Raises RunError where the disk is full, and leaves eval.jsonl as it was."""
+        with writing(self.evaluations, SMALL_FILE):
+            append_line(self.evaluations, row)
 
     def evaluated_steps(self) -> dict[int, dict[str, Any]]:
         """The rows of eval.jsonl by step."""
@@ -88,9 +98,11 @@ class RunFolder:
     def save_rollouts(self, step: int, records: list[dict[str, Any]], *, name: str = "step") -> Path:
         """rollouts/step_000001.jsonl, replaced as a whole."""
         folder = self.folder / "rollouts"
-        folder.mkdir(exist_ok=True)
         path = folder / f"{name}_{step:06d}.jsonl"
-        write_atomically(path, "".join(to_json(record) + "\n" for record in records))
+        text = "".join(to_json(record) + "\n" for record in records)
+        with writing(path, len(text)):
+            folder.mkdir(exist_ok=True)
+            write_atomically(path, text)
         return path
 
     def rewind(self, step: int) -> None:
@@ -102,8 +114,9 @@ class RunFolder:
             kept = "".join(to_json(row) + "\n" for row in rows if row["step"] <= step)
             if kept != path.read_text(encoding="utf-8"):
                 copy = _free_name(path.with_name(f"{path.stem}.before_resume_at_{step:06d}{path.suffix}"))
-                shutil.copyfile(path, copy)
-                write_atomically(path, kept)
+                with writing(copy, 2 * path.stat().st_size):
+                    shutil.copyfile(path, copy)
+                    write_atomically(path, kept)
         for folder in (self.folder / "evals").glob("step_*"):
             if int(folder.name.removeprefix("step_")) > step:
                 shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a step that has changed nothing yet is abandoned, one that has is finished.
+"""Signals that end a run (checkpoint.signals): a step that has changed nothing yet is abandoned, others are finished.
 
 What is saved then is the business of commands/train.py.
 """
@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,8 +21,9 @@ class StopRequested(BaseException):
 class SignalGuard:
     """Turns the first signal into `StopRequested` at a moment that loses nothing; the second stops the process now."""
 
-    def __init__(self, grace_seconds: float) -> None:
+    def __init__(self, grace_seconds: float, names: Sequence[str] = ("SIGTERM", "SIGINT")) -> None:
         self.grace_seconds = grace_seconds
+        self.numbers = [signal.Signals[name] for name in names]
         self.received: int | None = None
         self._at = 0.0
         self._protected = 0
@@ -33,8 +34,7 @@ class SignalGuard:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        handled = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._on_signal) for number in handled}
+        before = {number: signal.signal(number, self._on_signal) for number in self.numbers}
         try:
             yield
         finally:
@@ -51,6 +51,10 @@ class SignalGuard:
             self._protected -= 1
         if self.received is not None and not self._protected:
             raise StopRequested
+
+    def hold(self) -> None:
+        """From here on a first signal is only noted: what is left takes a moment and ends the run."""
+        self._protected += 1
 
     def may_go_on(self, seconds_left: float) -> bool:
         """Whether work of about that length still fits the grace time; always, while no signal came."""

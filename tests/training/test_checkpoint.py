@@ -89,3 +89,25 @@ def test_a_reference_that_was_renewed_is_saved(parts: tuple[LanguageModel, Optim
     path = Checkpoints(tmp_path, keep=1).save(RunState(step=1), *parts, reference)
     again = load_model(str(path / "state" / "reference"))
     assert torch.equal(again.head().weight, reference.head().weight)
+
+
+def test_a_run_that_went_back_behind_a_damaged_checkpoint_writes_it_anew(
+    parts: tuple[LanguageModel, Optimizer], tmp_path: Path
+) -> None:
+    """With keep=1 the damaged one must not be what is kept, nor `latest` and `best` go on naming it."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (4, 6):
+        checkpoints.save(RunState(step=step), *parts, None)
+    checkpoints.name_best(6)
+    (checkpoints.folder / "step_000006" / "state" / "counters.json").write_text("{")
+    (checkpoints.folder / ".tmp_step_000008").mkdir()
+    checkpoints.keep = 1
+    newest, _ = checkpoints.newest_intact()
+    checkpoints.rewind(newest)
+    assert (checkpoints.folder / "latest").read_text() == "step_000004"
+    assert not (checkpoints.folder / "best").exists()
+    checkpoints.save(RunState(step=5), *parts, None)
+    assert [path.name for path in sorted(checkpoints.folder.iterdir())] == ["latest", "step_000005"]
+    checkpoints.save(RunState(step=6), *parts, None)
+    assert [path.name for path in sorted(checkpoints.folder.iterdir())] == ["latest", "step_000006"]
+    assert checkpoints.newest_intact()[0] == checkpoints.folder / "step_000006"

@@ -1,0 +1,91 @@
+"""What a run will write, held against what the disk has, before its first step.
+
+Only a disk without room for a single checkpoint is refused: checkpoints are dropped, and room may be made meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.groups import SaveRollouts
+from dgpo_cli.disk import free_bytes
+from dgpo_cli.errors import ConfigError
+from dgpo_cli.models import LanguageModel
+
+MOMENTS = 8  # bytes a trained weight: AdamW's two, in float32
+TOKENIZER = 128  # bytes an entry of the vocabulary
+SMALL = 1 << 17  # configuration, counters and manifest of a checkpoint
+TOKEN = 40  # bytes of a stored token: its id, its text, its log-prob
+MEASURED_TOKEN = 140  # and its log-prob under the reference, entropy, distance, score and credit
+ROW = 2500  # bytes of a step in metrics.jsonl
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """Bytes that a run takes, at most."""
+
+    checkpoint: int
+    checkpoints: int  # that lie there together: kept, best, and the one being written
+    rollouts: int
+    rows: int
+
+    @property
+    def total(self) -> int:
+        return self.checkpoint * self.checkpoints + self.rollouts + self.rows
+
+
+def checkpoint_bytes(model: LanguageModel, renewed_reference: LanguageModel | None) -> int:
+    """Bytes of one checkpoint: the weights that are trained, their optimizer state, a reference that is renewed."""
+    size: int = model.vocabulary_size * TOKENIZER + SMALL
+    size += sum(
+        weight.numel() * (weight.element_size() + MOMENTS)
+        for weight in model.model.parameters()
+        if weight.requires_grad
+    )
+    if renewed_reference is not None:
+        size += sum(weight.numel() * weight.element_size() for weight in renewed_reference.model.parameters())
+        size += renewed_reference.vocabulary_size * TOKENIZER
+    return size
+
+
+def predicted_need(config: TrainConfig, checkpoint: int, *, measured: bool) -> DiskNeed:
+    """What the run of a configuration takes. `measured`: rollouts are stored with what a reference says of them."""
+    keeps_best = config.checkpoint.keep_best and config.benchmark.name is not None
+    saved = config.steps // max(1, config.checkpoint.every) + 1 if config.checkpoint.every else 1
+    stored = {SaveRollouts.all: config.steps, SaveRollouts.some: 1 + config.steps // 10, SaveRollouts.none: 0}
+    rollout = config.rollout
+    tokens = rollout.prompts_per_step * rollout.group_size * rollout.max_completion_tokens
+    return DiskNeed(
+        checkpoint,
+        min(config.checkpoint.keep + keeps_best, saved) + 1,
+        stored[rollout.save] * tokens * (MEASURED_TOKEN if measured else TOKEN),
+        config.steps * ROW,
+    )
+
+
+def check_space(folder: Path, need: DiskNeed, *, overwrite: bool) -> str | None:
+    """A warning where the disk may fill up during the run, or None. `overwrite`: what the folder holds will be deleted.
+
+    Raises:
+        ConfigError: not even one checkpoint fits.
+    """
+    free = free_bytes(folder)
+    if free is None:
+        return None
+    held = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    if overwrite:
+        free, held = free + held, 0
+    if free < need.checkpoint:
+        raise ConfigError(
+            f"{folder}: a checkpoint needs about {need.checkpoint:,} bytes, {free:,} are free there",
+            "make room, or hydra.run.dir=FOLDER on a larger disk",
+        )
+    if free >= need.total - held:
+        return None
+    return (
+        f"{folder} may need {need.total:,} bytes in all ({need.checkpoints} checkpoints of {need.checkpoint:,}, one of "
+        f"them while it is written, and at most {need.rollouts:,} for rollouts), {free:,} are free there: "
+        "checkpoint.keep, checkpoint.keep_best and rollout.save decide"
+    )
