@@ -10,7 +10,8 @@ import json
 import os
 import sys
 import warnings
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,21 @@ import torch
 from torch import Tensor
 
 from dgpo_cli.bundled import bundled_path
+from dgpo_cli.config.lora_checks import holds_adapter
 from dgpo_cli.core.token_stats import Head
 from dgpo_cli.errors import DataError
+from dgpo_cli.lora import (
+    CONFIG,
+    REFERENCE,
+    AdapterView,
+    adapter_facts,
+    add_reference,
+    all_parameters,
+    base_of,
+    load_adapter,
+    merged,
+    save_adapter,
+)
 
 BUNDLED = "bundled:"
 
@@ -32,6 +46,7 @@ class LanguageModel:
     tokenizer: Any  # transformers.PreTrainedTokenizerFast
     path: str
     has_head: bool
+    adapter: AdapterView | None = None  # LoRA: whose weights its passes add to the model's own; None without any
 
     @property
     def device(self) -> torch.device:
@@ -57,13 +72,16 @@ class LanguageModel:
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """The body's last hidden states [b, L, D] of right-padded sequences [b, L]."""
-        output = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        with self._adapted():
+            output = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits [b, L, V]: the fall-back where the head cannot be told apart."""
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        with self._adapted():
+            output = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        logits: Tensor = output.logits
         return logits
 
     def head(self) -> Head:
@@ -71,13 +89,33 @@ class LanguageModel:
         return _head_of(self.model)
 
     def frozen_copy(self) -> LanguageModel:
-        """A copy without gradients: the reference `initial`."""
+        """A copy without gradients: the reference `initial`. With an adapter no copy: the same model with it off."""
+        if self.adapter is not None:
+            return replace(self, adapter=AdapterView(self.model, None))
         model = copy.deepcopy(self.model)
         return LanguageModel(model.requires_grad_(False), self.tokenizer, self.path, self.has_head)
 
+    def renewable_reference(self, stored: Path | None) -> LanguageModel:
+        """The reference of an adapter that is renewed: a second one, frozen, in the same model; or the stored one."""
+        assert self.adapter is not None
+        if stored is None:
+            return replace(self, adapter=add_reference(self.model))
+        return replace(self, adapter=load_adapter(self.model, stored, name=REFERENCE))
+
     def copy_weights_from(self, other: LanguageModel) -> None:
         """Take over the weights of a model of the same shape (reference.refresh_every)."""
-        self.model.load_state_dict(other.model.state_dict())
+        if self.adapter is not None and other.adapter is not None:
+            self.adapter.renewed_from(other.adapter)
+        else:
+            self.model.load_state_dict(other.model.state_dict())
+
+    def frozen_weights(self) -> list[Tensor]:
+        """The model's own weights under an adapter."""
+        added = {id(parameter) for parameter in all_parameters(self.model)}
+        return [parameter for parameter in self.model.parameters() if id(parameter) not in added]
+
+    def _adapted(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.adapter is None else self.adapter.on()
 
 
 def resolve_path(path: str) -> str:
@@ -93,33 +131,30 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     key: str = "model.path",
+    merge_adapter: bool = False,
 ) -> LanguageModel:
     """Load weights (safetensors alone) and tokenizer. Dropout is off in every pass: the model stays in eval mode.
+
+    The folder of an adapter brings its base model; `merge_adapter` adds it into the base's own weights.
 
     Raises:
         DataError: no such folder or hub id, weights that are missing, damaged or of another shape, no fast tokenizer.
     """
-    transformers = _quiet_transformers()
-    folder = resolve_path(path)
+    adapter = Path(path) if holds_adapter(path) else None
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
-            )
-    except Exception as error:  # many kinds: OSError, ValueError, SafetensorError, json errors, hub errors
-        raise _load_error(path, error, key) from error
-    missing = sorted(report["missing_keys"]) + sorted(str(item) for item in report["mismatched_keys"])
-    if missing:
-        raise DataError(
-            f"{key}: {path} does not hold every weight of a {type(model).__name__}: {missing[0]} and "
-            f"{len(missing) - 1} more are missing or of another shape",
-            "check that config.json belongs to these weights, or download the model again",
-        )
+    if adapter is None:
+        model = _load_weights(path, dtype, options, key)
+        tokenizer = _load_tokenizer(path, options, key)
+    else:
+        model, base = _load_base(adapter, dtype, options, key)
+        own = (adapter / "tokenizer_config.json").is_file()
+        tokenizer = _load_tokenizer(str(adapter) if own else base, options if not own else {}, key)
+    if adapter is not None and merge_adapter:
+        model = merged(model, adapter)
     model.to(device).eval()
     language_model = LanguageModel(model, tokenizer, path, has_head=False)
+    if adapter is not None and not merge_adapter:
+        language_model.adapter = load_adapter(model, adapter)
     language_model.has_head = _head_reproduces_logits(language_model)
     if not language_model.has_head:
         print(
@@ -130,10 +165,85 @@ def load_model(
     return language_model
 
 
+def adapter_base(path: str) -> str:
+    """What an adapter's folder names as its base: a folder by its whole path, so that any peft here finds it."""
+    folder = Path(resolve_path(path))
+    return str(folder.resolve()) if folder.is_dir() else path
+
+
 def save_model(model: LanguageModel, folder: Path) -> None:
-    """Write a folder that `from_pretrained`, vLLM and `dgpo eval` load as it is (safetensors)."""
-    model.model.save_pretrained(folder)
+    """Write a folder that `from_pretrained`, vLLM and `dgpo eval` load as it is (safetensors), or peft an adapter."""
+    if model.adapter is not None:
+        save_adapter(model.adapter, folder)
+    else:
+        model.model.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
+
+
+def save_merged(model: LanguageModel, adapter: Path, folder: Path) -> None:
+    """Write a full model: the base, read again from where it came, with the adapter of a folder added in.
+
+    The weights in memory are not touched: taking an adapter out again would leave rounding behind.
+    """
+    base, revision = _base_path(adapter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        full = type(model.model).from_pretrained(
+            resolve_path(base), dtype=model.model.dtype, use_safetensors=True, revision=revision
+        )
+    merged(full, adapter).save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+
+
+def _load_weights(path: str, dtype: str, options: dict[str, Any], key: str) -> Any:
+    transformers = _quiet_transformers()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                resolve_path(path),
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+    except Exception as error:  # many kinds: OSError, ValueError, SafetensorError, json errors, hub errors
+        raise _load_error(path, error, key) from error
+    missing = sorted(report["missing_keys"]) + sorted(str(item) for item in report["mismatched_keys"])
+    if missing:
+        raise DataError(
+            f"{key}: {path} does not hold every weight of a {type(model).__name__}: {missing[0]} and "
+            f"{len(missing) - 1} more are missing or of another shape",
+            "check that config.json belongs to these weights, or download the model again",
+        )
+    return model
+
+
+def _load_tokenizer(path: str, options: dict[str, Any], key: str) -> Any:
+    try:
+        return _quiet_transformers().AutoTokenizer.from_pretrained(resolve_path(path), **options)
+    except Exception as error:  # as above
+        raise _load_error(path, error, key) from error
+
+
+def _load_base(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> tuple[Any, str]:
+    """The base model that an adapter's folder names, and its path."""
+    path, revision = _base_path(adapter)
+    try:
+        return _load_weights(path, dtype, options | {"revision": revision}, key), path
+    except DataError as error:
+        raise DataError(
+            f"{key}: {adapter} is an adapter of '{path}', which cannot be loaded here",
+            f"put the base model there, or write where it is into {adapter / CONFIG}: base_model_name_or_path",
+        ) from error
+
+
+def _base_path(adapter: Path) -> tuple[str, str | None]:
+    """The base model of an adapter's folder, and its revision."""
+    path, revision = base_of(adapter)
+    if not Path(path).exists() and Path(path).parts[-3:-1] == ("dgpo_cli", "bundled"):
+        path = BUNDLED + Path(path).name  # the bundled model of another installation
+    return path, revision
 
 
 def _quiet_transformers() -> Any:
@@ -203,13 +313,18 @@ def _head_reproduces_logits(model: LanguageModel) -> bool:
 
 
 def weights_hash_files(path: str) -> list[Path]:
-    """The weight files of a local model folder, for a manifest; none for a hub id."""
+    """The weight files of a local model folder, for a manifest; none for a hub id. An adapter's: with its base's."""
     folder = Path(resolve_path(path))
-    return sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    base = weights_hash_files(_base_path(folder)[0]) if holds_adapter(str(folder)) else []
+    return sorted(folder.glob("*.safetensors")) + base
 
 
 def architecture_summary(model: LanguageModel) -> dict[str, Any]:
-    """Parameters and shape, for run.json."""
+    """Parameters and shape, for run.json; of an adapter those of the base model, and its own."""
     config = json.loads(model.model.config.to_json_string())
-    parameters = sum(parameter.numel() for parameter in model.model.parameters())
-    return {"class": type(model.model).__name__, "parameters": parameters, "hidden_size": config.get("hidden_size")}
+    own = model.frozen_weights() if model.adapter else model.model.parameters()
+    parameters = sum(parameter.numel() for parameter in own)
+    facts = {"class": type(model.model).__name__, "parameters": parameters, "hidden_size": config.get("hidden_size")}
+    return facts | ({"lora": adapter_facts(model.adapter)} if model.adapter else {})

@@ -14,6 +14,7 @@ PACKAGE = Path(dgpo_cli.__file__).parent
 LAYERS = [
     ["errors", "types", "bundled", "files"],
     ["config", "core", "disk"],
+    ["lora"],
     ["models"],
     ["data", "engines", "rewards", "scoring"],
     ["algorithm"],
@@ -57,7 +58,7 @@ def test_every_module_has_its_place():
     assert names - {"__init__"} <= set(RANK)
 
 
-HEAVY = ("torch", "transformers", "numpy", "scipy", "wandb", "rich", "hydra", "omegaconf", "yaml")
+HEAVY = ("torch", "transformers", "peft", "numpy", "scipy", "wandb", "rich", "hydra", "omegaconf", "yaml")
 CONFIG_ERROR = ["train", "optim.lrr=1", "algo=foo", "rollout.group_size=1"]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -15,12 +16,15 @@ from dgpo_cli.config.groups import (
     RewardConfig,
     StrategyConfig,
 )
+from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.problems import ProblemSet, load_problem_set
 from dgpo_cli.data.prompts import make_prompts, stop_token_ids
 from dgpo_cli.errors import ConfigError, DataError, Problem, RunError
-from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.lora import add_adapter, load_adapter
+from dgpo_cli.models import LanguageModel, adapter_base, load_model
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import try_grader
+from dgpo_cli.training.checkpoint import adapter_folder
 from dgpo_cli.types import Grader, Prompt
 
 SHOWN_GOLDS = 5
@@ -50,7 +54,7 @@ def prepare_device(strategy: StrategyConfig, model: ModelConfig) -> str:
     return strategy.device.name
 
 
-def load_policy(settings: ModelConfig, device: str, *, path: str | None = None) -> Policy:
+def load_policy(settings: ModelConfig, device: str, *, path: str | None = None, merge_adapter: bool = False) -> Policy:
     """The model of the configuration, or the same at another path (a checkpoint)."""
     if settings.path is None:
         raise ConfigError("model.path is not set", "model.path=FOLDER or a hub id, or model=tiny")
@@ -60,12 +64,38 @@ def load_policy(settings: ModelConfig, device: str, *, path: str | None = None) 
         device=device,
         revision=settings.revision if path is None else None,
         trust_remote_code=settings.trust_remote_code,
+        merge_adapter=merge_adapter,
     )
     return Policy(model, stop_token_ids(model.tokenizer, model.model.generation_config, settings.chat_template))
 
 
+def load_trainee(settings: ModelConfig, device: str, checkpoint: Path | None, *, seed: int) -> Policy:
+    """The policy to train, as it was before the first step or as a checkpoint left it.
+
+    With LoRA that is the configured model, frozen, and its adapter; without, an adapter at model.path is merged.
+    """
+    lora = settings.lora
+    if not lora.rank:
+        return load_policy(settings, device, path=str(checkpoint / "model") if checkpoint else None, merge_adapter=True)
+    policy = load_policy(settings, device)
+    model, name = policy.model, str(settings.path)
+    if checkpoint is not None:
+        adapter = load_adapter(model.model, adapter_folder(checkpoint), trained=True)
+    else:
+        adapter = add_adapter(
+            model.model,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            target_modules=lora.target_modules,
+            base=adapter_base(name),
+            revision=settings.revision,
+            seed=derive_seed("lora", seed),
+        )
+    return replace(policy, model=replace(model, adapter=adapter))
+
+
 def load_reference(settings: ReferenceConfig, model: ModelConfig, policy: LanguageModel, device: str) -> LanguageModel:
-    """The frozen reference, on the policy's vocabulary.
+    """The frozen reference, on the policy's vocabulary. The base of a policy with an adapter is not loaded again.
 
     Raises:
         ConfigError: it has another vocabulary than the policy.
@@ -74,13 +104,17 @@ def load_reference(settings: ReferenceConfig, model: ModelConfig, policy: Langua
     path = model.path if initial else settings.path
     if path is None:
         raise ConfigError("reference=path needs reference.path", "reference.path=FOLDER or a hub id")
+    revision = model.revision if initial else settings.revision
+    if policy.adapter is not None and policy.adapter.is_on(adapter_base(path), revision):
+        return policy.frozen_copy()
     reference = load_model(
         path,
         dtype=model.dtype.name,
         device=device,
-        revision=model.revision if initial else settings.revision,
+        revision=revision,
         trust_remote_code=model.trust_remote_code,
         key="model.path" if initial else "reference.path",
+        merge_adapter=True,  # as `load_trainee` does: an initial policy that is loaded again is the same to the bit
     )
     reference.model.requires_grad_(False)
     if reference.vocabulary_size != policy.vocabulary_size:

@@ -20,6 +20,7 @@ from dgpo_cli.commands.parts import (
     load_grader,
     load_policy,
     load_reference,
+    load_trainee,
     prepare_device,
 )
 from dgpo_cli.config.checks import warnings as config_warnings
@@ -87,9 +88,10 @@ def _train(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGua
 def _build(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGuard) -> Trainer:
     """Everything that can be refused is refused here, before the run's folder holds anything."""
     device = prepare_device(config.strategy, config.model)
-    run_folder, checkpoints = RunFolder(folder), Checkpoints(folder, keep=config.checkpoint.keep)
+    run_folder = RunFolder(folder)
+    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, merge_adapter=config.model.lora.merge)
     checkpoint = _checkpoint_to_resume(config, checkpoints)
-    policy = load_policy(config.model, device, path=str(checkpoint / "model") if checkpoint else None)
+    policy = load_trainee(config.model, device, checkpoint, seed=config.seed)
     torch.manual_seed(derive_seed("torch", config.seed))
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     reference = _reference(config, policy.model, algorithm, checkpoint, device)
@@ -176,8 +178,11 @@ def _reference(
     """A reference where distance, KL or the noise gate needs one, and only there."""
     if not algorithm.needs_reference:
         return None
-    if checkpoint is not None and config.reference.refresh_every:
-        renewed = load_policy(config.model, device, path=str(checkpoint / "state" / "reference")).model
+    stored = checkpoint / "state" / "reference" if checkpoint is not None else None
+    if policy.adapter is not None and config.reference.name == "initial":
+        return policy.renewable_reference(stored) if config.reference.refresh_every else policy.frozen_copy()
+    if stored is not None and config.reference.refresh_every:
+        renewed = load_policy(config.model, device, path=str(stored)).model
         renewed.model.requires_grad_(False)
         return renewed
     if checkpoint is None and config.reference.name == "initial":
@@ -225,7 +230,8 @@ def _disk_warnings(
     """Whether the disk holds what the run will write. Raises ConfigError where not even a checkpoint fits."""
     if state.step >= config.steps:
         return []  # it was all written
-    checkpoint = checkpoint_bytes(model, reference if config.reference.refresh_every else None)
+    renewed = reference if config.reference.refresh_every else None
+    checkpoint = checkpoint_bytes(model, renewed, merged=config.model.lora.merge)
     need = predicted_need(config, checkpoint, measured=reference is not None)
     warning = check_space(folder, need, overwrite=config.overwrite and config.resume is None)
     return [] if warning is None else [warning]

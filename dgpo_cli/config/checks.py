@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import CompareConfig, EvalConfig, RolloutConfig, TrainConfig
-from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, Dtype, EngineConfig, RewardConfig, Signal
+from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, Dtype, EngineConfig, GatingConfig, RewardConfig, Signal
+from dgpo_cli.config.lora_checks import holds_adapter, needs_peft, trained_adapter, untrained_adapter
 from dgpo_cli.errors import Problem
 
 DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
@@ -41,7 +42,18 @@ def warnings(config: Any, command: str) -> list[str]:
         found.append(
             f"gating.control={config.gating.control.name}: uniform credit has no weights to move, so it changes nothing"
         )
+    if command == "train" and config.model.lora.rank and _credits_divergence(config.gating):
+        found.append(
+            f"model.lora.rank={config.model.lora.rank} with gating={config.gating.name}: under LoRA, credit from the "
+            "distance to a reference may degenerate to uniform, or to a few positions that have nothing to do with the "
+            "task (arXiv 2606.00257): watch credit/ess and credit/max, and compare with gating.control=permute"
+        )
     return found
+
+
+def _credits_divergence(gating: GatingConfig) -> bool:
+    """Whether a distance to the reference shapes credit."""
+    return gating.signal is not Signal.none and (gating.signal in NEEDS_REFERENCE or gating.noise_gate)
 
 
 # Ranges of single keys: (key, is it right, what was expected).
@@ -64,10 +76,11 @@ def a_share(*names: str) -> list[Rule]:
 TRAIN_RULES: list[Rule] = [
     *at_least(1, "steps", "rollout.prompts_per_step", "rollout.max_completion_tokens", "optim.minibatches"),
     *at_least(1, "optim.epochs", "optim.tokens_per_microbatch", "optim.max_nonfinite", "checkpoint.keep", "eval.k"),
-    *at_least(1, "eval.limit", "algo.overlong.buffer_tokens"),
+    *at_least(1, "eval.limit", "algo.overlong.buffer_tokens", "model.lora.alpha"),
     *at_least(0, "algo.clip_low", "algo.clip_high", "algo.kl_coef", "optim.lr", "optim.final_lr_fraction"),
     *at_least(0, "optim.warmup_steps", "optim.weight_decay", "optim.grad_clip", "checkpoint.every", "eval.every"),
     *at_least(0, "checkpoint.grace_seconds", "reference.refresh_every", "algo.dynamic_sampling.max_refills"),
+    *at_least(0, "model.lora.rank"),
     *above(0, "gating.temperature", "optim.eps"),
     *above(1, "algo.clip_dual"),
     *a_share("rollout.top_p", "gating.top_fraction"),
@@ -124,9 +137,10 @@ def _training(config: TrainConfig) -> Iterator[Problem]:
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
         message = f"optim.betas: expected two numbers from 0 to below 1, got {catalogue.show(optim.betas)}"
         yield Problem(message, "optim.betas=[0.9,0.999]")
-    if config.model.dtype is not Dtype.float32:
+    if config.model.dtype is not Dtype.float32 and not config.model.lora.rank:
         message = f"model.dtype: weights that are trained stay in float32, got {config.model.dtype.value}"
-        yield Problem(message, "bfloat16 weights lose most small updates: leave model.dtype out")
+        hint = "bfloat16 weights lose most small updates: leave model.dtype out, or train adapters: model.lora.rank=16"
+        yield Problem(message, hint)
     buffer = config.algo.overlong.buffer_tokens
     if config.algo.overlong.enabled and buffer is not None and buffer > rollout.max_completion_tokens:
         limit = rollout.max_completion_tokens
@@ -258,6 +272,8 @@ def _model(group: str, path: str | None) -> Iterator[Problem]:
     elif Path(path).is_dir():
         if not any((Path(path) / file).is_file() for file in ("config.json", "adapter_config.json")):
             yield Problem(f"{name}: no model in folder '{path}': it holds no config.json", "a run's folder works too")
+        elif holds_adapter(path):
+            yield from needs_peft(f"{name}={path}")
     elif not _is_hub_id(path):
         options = [option for option in catalogue.options("model") if option != "path"]
         close = catalogue.nearest(path, options)
@@ -351,12 +367,31 @@ def _reward_hint(key: str, given: str) -> str:
 CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
     "train": [
         _ranges(TRAIN_RULES, DATA_RULES, BENCHMARK_RULES, COMMON_RULES),
-        *(_training, _gating, _needed_reference, _evaluation, _engine, _models, _data, _benchmark_rows, _rewards),
+        *(
+            _training,
+            trained_adapter,
+            _gating,
+            _needed_reference,
+            _evaluation,
+            _engine,
+            _models,
+            _data,
+            _benchmark_rows,
+            _rewards,
+        ),
     ],
-    "eval": [_ranges(BENCHMARK_RULES, COMMON_RULES), _evaluation, _engine, _models, _benchmark_rows, _rewards],
+    "eval": [
+        _ranges(BENCHMARK_RULES, COMMON_RULES),
+        untrained_adapter,
+        _evaluation,
+        _engine,
+        _models,
+        _benchmark_rows,
+        _rewards,
+    ],
     "rollout": [
         _ranges(ROLLOUT_RULES, DATA_RULES, COMMON_RULES),
-        *(_gating, _distinct_reference, _engine, _models, _data, _rewards),
+        *(untrained_adapter, _gating, _distinct_reference, _engine, _models, _data, _rewards),
     ],
     "compare": [_ranges(COMPARE_RULES), _compared],
 }

@@ -117,6 +117,20 @@ class TrainingDefaults:
 
 
 @dataclass
+class LoraConfig:
+    """`model.lora.*`: train low-rank adapters of a frozen model (arXiv 2106.09685), with peft."""
+
+    rank: int | None = key(None, "rank of the adapters, in training; null or 0 trains the model's own weights")
+    alpha: int | None = key(None, "the adapters' product is scaled by alpha / rank; null is twice the rank")
+    target_modules: list[str] | None = key(
+        None, "names of the layers that get an adapter, as [q_proj,v_proj]; null is every linear layer but the head"
+    )
+    merge: bool = key(
+        False, "checkpoints hold a full model, adapters merged into it in model.dtype, and the adapter in state/adapter"
+    )
+
+
+@dataclass
 class ModelConfig:
     """`model=`: the language model that is trained, evaluated or sampled."""
 
@@ -126,12 +140,15 @@ class ModelConfig:
     )
     revision: str | None = key(None, "branch, tag or commit on the hub; null is the default branch")
     dtype: Dtype = key(
-        Dtype.float32, "dtype of the weights: float32 | bfloat16 (bfloat16 weights lose most small updates: eval only)"
+        Dtype.float32,
+        "dtype of the weights: float32 | bfloat16 (loses most small updates: for evaluation, or frozen under "
+        "model.lora.rank)",
     )
     trust_remote_code: bool = key(False, "run the Python code that comes with the model: only for code you have read")
     chat_template: bool = key(False, "wrap prompts in the tokenizer's chat template (instruct models)")
     template: str = key("dapo", "prompt template where the data option names none: dapo | boxed | plain | a file")
     threads: int | None = key(None, "CPU threads that suit the model, where strategy.threads names none", "threads")
+    lora: LoraConfig = key(LoraConfig, "low-rank adapters in place of the model's own weights")
     training: TrainingDefaults = key(TrainingDefaults, "training settings that suit the model")
 
 

@@ -34,6 +34,9 @@ OTHER_NAMES = {
     "max_grad_norm": "optim.grad_clip",
     "lr_scheduler_type": "optim.schedule",
     "output_dir": "hydra.run.dir",
+    "lora_rank": "model.lora.rank",
+    "lora_r": "model.lora.rank",
+    "lora_alpha": "model.lora.alpha",
 }
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there, each with a model that loads in transformers as it is.
 
     checkpoints/step_000050/model/   save_pretrained layout       state/   optimizer, counters, a renewed reference
+                                     (LoRA: an adapter's folder; with model.lora.merge a full model, state/adapter too)
     checkpoints/step_000050/manifest.json   size and SHA-256 of every file, written last
     checkpoints/latest               the name of the newest complete one; checkpoints/best likewise
 
@@ -21,11 +22,12 @@ import torch
 
 from dgpo_cli.disk import writing
 from dgpo_cli.files import sync_folder, write_atomically
-from dgpo_cli.models import LanguageModel, save_model
+from dgpo_cli.models import LanguageModel, save_merged, save_model
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.space import checkpoint_bytes
 
 TEMPORARY = ".tmp_"
+MERGED_FROM = Path("state", "adapter")  # in a checkpoint whose model/ is merged
 
 
 @dataclass
@@ -50,9 +52,10 @@ def checkpoint_name(step: int) -> str:
 class Checkpoints:
     """The folder checkpoints/ of a run."""
 
-    def __init__(self, run_folder: Path, *, keep: int) -> None:
+    def __init__(self, run_folder: Path, *, keep: int, merge_adapter: bool = False) -> None:
         self.folder = run_folder / "checkpoints"
         self.keep = keep
+        self.merge_adapter = merge_adapter
 
     def save(
         self, state: RunState, model: LanguageModel, optimizer: Optimizer, reference: LanguageModel | None
@@ -64,7 +67,7 @@ class Checkpoints:
         """
         target = self.folder / checkpoint_name(state.step)
         temporary = self.folder / f"{TEMPORARY}{target.name}"
-        with writing(target, checkpoint_bytes(model, reference)):
+        with writing(target, checkpoint_bytes(model, reference, merged=self.merge_adapter)):
             try:
                 self._write(temporary, state, model, optimizer, reference)
                 _replace(temporary, target)
@@ -115,13 +118,20 @@ class Checkpoints:
     ) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "state").mkdir(parents=True)
-        save_model(model, folder / "model")
+        self._save_weights(model, folder)
         with (folder / "state" / "optimizer.pt").open("wb") as stream:  # given a path, torch hides a full disk
             torch.save(optimizer.state_dict(), stream)
         if reference is not None:
             save_model(reference, folder / "state" / "reference")
         (folder / "state" / "counters.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         _write_manifest(folder)
+
+    def _save_weights(self, model: LanguageModel, checkpoint: Path) -> None:
+        if model.adapter is not None and self.merge_adapter:
+            save_model(model, checkpoint / MERGED_FROM)
+            save_merged(model, checkpoint / MERGED_FROM, checkpoint / "model")
+        else:
+            save_model(model, checkpoint / "model")
 
     def _drop_old(self, step: int) -> None:
         """Keep the newest up to `step` and the best. Later ones were damaged: the run went back behind them."""
@@ -133,6 +143,12 @@ class Checkpoints:
         for path in complete:
             if path.name not in kept:
                 shutil.rmtree(path)
+
+
+def adapter_folder(checkpoint: Path) -> Path:
+    """Where a checkpoint of a LoRA run holds its adapter."""
+    merged = checkpoint / MERGED_FROM
+    return merged if merged.is_dir() else checkpoint / "model"
 
 
 def load_state(path: Path) -> RunState:

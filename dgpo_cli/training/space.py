@@ -5,8 +5,11 @@ Only a disk without room for a single checkpoint is refused: checkpoints are dro
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import SaveRollouts
@@ -36,18 +39,28 @@ class DiskNeed:
         return self.checkpoint * self.checkpoints + self.rollouts + self.rows
 
 
-def checkpoint_bytes(model: LanguageModel, renewed_reference: LanguageModel | None) -> int:
-    """Bytes of one checkpoint: the weights that are trained, their optimizer state, a reference that is renewed."""
+def checkpoint_bytes(model: LanguageModel, renewed_reference: LanguageModel | None, *, merged: bool = False) -> int:
+    """Bytes of one checkpoint: the weights that are trained, their optimizer state, a reference that is renewed.
+
+    `merged`: and a full model, the adapter added into it.
+    """
     size: int = model.vocabulary_size * TOKENIZER + SMALL
     size += sum(
         weight.numel() * (weight.element_size() + MOMENTS)
         for weight in model.model.parameters()
         if weight.requires_grad
     )
+    if model.adapter is not None and merged:
+        size += _bytes(model.frozen_weights()) + model.vocabulary_size * TOKENIZER
     if renewed_reference is not None:
-        size += sum(weight.numel() * weight.element_size() for weight in renewed_reference.model.parameters())
+        adapter = renewed_reference.adapter
+        size += _bytes(renewed_reference.model.parameters() if adapter is None else adapter.parameters())
         size += renewed_reference.vocabulary_size * TOKENIZER
     return size
+
+
+def _bytes(weights: Iterable[Tensor]) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def predicted_need(config: TrainConfig, checkpoint: int, *, measured: bool) -> DiskNeed:

@@ -11,6 +11,7 @@ from model_factory import save_random_model
 from dgpo_cli.config.commands import OptimConfig, TrainConfig
 from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.errors import ConfigError
+from dgpo_cli.lora import add_adapter
 from dgpo_cli.models import load_model
 from dgpo_cli.training.checkpoint import Checkpoints, RunState
 from dgpo_cli.training.optimizer import Optimizer
@@ -31,6 +32,28 @@ def test_a_checkpoint_takes_what_was_predicted(tmp_path: Path, vocabulary: int) 
         written = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         predicted = checkpoint_bytes(model, reference)
         assert written <= predicted <= 1.5 * written + (1 << 18)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_checkpoint_of_an_adapter_takes_what_was_predicted(tmp_path: Path, merged: bool) -> None:
+    import torch
+
+    base = save_random_model(tmp_path / "model", vocab_size=5000, hidden_size=64)
+    model = load_model(str(base))
+    model.adapter = add_adapter(
+        model.model, rank=8, alpha=None, target_modules=None, base=str(base), revision=None, seed=0
+    )
+    reference = model.renewable_reference(None)
+    optimizer = Optimizer(model.model, OptimConfig())
+    for parameter in optimizer.parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.update(1e-3)
+    path = Checkpoints(tmp_path, keep=1, merge_adapter=merged).save(RunState(step=1), model, optimizer, reference)
+    written = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    predicted = checkpoint_bytes(model, reference, merged=merged)
+    assert written <= predicted <= 1.5 * written + (1 << 20)
+    weights = (base / "model.safetensors").stat().st_size
+    assert (written > weights) is merged
 
 
 def test_checkpoints_that_lie_there_together_are_counted() -> None:
