@@ -14,6 +14,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,6 @@ def add_adapter(
 
 def add_reference(model: Any) -> AdapterView:
     """A frozen second adapter with the weights that the policy's has now."""
-    from copy import deepcopy
-
     config = deepcopy(model.peft_config[POLICY])
     config.inference_mode = True
     _inject(model, config, REFERENCE)
@@ -171,14 +170,18 @@ def save_adapter(view: AdapterView, folder: Path, *, state_dict: dict[str, torch
     )
     tensors = {PREFIX + key: value.detach().cpu().contiguous() for key, value in weights.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    view.model.peft_config[view.name].save_pretrained(str(folder))
+    config = deepcopy(view.model.peft_config[view.name])
+    config.inference_mode = True  # whoever loads it
+    config.target_modules = sorted(config.target_modules)  # a set, whose order differs from process to process
+    config.save_pretrained(str(folder))
 
 
 def merged(model: Any, folder: Path) -> Any:
-    """The base model with the adapter of `folder` added into its own weights; the layers are plain again."""
+    """The base model with the adapter of `folder` added into its own weights: plain again, and not frozen."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _peft().PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        whole = _peft().PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return whole.requires_grad_(True)
 
 
 def base_of(folder: Path) -> tuple[str, str | None]:

@@ -38,7 +38,7 @@ def test_a_checkpoint_takes_what_was_predicted(tmp_path: Path, vocabulary: int) 
 def test_a_checkpoint_of_an_adapter_takes_what_was_predicted(tmp_path: Path, merged: bool) -> None:
     import torch
 
-    base = save_random_model(tmp_path / "model", vocab_size=5000, hidden_size=64)
+    base = save_random_model(tmp_path / "model", hidden_size=256)
     model = load_model(str(base))
     model.adapter = add_adapter(
         model.model, rank=8, alpha=None, target_modules=None, base=str(base), revision=None, seed=0
@@ -51,7 +51,7 @@ def test_a_checkpoint_of_an_adapter_takes_what_was_predicted(tmp_path: Path, mer
     path = Checkpoints(tmp_path, keep=1, merge_adapter=merged).save(RunState(step=1), model, optimizer, reference)
     written = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     predicted = checkpoint_bytes(model, reference, merged=merged)
-    assert written <= predicted <= 1.5 * written + (1 << 20)
+    assert written <= predicted <= 1.5 * written + (1 << 18)
     weights = (base / "model.safetensors").stat().st_size
     assert (written > weights) is merged
 

@@ -17,6 +17,7 @@ from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig, LossAggregation
+from dgpo_cli.lora import add_adapter
 from dgpo_cli.models import LanguageModel, load_model
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
 from dgpo_cli.training.update import StepBatch, StepResult, Updater
@@ -138,6 +139,44 @@ def test_loss_and_gradient_agree_with_naive_float64(
     for mine, parameter in zip(optimizer.gradients[0], model.parameters(), strict=True):
         scale = float(parameter.grad.abs().max())
         assert torch.allclose(mine.double(), parameter.grad, atol=2e-4 * scale + 1e-9)
+
+
+@pytest.mark.parametrize(("name", "gating"), [("grpo", "uniform"), ("dgpo", "calibrated")])
+def test_loss_and_gradient_of_an_adapter_agree_with_naive_float64(
+    random_model: Path, options: Callable[..., tuple[AlgoConfig, GatingConfig]], name: str, gating: str
+) -> None:
+    """The same naive step, policy and reference being two models there and one with its adapter on and off here."""
+    policy = load_model(str(random_model))
+    policy.adapter = add_adapter(policy.model, rank=3, alpha=6, target_modules=None, base="", revision=None, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in policy.adapter.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    algo, gate = options(name, gating)
+    algorithm = Algorithm(algo, gate, max_completion_tokens=MAX_TOKENS)
+    optim = replace(OptimConfig(), grad_clip=0.0, tokens_per_microbatch=40)
+    optimizer = RecordingOptimizer(policy.model, optim)
+    naive = copy.deepcopy(policy.model).double()
+    frozen = load_model(str(random_model)).model.double()
+    before = {key: value.clone() for key, value in policy.model.state_dict().items()}
+    updater = Updater(policy, policy.frozen_copy(), algorithm, optimizer, optim, temperature=1.0)
+    result = updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, may_go_on=lambda *_: True)
+    assert result.credit is not None
+    assert result.signals is not None
+    assert result.signals.hellinger is not None
+    assert float(result.signals.hellinger.max()) > 1e-4
+    loss = naive_loss(naive, frozen, algo, batch(ADVANTAGES), result.credit.weights)
+    loss.backward()
+    assert result.tallies[0].loss == pytest.approx(float(loss.detach()), rel=1e-4, abs=1e-6)
+    trained = [parameter for parameter in naive.parameters() if parameter.requires_grad]
+    assert 0 < len(trained) == len(optimizer.gradients[0])
+    for mine, parameter in zip(optimizer.gradients[0], trained, strict=True):
+        scale = float(parameter.grad.abs().max())
+        assert torch.allclose(mine.double(), parameter.grad, atol=2e-4 * scale + 1e-9)
+    after = policy.model.state_dict()
+    assert {key for key in after if not torch.equal(after[key], before[key])} == {
+        key for key in after if "lora_" in key
+    }
 
 
 @pytest.mark.parametrize("gating", GATINGS)
