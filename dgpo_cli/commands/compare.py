@@ -8,7 +8,8 @@ from pathlib import Path
 from dgpo_cli.config.commands import CompareConfig
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.evaluation.files import write_json
-from dgpo_cli.reporting.comparison import compare, comparison_record, comparison_tables
+from dgpo_cli.reporting.comparison import compare, comparison_record
+from dgpo_cli.reporting.comparison_tables import comparison_tables
 from dgpo_cli.reporting.runs import find_runs
 from dgpo_cli.reporting.tables import show
 

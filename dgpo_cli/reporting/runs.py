@@ -6,20 +6,18 @@ It owns what `dgpo compare` needs of a folder; statistics are in `core.compariso
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dgpo_cli.errors import DataError
+from dgpo_cli.reporting.run_files import Json, flat, read_json, read_rows, read_yaml
 
 # Settings that decide nothing of what a run computes, or not as a choice of its user.
 IGNORED = ("overwrite", "resume", "resume_allow", "dry_run", "probe", "logger.")
 BEST_OF = ("accuracy", "reward/mean")
 Counts = dict[tuple[int, str], tuple[int, int]]
-_Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Evaluation:
 
     benchmark: str
     k: int
-    sampling: _Json
+    sampling: Json
     value: float
     ci95: tuple[float, float] | None
     problems: Counts  # (index, id) -> right samples, samples
@@ -42,13 +40,15 @@ class Run:
 
     name: str  # the folder, as the user can type it
     kind: str  # "training" | "evaluation"
-    settings: _Json  # dotted key -> value, without what is IGNORED
+    settings: Json  # dotted key -> value, without what is IGNORED
     seed: int | None
     status: str | None
-    final: _Json  # the last row of metrics.jsonl, or the scores of an evaluation
-    best: dict[str, _Json]  # name -> {value, step}
+    final: Json  # the last row of metrics.jsonl, or the scores of an evaluation
+    best: dict[str, Json]  # name -> {value, step}
     evaluation: Evaluation | None  # the last one
     wall_seconds: float | None
+    rows: list[Json]  # of metrics.jsonl; empty for an evaluation
+    subject: str  # what was evaluated: the run, or the folder that holds its evaluations on several benchmarks
 
 
 def find_runs(paths: list[str]) -> tuple[list[Run], list[str]]:
@@ -62,23 +62,36 @@ def find_runs(paths: list[str]) -> tuple[list[Run], list[str]]:
         folder = Path(path)
         if not folder.is_dir():
             raise DataError(f"runs: there is no folder {path}", "give folders of runs, sweeps or evaluations")
-        if (own := read_run(folder)) is not None:
-            runs.append(own)
+        if own := _runs_of(folder):
+            runs += own
             continue
         jobs = sorted((job for job in folder.iterdir() if job.is_dir()), key=_job_order)
-        found = [(job, read_run(job)) for job in jobs]
-        inside = [run for _, run in found if run is not None]
-        if not inside:
+        found = [(job, _runs_of(job)) for job in jobs]
+        if not any(inside for _, inside in found):
             raise DataError(
                 f"runs: {path} holds no run: neither metrics.jsonl nor results.json, and no folder below it does",
                 "dgpo train and dgpo eval print the folder that they wrote",
             )
-        runs += inside
-        notes += [f"{job}: holds no run, left out" for job, run in found if run is None and (job / "job.yaml").exists()]
+        runs += [run for _, inside in found for run in inside]
+        notes += [f"{job}: holds no run, left out" for job, inside in found if not inside and _is_job(job)]
     unique = {Path(run.name).resolve(): run for run in reversed(runs)}
     if len(unique) < len(runs):
         notes.append("a folder that was given twice counts once")
     return list(reversed(unique.values())), notes
+
+
+def _runs_of(folder: Path) -> list[Run]:
+    """The run that a folder is, or the evaluations of one `dgpo eval benchmark=[A,B]`, each in a folder of its name."""
+    if (own := read_run(folder)) is not None:
+        return [own]
+    below = [run for path in sorted(folder.glob("*/results.json")) if (run := read_run(path.parent)) is not None]
+    if not all(run.evaluation and Path(run.name).name == run.evaluation.benchmark for run in below):
+        return []
+    return [replace(run, subject=str(folder)) for run in below]
+
+
+def _is_job(folder: Path) -> bool:
+    return (folder / "job.yaml").exists()
 
 
 def read_run(folder: Path) -> Run | None:
@@ -91,9 +104,9 @@ def read_run(folder: Path) -> Run | None:
 
 
 def _training_run(folder: Path) -> Run:
-    settings = _flat(_read_yaml(folder / "config.yaml"))
-    facts = _read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-    rows, evaluations = _read_rows(folder / "metrics.jsonl"), _read_rows(folder / "eval.jsonl")
+    settings = flat(read_yaml(folder / "config.yaml"))
+    facts = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    rows, evaluations = read_rows(folder / "metrics.jsonl"), read_rows(folder / "eval.jsonl")
     best = {name: found for name in BEST_OF if (found := _best(rows, name)) is not None}
     scores = [{"step": row.get("step"), "avg_at_k": row["avg_at_k"]["value"]} for row in evaluations]
     if (found := _best(scores, "avg_at_k")) is not None:
@@ -103,17 +116,23 @@ def _training_run(folder: Path) -> Run:
     return Run(
         name=str(folder),
         kind="training",
-        settings={key: value for key, value in settings.items() if key != "seed" and not key.startswith(IGNORED)},
+        settings=_deciding(settings),
         seed=settings.get("seed"),
         status=facts.get("status"),
         final=rows[-1] if rows else {},
         best=best,
         evaluation=_last_evaluation(folder, evaluations),
         wall_seconds=facts.get("wall_seconds"),
+        rows=rows,
+        subject=str(folder),
     )
 
 
-def _last_evaluation(folder: Path, rows: list[_Json]) -> Evaluation | None:
+def _deciding(settings: Json) -> Json:
+    return {key: value for key, value in settings.items() if key != "seed" and not key.startswith(IGNORED)}
+
+
+def _last_evaluation(folder: Path, rows: list[Json]) -> Evaluation | None:
     files = sorted(folder.glob("evals/step_*/results.json"))
     step = int(files[-1].parent.name.removeprefix("step_")) if files else -1
     if rows and rows[-1].get("step", 0) > step:  # an evaluation whose folder is gone
@@ -128,16 +147,17 @@ def _last_evaluation(folder: Path, rows: list[_Json]) -> Evaluation | None:
             None,
             rows[-1]["step"],
         )
-    return _evaluation(files[-1], _read_json(files[-1]), step) if files else None
+    return _evaluation(files[-1], read_json(files[-1]), step) if files else None
 
 
 def _evaluation_run(folder: Path) -> Run:
     path = folder / "results.json"
-    record = _read_json(path)
-    evaluation = _evaluation(path, record, None)
+    record = read_json(path)
+    origin = _origin(record.get("model"))
+    evaluation = _evaluation(path, record, None if origin is None else origin.step)
     manifest = record.get("manifest") or {}
     settings = {
-        "model": record.get("model"),
+        **({"model": record.get("model")} if origin is None else origin.settings),
         "benchmark": evaluation.benchmark,
         "k": evaluation.k,
         "grader": manifest.get("grader"),
@@ -148,16 +168,39 @@ def _evaluation_run(folder: Path) -> Run:
         name=str(folder),
         kind="evaluation",
         settings=settings,
-        seed=None,
+        seed=None if origin is None else origin.seed,
         status=None,
         final={key: record[key] for key in ("avg_at_k", "pass_at_k", "maj_at_k") if key in record},
         best={},
         evaluation=evaluation,
         wall_seconds=record.get("seconds"),
+        rows=[],
+        subject=str(folder),
     )
 
 
-def _evaluation(path: Path, record: _Json, step: int | None) -> Evaluation:
+@dataclass(frozen=True)
+class _Origin:
+    """The training run that an evaluated model came from."""
+
+    settings: Json
+    seed: int | None
+    step: int
+
+
+def _origin(model: Any) -> _Origin | None:
+    """Where `model` is a checkpoint of a run whose folder is still there; its seeds then stand for the method."""
+    path = Path(str(model))
+    if path.name != "model" or path.parent.parent.name != "checkpoints":
+        return None
+    config, step = path.parents[2] / "config.yaml", path.parent.name.removeprefix("step_")
+    if not config.is_file() or not step.isdecimal():
+        return None
+    settings = flat(read_yaml(config))
+    return _Origin(_deciding(settings), settings.get("seed"), int(step))
+
+
+def _evaluation(path: Path, record: Json, step: int | None) -> Evaluation:
     """Needs only benchmark, sampling, avg_at_k.k and problems; the rest is worked out where it is missing."""
     from dgpo_cli.core.intervals import avg_interval
 
@@ -182,7 +225,7 @@ def _evaluation(path: Path, record: _Json, step: int | None) -> Evaluation:
         raise DataError(f"{path}: expected the results of an evaluation: {reason}", "dgpo eval writes them") from error
 
 
-def _best(rows: list[_Json], name: str) -> _Json | None:
+def _best(rows: list[Json], name: str) -> Json | None:
     """The row where `name` is highest, the first of several."""
     known = [row for row in rows if isinstance(row.get(name), int | float) and math.isfinite(row[name])]
     if not known:
@@ -197,52 +240,5 @@ def _job_order(folder: Path) -> tuple[int, str]:
     return (int(number) if number.isdecimal() else -1, folder.name)
 
 
-def _flat(record: Mapping[str, Any], prefix: str = "") -> _Json:
-    found: _Json = {}
-    for key, value in record.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
-
-
 def _pair(values: Any) -> tuple[float, float] | None:
     return None if values is None else (float(values[0]), float(values[1]))
-
-
-def _read_yaml(path: Path) -> _Json:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected the configuration of a run, found {type(content).__name__}")
-    return content
-
-
-def _read_json(path: Path) -> _Json:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected an object {{...}}, found {type(content).__name__}")
-    return content
-
-
-def _read_rows(path: Path) -> list[_Json]:
-    """The rows of a JSONL file; a last line that a kill cut short is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = []
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path} line {number}: not JSON: {line[:60]!r}") from error
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows

@@ -210,6 +210,59 @@ def test_a_sweep_folder_stands_for_its_runs_in_the_order_of_the_jobs(
     assert "3_failed: holds no run, left out" in capsys.readouterr().err
 
 
+def suite(folder: Path, **correct: list[int]) -> str:
+    """What `dgpo eval benchmark=[...]` writes: a folder of its name for each benchmark."""
+    for benchmark, right in correct.items():
+        evaluation(folder / benchmark, right, benchmark=benchmark)
+    return str(folder)
+
+
+def test_evaluations_on_several_benchmarks_are_compared_on_each(tmp_path: Path) -> None:
+    a = suite(tmp_path / "a", easy=[0] * 8, hard=[0] * 8)
+    b = suite(tmp_path / "b", easy=[1] * 8, hard=[0] * 8)
+    record = compared(tmp_path, [a, b])
+    assert [(Path(pair["a"]).parent.name, pair["benchmark"], pair["verdict"]) for pair in record["pairs"]] == [
+        ("a", "easy", "better"),
+        ("a", "hard", "indistinguishable"),
+    ]
+    assert record["pairs"][0]["p_holm"] == pytest.approx(2 * 2 / 2**8)  # both count
+    assert len(record["runs"]) == 4
+
+
+def test_a_folder_without_one_of_the_benchmarks_is_refused_unless_forced(tmp_path: Path) -> None:
+    a, b = suite(tmp_path / "a", easy=[0, 1], hard=[0, 1]), suite(tmp_path / "b", easy=[1, 1])
+    with pytest.raises(ConfigError, match="benchmark differs: easy, hard in .*a, easy in .*b"):
+        compared(tmp_path, [a, b])
+    (pair,) = compared(tmp_path, [a, b], force=True)["pairs"]
+    assert pair["benchmark"] == "easy"
+
+
+def test_evaluations_of_checkpoints_of_several_seeds_have_the_seed_as_unit(tmp_path: Path) -> None:
+    evaluations = []
+    for algo, right in (("grpo", 1), ("dapo", 3)):
+        for seed in range(4):
+            run = Path(training(tmp_path / f"{algo}{seed}", [1, 2], seed=seed, algo=algo))
+            model = str(run / "checkpoints" / "step_000002" / "model")
+            evaluations.append(evaluation(tmp_path / f"e_{algo}{seed}", [right, seed % 2], model=model))
+    (pair,) = compared(tmp_path, evaluations)["pairs"]
+    assert (pair["a"], pair["b"], pair["unit"], pair["verdict"]) == ("algo=grpo", "algo=dapo", "seed", "better")
+
+
+def test_settings_that_only_another_version_has_do_not_part_the_seeds(tmp_path: Path) -> None:
+    a, b = training(tmp_path / "a", [1, 2]), training(tmp_path / "b", [1, 2], seed=1, new={"key": 1})
+    record = compared(tmp_path, [a, b])
+    assert record["pairs"] == []
+    assert record["runs"][0]["differences"] == {"seed": 0}
+
+
+def test_so_few_problems_that_nothing_could_be_shown_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [evaluation(tmp_path / "a", [0] * 5), evaluation(tmp_path / "b", [4] * 5)]
+    assert compared(tmp_path, runs)["pairs"][0]["verdict"] == "indistinguishable"  # 2 / 2^5 = 0.0625
+    assert "no result of so few problems (5) could reach p < 0.05" in capsys.readouterr().err
+
+
 def test_a_run_that_was_never_evaluated_is_listed_and_stands_in_no_pair(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

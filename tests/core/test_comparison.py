@@ -56,9 +56,21 @@ def test_paired_comparison_counts_problems_and_takes_b_minus_a() -> None:
     # |2 + 2 - 1| = 3 or more: signs of (2,2,1) with sum +-3, +-5 -> 4 of 8
     assert result.p_value == pytest.approx(0.5)
     assert result.smallest_p == 2 / 16
+    assert result.minimum_detectable is None  # no outcome of four problems comes below 2 / 16
+
+
+def test_the_minimum_detectable_difference_worked_by_hand() -> None:
+    # p-values are multiples of 2 / 16; the largest below 0.3 is 0.25. t(0.875, 3) = 1.42263, t(0.8, 3) = 0.978472
+    result = compare_problems([2, 2, 0, 4], [4] * 4, [4, 2, 2, 3], [4] * 4, alpha=0.3)
     deviation = np.std([0.5, 0, 0.5, -0.25], ddof=1)
-    # t(0.975, 3) = 3.182446, t(0.8, 3) = 0.978472
-    assert result.minimum_detectable == pytest.approx((3.182446 + 0.978472) * deviation / 2, rel=1e-5)
+    assert result.minimum_detectable == pytest.approx((1.42263 + 0.978472) * deviation / 2, rel=1e-5)
+
+
+def test_thousands_of_problems_have_a_minimum_detectable_difference() -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.binomial(1, 0.5, size=(2, 1500)).tolist()
+    detectable = compare_problems(a, [1] * 1500, b, [1] * 1500).minimum_detectable
+    assert detectable == pytest.approx(2.803 * math.sqrt(0.5 / 1500), rel=0.05)  # (1.960 + 0.842) standard errors
 
 
 def test_different_numbers_of_samples_are_compared_by_their_shares_exactly() -> None:
@@ -134,6 +146,22 @@ def test_the_minimum_detectable_difference_is_found_in_80_percent_of_comparisons
     detectable = float(np.mean([draw(0.0).minimum_detectable for _ in range(50)]))
     found = np.mean([draw(detectable).p_value < 0.05 for _ in range(300)])
     assert 0.72 <= found <= 0.88  # 80% +- 3.5 standard errors
+
+
+@pytest.mark.parametrize("seeds", [4, 5])
+def test_the_minimum_detectable_difference_between_seeds_is_found_in_80_percent(seeds: int) -> None:
+    generator = np.random.default_rng(0)
+    nulls = [compare_seeds(*generator.normal(size=(2, seeds)).tolist()).minimum_detectable for _ in range(300)]
+    assert None not in nulls
+    detectable = math.sqrt(np.mean(np.square(np.array(nulls, dtype=float))))  # the scatter is estimated from few runs
+    draws = generator.normal(size=(400, 2, seeds))
+    found = np.mean([permutation_p_value(a, b + detectable) < 0.05 for a, b in draws])
+    assert 0.72 <= found <= 0.88  # 80% +- 4 standard errors
+
+
+def test_three_seeds_a_side_could_have_shown_nothing() -> None:
+    assert compare_seeds([0.1, 0.2, 0.3], [0.7, 0.8, 0.9]).minimum_detectable is None
+    assert compare_seeds([0.1, 0.2, 0.3, 0.4], [0.7, 0.8, 0.9, 1.0], alpha=0.02).minimum_detectable is None
 
 
 def test_seed_permutation_worked_by_hand() -> None:
