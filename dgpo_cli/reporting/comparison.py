@@ -72,7 +72,7 @@ def compare(runs: list[Run], *, alpha: float, seed: int, force: bool) -> tuple[l
         hint = "force=true compares them on the problems that both have"
         raise ConfigError("", problems=(*wrong[:-1], Wrong(wrong[-1].message, hint)))
     notes += [f"forced: {problem.message}" for problem in wrong]
-    notes += _notes_on_evaluations(evaluated)
+    notes += _notes_on_evaluations(evaluated) + _notes_on_samples(sides(evaluated))
     pairs = _pairs(runs)
     comparable = [(a, b) for a, b in pairs if len(a.runs) > 1 or len(b.runs) > 1 or (_problems(a) and _problems(b))]
     notes += [
@@ -106,6 +106,19 @@ def _notes_on_evaluations(evaluated: list[Run]) -> list[str]:
     elif evaluated and len(sides(evaluated)) == 1:
         notes.append("the runs differ in their seed alone: there is nothing to compare")
     return notes
+
+
+def _notes_on_samples(groups: list[Side]) -> list[str]:
+    """Sides that drew different numbers of completions (dynamic sampling does) are compared after unequal work."""
+    drawn = {}
+    for side in groups:
+        totals = [sum(row.get("samples/generated") or 0 for row in run.rows) for run in side.runs if run.rows]
+        if totals:
+            drawn[side.label] = sum(totals) / len(totals)
+    if not drawn or max(drawn.values()) <= 1.05 * min(drawn.values()):
+        return []
+    listed = ", ".join(f"{label} {mean:,.0f}" for label, mean in drawn.items())
+    return [f"the final evaluations come after different numbers of samples: {listed}"]
 
 
 def _pairs(runs: list[Run]) -> list[tuple[Side, Side]]:

@@ -1,4 +1,4 @@
-"""A comparison as tables on a terminal."""
+"""A comparison as tables on a terminal, made for 80 columns: what all runs share stands in the title."""
 
 from __future__ import annotations
 
@@ -9,31 +9,43 @@ from dgpo_cli.reporting.runs import Run
 from dgpo_cli.reporting.sides import short_labels
 from dgpo_cli.reporting.tables import duration, interval, make_table, percent, points, sampling_text
 
-RUN_COLUMNS = ("run", "differs in", "accuracy", "95%", "measured by", "steps", "time", "status")
-PAIR_COLUMNS = ("b", "against a", "difference", "95%", "p", "unit", "wins/ties/losses", "detectable", "b is")
+RUN_COLUMNS = ("run", "differs in", "accuracy [95%]", "measured by", "steps", "time", "status")
+MAY_BE_SHARED = ("measured by", "steps", "status")
+PAIR_COLUMNS = ("b", "is", "against a", "points [95%]", "p", "unit", "won/tied/lost", "detects")
 
 
 def comparison_tables(runs: list[Run], pairs: list[Pair]) -> list[Table]:
-    rows = []
-    for run, label in zip(runs, short_labels(runs), strict=True):
-        evaluation = run.evaluation
-        rows.append(
-            [
-                run.name,
-                label or "-",
-                percent(evaluation.value if evaluation else None),
-                interval(evaluation.ci95 if evaluation else None),
-                f"{evaluation.benchmark} @{evaluation.k}, {sampling_text(evaluation.sampling)}" if evaluation else "-",
-                str(run.final.get("step", "-")),
-                duration(run.wall_seconds),
-                run.status or "-",
-            ]
-        )
-    tables = [make_table(RUN_COLUMNS, rows)]
+    tables = [_runs_table(runs)]
     if pairs:
         rows = [_pair_row(pair, len(pairs)) for pair in pairs]
-        tables.append(make_table(PAIR_COLUMNS, rows, title="pairs, b minus a, in points"))
+        tables.append(make_table(PAIR_COLUMNS, rows, title="pairs: points are b minus a"))
     return tables
+
+
+def _runs_table(runs: list[Run]) -> Table:
+    rows = [_run_row(run, label) for run, label in zip(runs, short_labels(runs), strict=True)]
+    shared = [
+        column
+        for column, name in enumerate(RUN_COLUMNS)
+        if name in MAY_BE_SHARED and len(rows) > 1 and len({row[column] for row in rows}) == 1
+    ]
+    title = ", ".join(f"{RUN_COLUMNS[column]} {rows[0][column]}" for column in shared if rows[0][column] != "-")
+    kept = [column for column in range(len(RUN_COLUMNS)) if column not in shared]
+    columns = [RUN_COLUMNS[column] for column in kept]
+    return make_table(columns, [[row[column] for column in kept] for row in rows], title=title)
+
+
+def _run_row(run: Run, label: str) -> list[str]:
+    evaluation = run.evaluation
+    return [
+        run.name,
+        label or "-",
+        f"{percent(evaluation.value)} {interval(evaluation.ci95)}" if evaluation else "-",
+        f"{evaluation.benchmark} @{evaluation.k}, {sampling_text(evaluation.sampling)}" if evaluation else "-",
+        str(run.final.get("step", "-")),
+        duration(run.wall_seconds),
+        run.status or "-",
+    ]
 
 
 def _pair_row(pair: Pair, pairs: int) -> list[str]:
@@ -41,12 +53,11 @@ def _pair_row(pair: Pair, pairs: int) -> list[str]:
     needed = f" (need {pair.seeds_needed} a side)" if pair.seeds_needed else ""
     return [
         pair.b.label,
+        pair.verdict + needed,
         pair.a.label,
-        points(result.difference),
-        interval(result.ci95, signed=True),
+        f"{points(result.difference)} {interval(result.ci95, signed=True)}",
         f"{result.p_value:.3g}" + (f", Holm {pair.p_holm:.3g}" if pairs > 1 else ""),
         result.unit,
         f"{result.wins}/{result.ties}/{result.losses}",
-        points(result.minimum_detectable),
-        pair.verdict + needed,
+        points(result.minimum_detectable).lstrip("+"),
     ]

@@ -15,7 +15,10 @@ from dgpo_cli.errors import DataError
 from dgpo_cli.reporting.run_files import Json, flat, read_json, read_rows, read_yaml
 
 # Settings that decide nothing of what a run computes, or not as a choice of its user.
-IGNORED = ("overwrite", "resume", "resume_allow", "dry_run", "probe", "logger.")
+IGNORED = (
+    *("overwrite", "resume", "resume_allow", "dry_run", "probe", "logger.", "checkpoint.", "eval.every"),
+    *("rollout.save", "benchmark.pass_at"),
+)
 BEST_OF = ("accuracy", "reward/mean")
 Counts = dict[tuple[int, str], tuple[int, int]]
 

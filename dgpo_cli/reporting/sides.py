@@ -62,7 +62,7 @@ def sides(runs: list[Run]) -> list[Side]:
 
 
 def _alike(a: Run, b: Run) -> bool:
-    """Whether two runs differ in their seed alone. A key that only one of them has, as of another version, is no matter."""
+    """Whether two runs differ in their seed alone. A key that one of them lacks (another version) is none."""
     if a.kind != b.kind or a.seed is None or b.seed is None:
         return False
     return all(b.settings[key] == value for key, value in a.settings.items() if key in b.settings)

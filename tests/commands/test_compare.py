@@ -8,55 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from run_factory import SAMPLING, evaluation, results, suite, training
 
 from dgpo_cli.commands import compare as command
 from dgpo_cli.config.commands import CompareConfig, CompareSettings
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.reporting.runs import find_runs
-
-SAMPLING = {"temperature": 1.0, "top_p": 0.7, "max_tokens": 8, "seed": 0}
-
-
-def results(correct: list[int], k: int = 4, **changes: Any) -> dict[str, Any]:
-    """The part of results.json that a comparison needs."""
-    record: dict[str, Any] = {
-        "benchmark": "b",
-        "sampling": SAMPLING,
-        "avg_at_k": {"k": k},
-        "problems": [{"index": i, "id": f"p{i}", "correct": right, "n": k} for i, right in enumerate(correct)],
-    }
-    return record | changes
-
-
-def evaluation(folder: Path, correct: list[int], k: int = 4, **changes: Any) -> str:
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps(results(correct, k, **changes)))
-    return str(folder)
-
-
-def training(
-    folder: Path, correct: list[int], *, seed: int = 0, algo: str = "grpo", status: str = "done", **settings: Any
-) -> str:
-    """A finished training run of two steps."""
-    (folder / "evals" / "step_000002").mkdir(parents=True)
-    clip = {"grpo": 0.2, "dapo": 0.28}[algo]
-    config = {
-        "seed": seed,
-        "steps": 2,
-        "algo": {"name": algo, "clip_high": clip},
-        "logger": {"mode": "auto"},
-        **settings,
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "run.json").write_text(json.dumps({"status": status, "wall_seconds": 61.5}))
-    rows = [{"step": 1, "accuracy": 0.75, "loss": float("nan")}, {"step": 2, "accuracy": 0.5, "loss": 0.1}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    value = sum(correct) / len(correct) / 4
-    rows = [{"step": step, "benchmark": "b", "avg_at_k": {"k": 4, "value": value}} for step in (0, 2)]
-    (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "evals" / "step_000002" / "results.json").write_text(json.dumps(results(correct)))
-    return str(folder)
 
 
 def compared(tmp_path: Path, runs: list[str], **changes: Any) -> dict[str, Any]:
@@ -210,13 +167,6 @@ def test_a_sweep_folder_stands_for_its_runs_in_the_order_of_the_jobs(
     assert "3_failed: holds no run, left out" in capsys.readouterr().err
 
 
-def suite(folder: Path, **correct: list[int]) -> str:
-    """What `dgpo eval benchmark=[...]` writes: a folder of its name for each benchmark."""
-    for benchmark, right in correct.items():
-        evaluation(folder / benchmark, right, benchmark=benchmark)
-    return str(folder)
-
-
 def test_evaluations_on_several_benchmarks_are_compared_on_each(tmp_path: Path) -> None:
     a = suite(tmp_path / "a", easy=[0] * 8, hard=[0] * 8)
     b = suite(tmp_path / "b", easy=[1] * 8, hard=[0] * 8)
@@ -231,7 +181,7 @@ def test_evaluations_on_several_benchmarks_are_compared_on_each(tmp_path: Path) 
 
 def test_a_folder_without_one_of_the_benchmarks_is_refused_unless_forced(tmp_path: Path) -> None:
     a, b = suite(tmp_path / "a", easy=[0, 1], hard=[0, 1]), suite(tmp_path / "b", easy=[1, 1])
-    with pytest.raises(ConfigError, match="benchmark differs: easy, hard in .*a, easy in .*b"):
+    with pytest.raises(ConfigError, match=r"benchmark differs: easy, hard in .*a, easy in .*b"):
         compared(tmp_path, [a, b])
     (pair,) = compared(tmp_path, [a, b], force=True)["pairs"]
     assert pair["benchmark"] == "easy"

@@ -1,0 +1,185 @@
+"""Pictures of a comparison, drawn by matplotlib (imported here alone): PNG files for print, SVG for the page.
+
+Colours are Okabe and Ito's, which people of any colour vision tell apart; line style tells the same in grey print.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dgpo_cli.reporting.comparison import Pair
+from dgpo_cli.reporting.curves import AXES, METRICS, Axis, Curve, Curves, Metric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES: Any = ("-", "--", "-.", ":")
+INK = "#0b0c0d"  # drawn as it is in PNG; in SVG the page's own colour of text takes its place
+MOST_BANDS = 6  # with more sides the bands would hide each other
+VERDICTS = {  # marker, colour
+    "better": ("^", COLOURS[0]),
+    "worse": ("v", COLOURS[1]),
+    "indistinguishable": ("o", "#808080"),
+    "not enough seeds": ("x", "#808080"),
+}
+_SETTINGS: Any = {  # matplotlib types every key of its own; versions differ in which
+    "font.size": 9,
+    "text.parse_math": False,  # a run's name may hold any character
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dgpo",
+}
+
+
+def colour(number: int) -> str:
+    """Of the side with that place, in every picture and table."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def curves_png(curves: Curves) -> bytes:
+    """A PNG of all metrics (rows) against all axes (columns)."""
+    metrics = [metric for metric in METRICS if any(key == metric.key for _, key in curves)]
+    with _drawing() as new_figure:
+        figure = new_figure(11, 0.6 + 2.1 * len(metrics))
+        grid = figure.subplots(len(metrics), len(AXES), squeeze=False, sharex="col", sharey="row")
+        for row, metric in enumerate(metrics):
+            for column, axis in enumerate(AXES):
+                _draw_panel(grid[row][column], curves.get((axis.name, metric.key), []), metric, axis)
+                if column:
+                    grid[row][column].set_ylabel("")
+                if row < len(metrics) - 1:
+                    grid[row][column].set_xlabel("")
+        _add_legend(figure, curves)
+        return _png(figure)
+
+
+def curves_svg(curves: Curves, axis: Axis) -> str:
+    """All metrics against one axis, for the page."""
+    metrics = [metric for metric in METRICS if (axis.name, metric.key) in curves]
+    with _drawing() as new_figure:
+        rows = (len(metrics) + 2) // 3
+        figure = new_figure(11, 2.6 * rows)
+        panels = list(figure.subplots(rows, 3, squeeze=False).flat)
+        for panel, metric in zip(panels, metrics, strict=False):
+            _draw_panel(panel, curves[axis.name, metric.key], metric, axis)
+        for panel in panels[len(metrics) :]:
+            panel.set_axis_off()
+        return _svg(figure, f"learning curves at {axis.title}")
+
+
+def differences_png(pairs: Sequence[Pair], names: Sequence[str]) -> bytes:
+    """A PNG of every pair's difference with its interval."""
+    with _drawing() as new_figure:
+        return _png(_differences(new_figure, pairs, names))
+
+
+def differences_svg(pairs: Sequence[Pair], names: Sequence[str]) -> str:
+    """The same for the page."""
+    with _drawing() as new_figure:
+        return _svg(_differences(new_figure, pairs, names), "differences with their 95% intervals")
+
+
+def _differences(new_figure: Any, pairs: Sequence[Pair], names: Sequence[str]) -> Figure:
+    figure = new_figure(9, 1.1 + 0.42 * len(pairs))
+    panel = figure.subplots()
+    for place, pair in enumerate(pairs):
+        result = pair.result
+        marker, hue = VERDICTS[pair.verdict]
+        if result.minimum_detectable is not None:
+            width = 200 * result.minimum_detectable
+            panel.barh(place, width, left=-width / 2, height=0.7, color=INK, alpha=0.09, linewidth=0)
+        if result.ci95 is not None:
+            panel.plot([100 * end for end in result.ci95], [place, place], color=hue, linewidth=2.2)
+        panel.plot([100 * result.difference], [place], marker=marker, color=hue, markersize=8)
+    panel.axvline(0, color=INK, linewidth=1)
+    panel.set_yticks(range(len(pairs)), names)
+    panel.set_ylim(len(pairs) - 0.4, -0.6)
+    panel.grid(axis="y", visible=False)
+    panel.set_xlabel("points, b minus a, with 95% interval; grey: true differences often missed")
+    return figure  # type: ignore[no-any-return]
+
+
+def _draw_panel(panel: Axes, curves: Sequence[Curve], metric: Metric, axis: Axis) -> None:
+    for curve in curves:
+        band, hue = curve.band, colour(curve.number)
+        if band.runs > 1 and len(curves) <= MOST_BANDS:
+            panel.fill_between(band.x, band.low, band.high, color=hue, alpha=0.18, linewidth=0)
+        marker = "o" if len(band.x) == 1 else ""
+        panel.plot(band.x, band.mean, color=hue, linestyle=STYLES[curve.number % len(STYLES)], marker=marker)
+    panel.set_title(metric.title, fontsize=10, loc="left", fontweight="bold")
+    panel.set_ylabel(metric.unit)
+    panel.set_xlabel(axis.title)
+    panel.ticklabel_format(useOffset=False)
+    panel.locator_params(nbins=5)
+
+
+def _add_legend(figure: Figure, curves: Curves) -> None:
+    from matplotlib.lines import Line2D
+
+    sides = {curve.number: curve for found in curves.values() for curve in found}
+    lines = [
+        Line2D([], [], color=colour(number), linestyle=STYLES[number % len(STYLES)], label=_named(curve))
+        for number, curve in sorted(sides.items())
+    ]
+    widest = max((len(str(line.get_label())) for line in lines), default=0)
+    figure.legend(handles=lines, loc="outside upper left", ncols=max(1, min(len(lines), 130 // (widest + 8))))
+
+
+def _named(curve: Curve) -> str:
+    label = drawable(curve.label)
+    return label if curve.band.runs == 1 else f"{label} (mean and range of {curve.band.runs} seeds)"
+
+
+def drawable(label: str, longest: int = 60) -> str:
+    """A name that fits a drawing: the end of a long one, and a mark for what is no printable character."""
+    plain = "".join(character if character.isprintable() else "�" for character in label)
+    return plain if len(plain) <= longest else f"…{plain[1 - longest :]}"
+
+
+@contextmanager
+def _drawing() -> Iterator[Any]:
+    """A function that makes figures (width and height in inches) in our style, without any display."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    def new_figure(width: float, height: float) -> Figure:
+        return Figure(figsize=(width, height), layout="constrained")
+
+    with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name may be in any script; boxes will do
+        yield new_figure
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=130, facecolor="white", metadata={"Software": None})
+    return content.getvalue()
+
+
+def _svg(figure: Figure, description: str) -> str:
+    """The <svg> element alone, transparent, with text as text and in the page's own colour."""
+    content = io.StringIO()
+    figure.savefig(content, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
+    drawn = content.getvalue()
+    drawn = drawn[drawn.index("<svg") :].replace(INK, "currentColor")
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    return drawn.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
