@@ -104,8 +104,8 @@ def add_adapter(
         base_model_name_or_path=base,
         revision=revision,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # peft draws on the CPU, wherever the layer is
+        torch.default_generator.manual_seed(seed)
         _inject(model, config, POLICY)
     return AdapterView(model, POLICY)
 

@@ -140,7 +140,7 @@ def load_model(
     Raises:
         DataError: no such folder or hub id, weights that are missing, damaged or of another shape, no fast tokenizer.
     """
-    adapter = Path(path) if holds_adapter(path) else None
+    adapter = _adapter_folder(path, revision)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     if adapter is None:
         model = _load_weights(path, dtype, options, key)
@@ -224,6 +224,26 @@ def _load_tokenizer(path: str, options: dict[str, Any], key: str) -> Any:
         return _quiet_transformers().AutoTokenizer.from_pretrained(resolve_path(path), **options)
     except Exception as error:  # as above
         raise _load_error(path, error, key) from error
+
+
+def _adapter_folder(path: str, revision: str | None) -> Path | None:
+    """The folder of an adapter, fetched where it is one on the hub; None for a model of its own."""
+    folder = resolve_path(path)
+    if Path(folder).is_dir():
+        return Path(folder) if holds_adapter(folder) else None
+    transformers = _quiet_transformers()
+    if not transformers.utils.is_peft_available():
+        return None
+    try:
+        found = transformers.utils.find_adapter_config_file(path, revision=revision)
+        if found is None:
+            return None
+        from huggingface_hub import snapshot_download
+
+        files = ["adapter_*", "*token*", "*.jinja", "vocab*", "merges*", "special*", "added*"]
+        return Path(snapshot_download(path, revision=revision, allow_patterns=files))
+    except Exception:  # of many kinds; whatever it is, loading the model says so
+        return None
 
 
 def _load_base(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> tuple[Any, str]:

@@ -12,8 +12,8 @@ import transformers
 from model_factory import save_random_model
 from torch import Tensor
 
-from dgpo_cli.commands.parts import load_reference
-from dgpo_cli.config.groups import ModelConfig, ReferenceConfig
+from dgpo_cli.commands.parts import load_reference, load_trainee
+from dgpo_cli.config.groups import LoraConfig, ModelConfig, ReferenceConfig
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.lora import AdapterView, add_adapter
@@ -280,6 +280,23 @@ def test_the_bundled_base_is_found_from_another_installation(tmp_path: Path) -> 
     assert here in config.read_text()
     config.write_text(config.read_text().replace(here, "/elsewhere/site-packages/dgpo_cli/bundled/tiny"))
     assert torch.equal(states(load_model(str(tmp_path / "adapter"))), states(model))
+
+
+def test_an_adapter_on_the_hub_is_fetched_and_its_base_loaded(
+    trained: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache as the hub's own client leaves it, read by that client without a network."""
+    commit, repository = "0123456789" * 4, tmp_path / "hub" / "models--someone--adapter"
+    save_model(trained, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    loaded = load_model("someone/adapter")
+    assert loaded.adapter is not None
+    assert torch.equal(states(loaded), states(trained))
+    with pytest.raises(ConfigError, match="would train one on top of it"):
+        load_trainee(ModelConfig(path="someone/adapter", lora=LoraConfig(rank=2)), "cpu", None, seed=0)
 
 
 def test_layers_of_any_kind_take_an_adapter(tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ def load_trainee(settings: ModelConfig, device: str, checkpoint: Path | None, *,
         return load_policy(settings, device, path=str(checkpoint / "model") if checkpoint else None, merge_adapter=True)
     policy = load_policy(settings, device)
     model, name = policy.model, str(settings.path)
+    if model.adapter is not None:
+        raise ConfigError(
+            f"model.path: '{name}' is an adapter, and model.lora.rank={lora.rank} would train one on top of it",
+            "model.lora.rank=0 trains on from the merged weights",
+        )
     if checkpoint is not None:
         adapter = load_adapter(model.model, adapter_folder(checkpoint), trained=True)
     else:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import CompareConfig, EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, Dtype, EngineConfig, GatingConfig, RewardConfig, Signal
-from dgpo_cli.config.lora_checks import holds_adapter, needs_peft, trained_adapter, untrained_adapter
+from dgpo_cli.config.lora_checks import adapter_folder, holds_adapter, trained_adapter, untrained_adapter
 from dgpo_cli.errors import Problem
 
 DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
@@ -273,7 +273,7 @@ def _model(group: str, path: str | None) -> Iterator[Problem]:
         if not any((Path(path) / file).is_file() for file in ("config.json", "adapter_config.json")):
             yield Problem(f"{name}: no model in folder '{path}': it holds no config.json", "a run's folder works too")
         elif holds_adapter(path):
-            yield from needs_peft(f"{name}={path}")
+            yield from adapter_folder(name, path)
     elif not _is_hub_id(path):
         options = [option for option in catalogue.options("model") if option != "path"]
         close = catalogue.nearest(path, options)

@@ -43,6 +43,14 @@ def needs_peft(asked: str) -> Iterator[Problem]:
         yield Problem(f"{asked}: adapters need peft, which is not installed", "pip install 'dgpo[lora]'")
 
 
+def adapter_folder(name: str, path: str) -> Iterator[Problem]:
+    """What the folder of an adapter asks for."""
+    yield from needs_peft(f"{name}={path}")
+    if any(Path(path).glob("model*.safetensors")):
+        message = f"{name}: '{path}' holds a whole model and an adapter, and does not say which is meant"
+        yield Problem(message, "move adapter_config.json and adapter_model.safetensors into a folder of their own")
+
+
 def holds_adapter(path: str) -> bool:
-    """A folder with an adapter and no model of its own."""
-    return (Path(path) / "adapter_config.json").is_file() and not (Path(path) / "config.json").is_file()
+    """Whether a folder is read as an adapter, by the rule of transformers."""
+    return (Path(path) / "adapter_config.json").is_file()

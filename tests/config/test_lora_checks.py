@@ -42,6 +42,13 @@ def test_an_adapter_on_top_of_an_adapter_is_refused(base, tmp_path):
     assert "would train one on top of it" in problem.message
 
 
+def test_a_model_and_an_adapter_in_one_folder_are_refused(tmp_path):
+    for name in ("config.json", "model.safetensors", "adapter_config.json"):
+        (tmp_path / name).touch()
+    [problem] = validate(compose("eval", [f"model.path={tmp_path}", "benchmark=digit_chain"]), "eval")
+    assert "holds a whole model and an adapter" in problem.message
+
+
 def test_renewing_another_reference_than_the_initial_policy_is_refused(base):
     config = copy.deepcopy(base)
     config.reference.name, config.reference.path, config.reference.refresh_every = "path", "bundled:tiny", 5
