@@ -99,6 +99,8 @@ BENCHMARK_RULES: list[Rule] = [
 ]
 COMMON_RULES: list[Rule] = [
     *at_least(1, "engine.batch_size", "engine.concurrency", "strategy.threads"),
+    *at_least(1, "strategy.num_processes"),
+    *above(0, "strategy.connect_seconds", "strategy.stall_seconds"),
     *at_least(0, "engine.retries"),
     *above(0, "reward.timeout_seconds", "engine.timeout_seconds"),
 ]

@@ -93,6 +93,12 @@ class SaveRollouts(Enum):
     none = "none"
 
 
+class ComputeDtype(Enum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class LoggerMode(Enum):
     auto = "auto"
     online = "online"
@@ -226,9 +232,35 @@ class GatingConfig:
 class StrategyConfig:
     """`strategy=`: where and on how many devices a run computes."""
 
-    name: str = key("single", "single: one process")
+    name: str = key(
+        "single",
+        "single: one process | ddp: the whole model in each process | fsdp: weights, gradients and optimizer sharded over "
+        "the processes | fsdp_offload: as fsdp, and they rest in CPU memory. The last three are for dgpo train",
+    )
+    num_processes: int | None = key(
+        None, "processes that dgpo starts on this machine; null is one a GPU. Under torchrun or srun theirs count"
+    )
     device: Device = key(Device.auto, "auto (cuda when there is one) | cpu | cuda")
-    threads: int | None = key(None, "CPU threads; null takes the model's, and else leaves it to torch", "threads")
+    threads: int | None = key(
+        None, "CPU threads of each process; null takes the model's, and else leaves it to torch", "threads"
+    )
+    compute_dtype: ComputeDtype = key(
+        ComputeDtype.auto,
+        "dtype of forward and backward: auto (bfloat16 on a GPU, float32 on a CPU) | float32 | bfloat16. Weights, "
+        "gradient reduction and moments are float32 in any case",
+    )
+    activation_checkpointing: bool = key(
+        False, "keep only each layer's input for the backward pass and compute the rest again: less memory, more time"
+    )
+    compile: bool = key(False, "torch.compile each layer of the body")
+    reference_offload: bool = key(False, "fsdp: the reference rests in CPU memory between passes")
+    gather_for_generation: bool = key(
+        True, "fsdp: hold the whole model in compute_dtype while sampling; false gathers each layer for every token"
+    )
+    connect_seconds: float = key(120.0, "longest wait at the start until every process has joined", "s")
+    stall_seconds: float = key(
+        1800.0, "several processes: without progress for so long, each writes where it stands and the run ends", "s"
+    )
 
 
 @dataclass
