@@ -91,6 +91,18 @@ class Algorithm:
         )
 
     @property
+    def needed_signals(self) -> dict[str, str]:
+        """What credit is computed from: the fields of `TokenSignals`, each with the setting that needs it."""
+        gate = self.gating
+        needed: dict[str, str] = {}
+        if self.gates and gate.noise_gate:
+            needed["hellinger"] = "gating.noise_gate"
+        if self.gates and gate.entropy_exponent:
+            needed["entropy"] = "gating.entropy_exponent"
+        needed |= dict.fromkeys(credits.READS.get(gate.signal.name, ()), f"gating.signal={gate.signal.name}")
+        return needed
+
+    @property
     def credit_needs_batch(self) -> bool:
         """Whether credit depends on the whole batch, not on each rollout alone."""
         gate = self.gating

@@ -37,7 +37,10 @@ def sync_folder(folder: Path) -> None:
 
 def to_json(record: Any, indent: int | None = None) -> str:
     """Strict JSON: a number that is not finite becomes null."""
-    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False, indent=indent)
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False, indent=indent)
+    except ValueError:
+        return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def append_line(path: Path, record: Any) -> None:

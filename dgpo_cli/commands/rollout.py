@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-
-from dgpo_cli.algorithm import Algorithm, Credit
+from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.parts import (
     Policy,
     load_data_prompts,
@@ -16,18 +15,19 @@ from dgpo_cli.commands.parts import (
     load_reference,
     prepare_device,
 )
+from dgpo_cli.commands.rescoring import gatings_of, report, rescore, show_tokens
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.compose import save as save_config
-from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.prompts import make_prompts
+from dgpo_cli.data.rows import Row
 from dgpo_cli.disk import writing
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
-from dgpo_cli.models import LanguageModel
+from dgpo_cli.reporting.gatings import gate
 from dgpo_cli.reporting.records import rollout_records
-from dgpo_cli.reporting.token_view import print_rollouts
+from dgpo_cli.reporting.stored import stored_rollouts
 from dgpo_cli.scoring import measure_noise_floor, score_rollouts
 from dgpo_cli.training.collect import grade_request
 from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
@@ -42,6 +42,9 @@ def run(config: RolloutConfig, folder: Path) -> None:
     target = folder / "rollouts.jsonl"
     if target.exists() and not config.overwrite:
         raise ConfigError(f"{target} exists already", "overwrite=true, or hydra.run.dir=FOLDER names another folder")
+    if config.rollouts is not None:
+        rescore(config, folder)
+        return
     device = prepare_device(config.strategy, config.model)
     policy = load_policy(config.model, device)
     grader = load_grader(config.reward) if config.prompt is None else None
@@ -61,11 +64,14 @@ def run(config: RolloutConfig, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
         write_atomically(target, lines)
+    stored = stored_rollouts([Row(f"line {i}", record) for i, record in enumerate(records, 1)], str(target))
+    gated = gate(stored, gatings_of(config, stored)) if records and "credit" in records[0] else []
     if sys.stdout.isatty():
-        print_rollouts(records, Console(highlight=False, soft_wrap=True))
+        show_tokens(config, stored, gated)
     else:
         sys.stdout.write(lines)
     print(f"rollouts: {target}", file=sys.stderr)
+    report(config, stored, gated, folder)
 
 
 def _prompts(config: RolloutConfig, policy: Policy, grader: Grader | None) -> list[Prompt]:
@@ -110,7 +116,8 @@ def _records(
     verdicts: list[Verdict] | None,
     *,
     own_scores: bool,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
+    """Signals always; credit where there is a reference to measure from."""
     size = config.rollout.group_size
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     reference = None
@@ -123,32 +130,28 @@ def _records(
         rewards = list(graded.final.tolist())
         if size > 1:
             advantages = list(algorithm.advantages(graded).tolist())
-    signals, credit = _credit(config, algorithm, policy.model, reference, rollouts)
-    unknown = Verdict(0.0, None)
-    records = rollout_records(
-        policy.model, rollouts, verdicts or [unknown] * len(rollouts), rewards, advantages, signals, credit
-    )
-    return [dict(record) for record in records]
-
-
-def _credit(
-    config: RolloutConfig,
-    algorithm: Algorithm,
-    policy: LanguageModel,
-    reference: LanguageModel | None,
-    rollouts: list[Rollout],
-) -> tuple[TokenSignals, Credit | None]:
-    """Signals always; credit where there is a reference to measure from."""
     lengths = [len(rollout.token_ids) for rollout in rollouts]
     temperature = config.rollout.temperature or 1.0
     signals = score_rollouts(
-        policy, reference, rollouts, lengths, temperature=temperature, tokens=config.tokens_per_microbatch
+        policy.model, reference, rollouts, lengths, temperature=temperature, tokens=config.tokens_per_microbatch
     )
-    if reference is None:
-        return signals, None
-    floor = measure_noise_floor(policy, rollouts, lengths, temperature=temperature)
+    floor, credit = None, None
     seeds = [
         derive_seed("control", config.seed, 0, rollout.request.draw, rollout.request.sample) for rollout in rollouts
     ]
-    credit = algorithm.credit(signals, vocabulary_size=policy.vocabulary_size, noise_floor=floor, control_seeds=seeds)
-    return signals, credit
+    if reference is not None:
+        floor = measure_noise_floor(policy.model, rollouts, lengths, temperature=temperature)
+        credit = algorithm.credit(
+            signals, vocabulary_size=policy.model.vocabulary_size, noise_floor=floor, control_seeds=seeds
+        )
+    return rollout_records(
+        policy.model,
+        rollouts,
+        verdicts or [Verdict(0.0, None)] * len(rollouts),
+        rewards,
+        advantages,
+        signals,
+        credit,
+        noise_floor=floor,
+        control_seeds=seeds,
+    )

@@ -88,6 +88,7 @@ TRAIN_RULES: list[Rule] = [
 ROLLOUT_RULES: list[Rule] = [
     *at_least(1, "limit", "rollout.group_size", "rollout.max_completion_tokens", "tokens_per_microbatch"),
     *at_least(0, "rollout.temperature"),
+    *at_least(2, "vocabulary_size"),
     *above(0, "gating.temperature"),
     *a_share("rollout.top_p", "gating.top_fraction"),
 ]
@@ -185,6 +186,24 @@ def _distinct_reference(config: RolloutConfig) -> Iterator[Problem]:
         yield Problem(message, "reference.path=FOLDER, or a model option: reference=tiny")
 
 
+def _stored_rollouts(config: RolloutConfig) -> Iterator[Problem]:
+    path = config.rollouts
+    if path is None:
+        if config.vocabulary_size is not None:
+            yield Problem("vocabulary_size: the model says it; only a stored file may not", "rollouts=FILE")
+        return
+    if config.prompt is not None:
+        yield Problem("rollouts= and prompt=: one is read, the other sampled", "leave one of them out")
+    if Path(path).is_dir():
+        inside = sorted(file for file in Path(path).glob("**/*.jsonl") if "rollouts" in (file.stem, file.parent.name))
+        yield Problem(
+            f"rollouts: expected a file, got the folder '{path}'",
+            f"rollouts={inside[-1]}" if inside else "a rollouts.jsonl, or a step of a run's rollouts/",
+        )
+    elif not Path(path).is_file():
+        yield Problem(f"rollouts: no file '{path}'", "a rollouts.jsonl, or a step of a run's rollouts/")
+
+
 def _evaluation(config: EvalConfig | TrainConfig) -> Iterator[Problem]:
     benchmark = config.benchmark
     if isinstance(config, EvalConfig) and benchmark.name is None and not benchmark.path and not benchmark.hub:
@@ -255,6 +274,7 @@ def _compared(config: CompareConfig) -> Iterator[Problem]:
 
 def _models(config: Any) -> Iterator[Problem]:
     needs_none = isinstance(config, EvalConfig) and (config.benchmark.completions or config.engine.name == "openai")
+    needs_none = needs_none or (isinstance(config, RolloutConfig) and config.rollouts is not None)
     if not needs_none:
         yield from _model("model", config.model.path)
     if hasattr(config, "reference") and config.reference.name == "path":
@@ -300,7 +320,7 @@ def _template(group: str, template: str | None) -> Iterator[Problem]:
 
 
 def _data(config: TrainConfig | RolloutConfig) -> Iterator[Problem]:
-    if isinstance(config, RolloutConfig) and config.prompt is not None:
+    if isinstance(config, RolloutConfig) and (config.prompt is not None or config.rollouts is not None):
         return
     yield from _rows(config.data, "data")
 
@@ -393,7 +413,16 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
     ],
     "rollout": [
         _ranges(ROLLOUT_RULES, DATA_RULES, COMMON_RULES),
-        *(untrained_adapter, _gating, _distinct_reference, _engine, _models, _data, _rewards),
+        *(
+            untrained_adapter,
+            _gating,
+            _stored_rollouts,
+            _distinct_reference,
+            _engine,
+            _models,
+            _data,
+            _rewards,
+        ),
     ],
     "compare": [_ranges(COMPARE_RULES), _compared],
 }

@@ -17,6 +17,7 @@ from dgpo_cli.config.groups import (
     RewardConfig,
     SaveRollouts,
     Schedule,
+    Shade,
     StrategyConfig,
     key,
 )
@@ -123,7 +124,19 @@ class RolloutConfig:
 
     seed: int = key(0, "derives the order of data and every sample")
     prompt: str | None = key(None, "one prompt of your own, in place of data")
-    limit: int = key(4, "prompts to sample", "prompts")
+    rollouts: str | None = key(
+        None, "score a stored file again, without any model: a rollouts.jsonl, or a step of a run's rollouts/"
+    )
+    report: bool = key(False, "write report.html: every token shaded by its credit, in one file that needs no network")
+    gatings: list[str] | None = key(
+        None, "gatings shown beside gating=; null is paper and calibrated, where their signals are there"
+    )
+    shade: Shade = key(
+        Shade.credit,
+        "what shades the tokens: credit | score | hellinger | entropy | logprob | ref_logprob | advantage (credit x A)",
+    )
+    vocabulary_size: int | None = key(None, "V of log V, for a stored file that does not say", "tokens")
+    limit: int = key(4, "prompts to sample; of a stored file, prompts to show on a terminal", "prompts")
     overwrite: bool = key(False, "delete the rollouts that the folder already holds")
     model: ModelConfig = key(ModelConfig, "the policy")
     reference: ReferenceConfig = key(ReferenceConfig, "the frozen reference")

@@ -87,6 +87,16 @@ class Control(Enum):
     misplace = "misplace"
 
 
+class Shade(Enum):
+    credit = "credit"
+    score = "score"
+    hellinger = "hellinger"
+    entropy = "entropy"
+    logprob = "logprob"
+    ref_logprob = "ref_logprob"
+    advantage = "advantage"
+
+
 class SaveRollouts(Enum):
     all = "all"
     some = "some"

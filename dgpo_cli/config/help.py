@@ -12,7 +12,8 @@ from dgpo_cli.errors import UsageError
 USAGE = {
     "train": "dgpo train [GROUP=OPTION] [KEY=VALUE] ...\n       dgpo train resume=FOLDER [KEY=VALUE] ...",
     "eval": "dgpo eval [GROUP=OPTION] [KEY=VALUE] ...",
-    "rollout": 'dgpo rollout [prompt="..."] [GROUP=OPTION] [KEY=VALUE] ...',
+    "rollout": 'dgpo rollout [prompt="..."] [GROUP=OPTION] [KEY=VALUE] ...\n'
+    "       dgpo rollout rollouts=FILE [gating=...] [report=true]",
     "compare": "dgpo compare runs=[FOLDER,FOLDER] [KEY=VALUE] ...",
 }
 MOST_USED = {
@@ -25,8 +26,8 @@ MOST_USED = {
         *("benchmark.top_p", "benchmark.max_tokens", "benchmark.completions", "engine.batch_size", "seed"),
     ],
     "rollout": [
-        *("prompt", "limit", "model.path", "reference.path", "data.path", "rollout.group_size"),
-        *("rollout.temperature", "rollout.top_p", "rollout.max_completion_tokens", "seed"),
+        *("prompt", "limit", "rollouts", "report", "model.path", "reference.path", "rollout.group_size"),
+        *("rollout.temperature", "rollout.max_completion_tokens", "seed"),
     ],
     "compare": ["runs", "compare.alpha", "seed", "force"],
 }

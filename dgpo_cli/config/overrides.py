@@ -151,7 +151,11 @@ def _override_problems(override: Override, request: Request) -> list[Problem]:
         return [p for value in values_of(override) for p in _option_problems(name, value, request)]
     if any((folder / name).is_dir() for folder in request.config_dirs):
         return []  # a group of the user's own
-    return _key_problems(name, values_of(override), request.command)
+    problems = _key_problems(name, values_of(override), request.command)
+    if name == "gatings" and not problems:
+        named = [value for values in values_of(override) for value in values or []]
+        problems = [p for value in named for p in _option_problems("gating", value, request)]
+    return problems
 
 
 def _option_problems(group: str, value: Any, request: Request) -> list[Problem]:

@@ -56,7 +56,15 @@ SIGNALS: dict[str, Callable[[TokenSignals], Tensor]] = {
     "kl": lambda s: k3(s.logprobs, _reference(s.ref_logprobs)),
     "logratio": lambda s: (s.logprobs - _reference(s.ref_logprobs)).abs(),
 }
-REFERENCE_SIGNALS = frozenset({"hellinger", "hellinger_root", "kl", "logratio"})
+READS: dict[str, tuple[str, ...]] = {  # the fields of TokenSignals behind each signal
+    "hellinger": ("hellinger",),
+    "hellinger_root": ("hellinger",),
+    "entropy": ("entropy",),
+    "surprisal": ("logprobs",),
+    "kl": ("logprobs", "ref_logprobs"),
+    "logratio": ("logprobs", "ref_logprobs"),
+}
+REFERENCE_SIGNALS = frozenset(name for name, fields in READS.items() if {"hellinger", "ref_logprobs"} & set(fields))
 
 
 def gated_score(signals: TokenSignals, *, signal: str, entropy_exponent: float, vocabulary_size: int) -> Tensor:

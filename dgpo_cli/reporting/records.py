@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -22,8 +24,15 @@ def rollout_records(
     advantages: Sequence[float | None],
     signals: TokenSignals | None,
     credit: Credit | None,
+    *,
+    noise_floor: float | None = None,
+    control_seeds: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """One record a rollout. Lists hold one value a counted token; they are null for a rollout that was not scored."""
+    """One record a rollout. Lists hold one value a counted token; they are null for a rollout that was not scored.
+
+    What credit depends on beside the tokens stands in each record, so that it can be computed again from the file alone
+    (see `stored`): `vocabulary_size`, `noise_floor` (null where it was not measured) and `control_seed`.
+    """
     spell = token_speller(model)
     records: list[dict[str, Any]] = []
     for row, (rollout, verdict) in enumerate(zip(rollouts, verdicts, strict=True)):
@@ -46,15 +55,17 @@ def rollout_records(
             "tokens": [spell(token) for token in rollout.token_ids],
             "logprobs": _values(signals.logprobs, row, length) if signals is not None and length else None,
         }
+        if signals is not None:
+            record["entropy"] = _values(signals.entropy, row, length) if length else None
         if signals is not None and signals.hellinger is not None:
-            scored = signals if length else None
-            record |= {
-                "ref_logprobs": _values(signals.ref_logprobs, row, length) if scored else None,
-                "entropy": _values(signals.entropy, row, length) if scored else None,
-                "hellinger": _values(signals.hellinger, row, length) if scored else None,
-                "score": _values(credit.score, row, length) if scored and credit is not None else None,
-                "credit": _values(credit.weights, row, length) if scored and credit is not None else None,
-            }
+            record["ref_logprobs"] = _values(signals.ref_logprobs, row, length) if length else None
+            record["hellinger"] = _values(signals.hellinger, row, length) if length else None
+        if credit is not None:
+            record["score"] = _values(credit.score, row, length) if length else None
+            record["credit"] = _values(credit.weights, row, length) if length else None
+        record["vocabulary_size"] = model.vocabulary_size
+        record["noise_floor"] = noise_floor
+        record["control_seed"] = None if control_seeds is None else control_seeds[row]
         records.append(record)
     return records
 
@@ -63,8 +74,11 @@ def _values(table: Tensor | None, row: int, length: int) -> list[float] | None:
     return None if table is None else [float(value) for value in table[row, :length].tolist()]
 
 
-def token_speller(model: LanguageModel) -> Any:
-    """id -> the text it stands for; `<id:N>` for rows of the head that the tokenizer does not know."""
+def token_speller(model: LanguageModel) -> Callable[[int], str]:
+    """id -> the text it stands for; `<id:N>` for rows of the head that the tokenizer does not know.
+
+    A token that is only a part of a character has no text of its own: its bytes are spelled `<0xE2>`.
+    """
     tokenizer, known = model.tokenizer, len(model.tokenizer)
 
     @lru_cache(maxsize=65_536)
@@ -72,6 +86,36 @@ def token_speller(model: LanguageModel) -> Any:
         if token >= known:
             return f"<id:{token}>"
         text: str = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
+        piece = str(tokenizer.convert_ids_to_tokens(token))
+        if "\ufffd" in text:
+            return _spell_bytes(piece, text)
+        # SentencePiece: a decoder drops the space before the first word of a text, and every token is one here.
+        return f" {text}" if piece.startswith("\u2581") and not text.startswith(" ") else text
 
     return spell
+
+
+def _spell_bytes(piece: str, text: str) -> str:
+    """Whole characters as they are, stray bytes as `<0xE2>`. `text`: what to say of a piece of another kind."""
+    if re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", piece):
+        return piece
+    table = _byte_of_symbol()
+    if not all(symbol in table for symbol in piece):
+        return text
+    return bytes(table[symbol] for symbol in piece).decode("utf-8", errors="dgpo_stray_bytes")
+
+
+def _stray_bytes(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "".join(f"<0x{byte:02X}>" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("dgpo_stray_bytes", _stray_bytes)
+
+
+@lru_cache(maxsize=1)
+def _byte_of_symbol() -> dict[str, int]:
+    """The letters that byte-level BPE writes for bytes: printable ones for themselves, the rest from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(rest)}

@@ -1,30 +1,89 @@
-"""Completions on a terminal, each token shaded by its credit."""
+"""Completions on a terminal, each token shaded by its credit or by another signal; without colours, marked."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.text import Text
+from torch import Tensor
+
+from dgpo_cli.core.diagnostics import quantile
+from dgpo_cli.reporting.gatings import Gated
+from dgpo_cli.reporting.stored import StoredRollouts
 
 STRONGEST = 3
-# Blue below 1, orange above: readable by the colour-blind, and 1 itself stays plain.
+# Blue below 1, orange above: readable by the colour-blind, and 1 itself stays plain. Bounds are credits.
 BELOW = ((0.5, "white on #1f4e9e"), (0.8, "white on #4f7fc4"), (0.98, "black on #b8cdea"))
 ABOVE = ((2.0, "black on #e66101"), (1.25, "black on #f4a259"), (1.02, "black on #fbe0c3"))
+# What has no centre: shares of the batch's 95th percentile.
+RISING = ((0.75, "white on #5b3a94"), (0.5, "black on #a98bd6"), (0.25, "black on #ddd0ef"))
+MARKS = {-3: "‹‹‹", -2: "‹‹", -1: "‹", 1: "›", 2: "››", 3: "›››"}
+STORED = {"hellinger": "hellinger", "entropy": "entropy", "logprob": "logprobs", "ref_logprob": "ref_logprobs"}
 
 
-def print_rollouts(records: list[dict[str, Any]], console: Console) -> None:
-    """Every rollout with its prompt, verdict and tokens. Without colours the strongest tokens are named instead."""
-    last_prompt = None
-    for record in records:
-        if record["prompt_id"] != last_prompt:
-            last_prompt = record["prompt_id"]
-            console.print(Text(f"\nprompt {last_prompt}", style="bold"))
-            console.print(Text(visible(record["prompt"])))
+@dataclass(frozen=True)
+class Shading:
+    """One line of tokens: values [B, T] and how strong each is, -3 to 3."""
+
+    label: str
+    values: Tensor
+    kind: str  # "ratio" around 1 | "signed" around 0 | "rising" from 0
+    top: float  # 95th percentile of |value| in the batch
+
+    def level(self, value: float) -> int:
+        """-3 to 3; 0 stays plain."""
+        if self.kind == "ratio":
+            below = sum(value < bound for bound, _ in BELOW)
+            return -below if below else sum(value > bound for bound, _ in ABOVE)
+        strength = sum(abs(value) > share * self.top for share, _ in RISING) if self.top > 0 else 0
+        return -strength if self.kind == "signed" and value < 0 else strength
+
+    def style(self, level: int) -> str:
+        if level == 0:
+            return ""
+        table = RISING if self.kind == "rising" else ABOVE if level > 0 else BELOW
+        return table[3 - abs(level)][1]
+
+
+def print_rollouts(
+    stored: StoredRollouts,
+    gated: list[Gated],
+    console: Console,
+    *,
+    shade_by: str = "credit",
+    prompts: int | None = None,
+) -> None:
+    """The rollouts of the first `prompts` prompts: verdict and tokens, one line of these for each gating it is about.
+
+    With NO_COLOR, tokens carry marks in place of colours: `token››` above, `token‹‹` below, up to three.
+    """
+    shadings = _shadings(stored, gated, shade_by)
+    console.print(Text(_legend(shadings, shade_by, marked=_marked(console)), style="dim"))
+    last_prompt, shown = None, 0
+    for row, record in enumerate(stored.records):
+        if (prompt := record.get("prompt_id")) != last_prompt:
+            shown += 1
+            if prompts is not None and shown > prompts:
+                left = len(stored.records) - row
+                console.print(
+                    Text(f"\nand {left} more rollouts: limit={shown + 3} shows more, report=true all of them")
+                )
+                return
+            last_prompt = prompt
+            console.print(Text(f"\nprompt {visible(str(prompt))}", style="bold"))
+            console.print(Text(visible(record.get("prompt") or "")))
         console.print(_headline(record))
-        console.print(_completion(record))
-        if record.get("credit") is not None:
-            console.print(Text(f"  {_strongest(record)}", style="dim"))
+        length = int(stored.signals.mask[row].sum())
+        lines: list[Shading | None] = [*shadings] or [None]
+        for shading in lines:
+            values = [] if shading is None else shading.values[row, :length].tolist()
+            console.print(_completion(record, shading, values, marked=_marked(console)))
+            if shading is not None and values:
+                console.print(Text(f"  {_strongest(record, shading, values)}", style="dim"))
 
 
 def visible(text: str) -> str:
@@ -32,40 +91,75 @@ def visible(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
+def _marked(console: Console) -> bool:
+    return console.no_color or console.color_system is None
+
+
+def _shadings(stored: StoredRollouts, gated: list[Gated], shade_by: str) -> list[Shading]:
+    return [
+        Shading(label, values, kind, quantile(values[stored.signals.mask].abs(), 0.95))
+        for label, values, kind in _columns(stored, gated, shade_by)
+    ]
+
+
+def _columns(stored: StoredRollouts, gated: list[Gated], shade_by: str) -> Iterator[tuple[str, Tensor, str]]:
+    if shade_by in STORED:
+        if STORED[shade_by] not in stored.lacking:
+            values = torch.nan_to_num(getattr(stored.signals, STORED[shade_by]))
+            yield shade_by, values, "rising"
+        return
+    for item in gated:
+        if shade_by == "credit":
+            yield f"credit by {item.label}", item.credit.weights, "ratio"
+        elif shade_by == "score":
+            yield f"score by {item.label}", item.credit.score, "rising"
+        else:
+            yield f"credit x A by {item.label}", item.credit.weights * stored.advantages[:, None], "signed"
+
+
+def _legend(shadings: list[Shading], shade_by: str, *, marked: bool) -> str:
+    if not shadings:
+        return f"{shade_by} is not known of these rollouts: tokens are shown plain"
+    kind = shadings[0].kind
+    if kind == "ratio":
+        if marked:
+            return (
+                "credit: token‹ below 0.98, ‹‹ below 0.8, ‹‹‹ below 0.5; token› above 1.02, ›› above 1.25, ››› above 2"
+            )
+        return "credit: blue below 1 (0.98, 0.8, 0.5), orange above 1 (1.02, 1.25, 2)"
+    mark = "› to ›››" if marked else "from pale to strong"
+    sign = ", ‹ or blue where it is negative" if kind == "signed" else ""
+    return f"{shade_by}: {mark} from 25%, 50%, 75% of {shadings[0].top:.3g}, its 95th percentile{sign}"
+
+
 def _headline(record: dict[str, Any]) -> Text:
-    if record["reward"] is None:
+    correct = record.get("correct")
+    if record.get("reward") is None:
         verdict = "not graded"
     else:
-        mark = {True: "right", False: "wrong", None: "scored"}[record["correct"]]
-        verdict = f"{mark}, reward {record['reward']:.3g}, advantage {record['advantage']:+.3f}"
-    cause = f" ({record['error']})" if record["error"] else ""
-    ending = "" if record["finish_reason"] == "stop" else ", cut at the limit"
-    style = {True: "green", False: "red", None: "bold"}[record["correct"]]
-    return Text(f"  sample {record['sample']}: {verdict}{cause}{ending}", style=style)
+        mark = {True: "right", False: "wrong", None: "scored"}[correct]
+        verdict = f"{mark}, reward {record['reward']:.3g}"
+        if record.get("advantage") is not None:
+            verdict += f", advantage {record['advantage']:+.3f}"
+    cause = f" ({record['error']})" if record.get("error") else ""
+    ending = ", cut at the limit" if record.get("finish_reason") == "length" else ""
+    style = {True: "green", False: "red", None: "bold"}[correct]
+    return Text(visible(f"  sample {record.get('sample')}: {verdict}{cause}{ending}"), style=style)
 
 
-def _completion(record: dict[str, Any]) -> Text:
+def _completion(record: dict[str, Any], shading: Shading | None, values: list[float], *, marked: bool) -> Text:
     text = Text("  ")
-    credit = record.get("credit")
     for place, token in enumerate(record["tokens"]):
-        weight = 1.0 if credit is None or place >= len(credit) else credit[place]
-        text.append(visible(token), style=shade(weight))
+        level = shading.level(values[place]) if shading is not None and place < len(values) else 0
+        if marked:
+            text.append(visible(token) + MARKS.get(level, ""))
+        else:
+            text.append(visible(token), style=shading.style(level) if shading is not None else "")
     return text
 
 
-def shade(weight: float) -> str:
-    """The style of a credit: plain near 1, stronger with the distance from it."""
-    for bound, style in BELOW:
-        if weight < bound:
-            return style
-    for bound, style in ABOVE:
-        if weight > bound:
-            return style
-    return ""
-
-
-def _strongest(record: dict[str, Any]) -> str:
-    credit = record["credit"]
-    order = sorted(range(len(credit)), key=lambda place: (-credit[place], place))[:STRONGEST]
-    named = ", ".join(f"{visible(record['tokens'][place])!r} at {place} ({credit[place]:.3f})" for place in order)
-    return f"credit {min(credit):.3f} to {max(credit):.3f}; most on {named}"
+def _strongest(record: dict[str, Any], shading: Shading, values: list[float]) -> str:
+    size = values if shading.kind == "ratio" else [abs(value) for value in values]
+    order = sorted(range(len(values)), key=lambda place: (-size[place], place))[:STRONGEST]
+    named = ", ".join(f"{visible(record['tokens'][place])!r} at {place} ({values[place]:.3g})" for place in order)
+    return f"{shading.label}: {min(values):.3g} to {max(values):.3g}; most on {named}"

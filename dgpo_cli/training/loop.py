@@ -97,7 +97,7 @@ class Trainer:
     def _report(self, row: dict[str, Any], collected: Collected, result: StepResult) -> None:
         advice = follow(row, self.state, gates=self.algorithm.gates)
         if self._saves_rollouts(row["step"]):
-            self.folder.save_rollouts(row["step"], self._records(collected, result))
+            self.folder.save_rollouts(row["step"], self._records(row["step"], collected, result))
         self.folder.add_metrics(row)
         self.tracker.log(row)
         self.view.step(row)
@@ -134,7 +134,7 @@ class Trainer:
             return {}
         return self.algorithm.diagnostics(result.signals, result.credit, batch.advantages)
 
-    def _records(self, collected: Collected, result: StepResult) -> list[dict[str, Any]]:
+    def _records(self, step: int, collected: Collected, result: StepResult) -> list[dict[str, Any]]:
         return rollout_records(
             self.model,
             collected.rollouts,
@@ -143,19 +143,24 @@ class Trainer:
             self.algorithm.advantages(collected.rewards).tolist(),
             result.signals,
             result.credit,
+            noise_floor=self.state.noise_floor if self._measures_noise else None,
+            control_seeds=self._control_seeds(step, collected),
         )
+
+    @property
+    def _measures_noise(self) -> bool:
+        return self.algorithm.gates and self.algorithm.gating.noise_gate
 
     def _noise_floor(self, batch: StepBatch) -> float:
         """Measured once, on the first rollouts there are, and kept in the checkpoint."""
         if self.state.noise_floor is None and not any(batch.lengths):
             return 0.0
         if self.state.noise_floor is None:
-            gate = self.algorithm.gates and self.algorithm.gating.noise_gate
             self.state.noise_floor = (
                 measure_noise_floor(
                     self.model, batch.rollouts, batch.lengths, temperature=self.config.rollout.temperature
                 )
-                if gate
+                if self._measures_noise
                 else 0.0
             )
         return self.state.noise_floor
@@ -175,7 +180,7 @@ class Trainer:
         self.state.nonfinite_streak += result.nonfinite
         self.view.note(f"warning: step {step}: {result.nonfinite} updates skipped, their gradient was not finite")
         if self.state.nonfinite_streak >= self.config.optim.max_nonfinite:
-            path = self.folder.save_rollouts(step, self._records(collected, result), name="nonfinite_step")
+            path = self.folder.save_rollouts(step, self._records(step, collected, result), name="nonfinite_step")
             raise RunError(
                 f"{self.state.nonfinite_streak} updates in a row had a gradient that was not finite, last in step "
                 f"{step}; the batch is in {path}",

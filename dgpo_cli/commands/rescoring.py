@@ -1,0 +1,98 @@
+"""`dgpo rollout rollouts=FILE`: score and credit again from what a file holds. No model is loaded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dgpo_cli.config.commands import RolloutConfig
+from dgpo_cli.config.compose import save as save_config
+from dgpo_cli.config.gatings import BESIDE, gating_option, gatings_by_label, hydra_config_dirs
+from dgpo_cli.disk import writing
+from dgpo_cli.files import to_json, write_atomically
+from dgpo_cli.reporting.credit_page import credit_page
+from dgpo_cli.reporting.gatings import SHOWN, Gated, gate, lacking
+from dgpo_cli.reporting.stored import StoredRollouts, read_stored
+from dgpo_cli.reporting.tables import make_table, show
+from dgpo_cli.reporting.token_view import print_rollouts
+
+
+def rescore(config: RolloutConfig, folder: Path) -> None:
+    """Write the records with score and credit by gating=; diagnostics of each gating as a table, or JSON in a pipe.
+
+    Raises:
+        DataError: records that cannot be used, or a signal that a gating needs and the file does not hold.
+    """
+    stored = read_stored(Path(str(config.rollouts)), seed=config.seed)
+    if config.vocabulary_size is not None:
+        stored = stored.with_vocabulary(config.vocabulary_size)
+    gated = gate(stored, gatings_of(config, stored))
+    if any(item.gating.noise_gate for item in gated) and stored.noise_floor is None:
+        print(f"warning: {stored.source}: no noise_floor, so the noise gate stands open", file=sys.stderr)
+    target = folder / "rollouts.jsonl"
+    lines = "".join(to_json(record) + "\n" for record in rescored(stored, gated[0]))
+    summary = {
+        "rollouts": stored.source,
+        "n_rollouts": len(stored.records),
+        "n_scored": len(stored.scored),
+        "gatings": {item.label: item.diagnostics for item in gated},
+    }
+    with writing(target, len(lines)):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder / "config.yaml")
+        write_atomically(target, lines)
+        write_atomically(folder / "credit.json", to_json(summary, indent=2) + "\n")
+    if sys.stdout.isatty():
+        show_tokens(config, stored, gated)
+    else:
+        show([], summary)
+    print(f"rollouts: {target}", file=sys.stderr)
+    report(config, stored, gated, folder)
+
+
+def gatings_of(config: RolloutConfig, stored: StoredRollouts) -> dict[str, Any]:
+    """gating= first, then `gatings`; where these are not named, the usual ones whose signals are stored."""
+    dirs = hydra_config_dirs()
+    beside = config.gatings
+    if beside is None:
+        beside = [name for name in BESIDE if lacking(stored, gating_option(name), name) is None]
+    return gatings_by_label(config.gating, beside, dirs)
+
+
+def rescored(stored: StoredRollouts, gated: Gated) -> list[dict[str, Any]]:
+    """The records with `score` and `credit` by this gating."""
+    records = []
+    for row, record in enumerate(stored.records):
+        length = int(stored.signals.mask[row].sum())
+        columns = {"score": gated.credit.score, "credit": gated.credit.weights}
+        records.append(
+            record | {name: values[row, :length].tolist() if length else None for name, values in columns.items()}
+        )
+    return records
+
+
+def show_tokens(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated]) -> None:
+    """The first prompts on a terminal, shaded, then how far each gating moves credit."""
+    console = Console(highlight=False, soft_wrap=True)
+    print_rollouts(stored, gated, console, shade_by=config.shade.name, prompts=config.limit)
+    if gated:
+        columns = ["gating", *(name.removeprefix("credit/") for name in SHOWN)]
+        rows = [[item.label, *(_number(item.diagnostics.get(name)) for name in SHOWN)] for item in gated]
+        console.print(make_table(columns, rows, title=f"credit over {len(stored.scored)} rollouts (ess 1 is uniform)"))
+
+
+def report(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated], folder: Path) -> None:
+    """report.html, where it was asked for."""
+    if config.report:
+        path = folder / "report.html"
+        page = credit_page(stored, gated, shade=config.shade.name)
+        with writing(path, len(page)):
+            write_atomically(path, page)
+        print(f"report: {path}", file=sys.stderr)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}" if abs(value) < 0.99 or abs(value) > 1.01 else f"{value:.6f}"

@@ -1,0 +1,69 @@
+"""Several gatings at once: `gating=` takes one option, and what stands beside it is read by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.groups import GatingConfig
+from dgpo_cli.errors import ConfigError
+
+BESIDE = ("paper", "calibrated")  # where `gatings` names none
+
+
+def gatings_by_label(
+    chosen: GatingConfig, beside: Iterable[str], config_dirs: Iterable[Path] = ()
+) -> dict[str, GatingConfig]:
+    """`chosen` first, then the options `beside`, each once. A changed option is named with what was changed.
+
+    Raises:
+        ConfigError: an option that cannot be read on its own.
+    """
+    found = {label(chosen, config_dirs): chosen}
+    for name in beside:
+        found.setdefault(name, gating_option(name, config_dirs))
+    return found
+
+
+def label(gating: GatingConfig, config_dirs: Iterable[Path] = ()) -> str:
+    """`paper`, or `paper temperature=0.05` where it is not quite that option."""
+    if gating.name not in catalogue.option_files("gating", config_dirs):
+        return gating.name
+    usual = gating_option(gating.name, config_dirs)
+    changed = [
+        f"{field.name}={catalogue.show(getattr(gating, field.name))}"
+        for field in dataclasses.fields(gating)
+        if getattr(gating, field.name) != getattr(usual, field.name)
+    ]
+    return " ".join([gating.name, *changed])
+
+
+def gating_option(name: str, config_dirs: Iterable[Path] = ()) -> GatingConfig:
+    """The values of conf/gating/NAME.yaml, or of a folder of --config-dir."""
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    file = catalogue.option_files("gating", config_dirs).get(name)
+    if file is None:
+        raise ConfigError(f"gatings: there is no gating '{name}'", " | ".join(catalogue.options("gating")))
+    try:
+        values = OmegaConf.load(file)
+        if not isinstance(values, DictConfig) or "defaults" in values:
+            raise ConfigError(f"{file}: an option with a defaults list cannot stand beside another", f"gating={name}")
+        result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(GatingConfig), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{file}: {str(error).splitlines()[0]}", f"dgpo rollout gating={name} --cfg job") from error
+    assert isinstance(result, GatingConfig)
+    return result
+
+
+def hydra_config_dirs() -> list[Path]:
+    """The folders of --config-dir, within a job that Hydra runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(source.path) for source in sources if source.provider == "command-line"]

@@ -1,0 +1,132 @@
+"""The credit view: rollouts with every token shaded by its credit, as one HTML file.
+
+Owns what the page is told; how it looks and acts is in `pages/credit.*`. Signals travel as float32, which is what
+rollouts.jsonl holds, so a number on the page is the number of the file.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from torch import Tensor
+
+import dgpo_cli
+from dgpo_cli.config.groups import Control, GatingConfig, Normalizer, Signal
+from dgpo_cli.reporting.gatings import SHOWN, Gated
+from dgpo_cli.reporting.page import assemble, packed
+from dgpo_cli.reporting.stored import SIGNALS, StoredRollouts
+
+SYMBOLS = {
+    Signal.hellinger: "d",
+    Signal.hellinger_root: "√d",
+    Signal.entropy: "H in nats",
+    Signal.surprisal: "−log p",
+    Signal.kl: "k3",
+    Signal.logratio: "|log p − log q|",
+}
+
+
+def credit_page(stored: StoredRollouts, gated: list[Gated], *, shade: str = "credit") -> str:
+    """The page's HTML. `shade`: the signal that it opens with."""
+    return assemble(
+        "credit.html",
+        styles=["page.css", "credit.css"],
+        scripts=["visible.js", "credit.js"],
+        title=f"Token credit: {stored.source}",
+        data=page_data(stored, gated, shade=shade),
+    )
+
+
+def page_data(stored: StoredRollouts, gated: list[Gated], *, shade: str) -> dict[str, Any]:
+    """What the script reads. Lists of tokens and signals are those of all rollouts, one after another."""
+    spelled: dict[tuple[str, int | None], int] = {}
+    numbers, rollouts = [], []
+    prompts, groups = _Numbered(), _Numbered()
+    seen: dict[Any, int] = {}
+    for row, record in enumerate(stored.records):
+        ids = record.get("token_ids") or []
+        for place, text in enumerate(record["tokens"]):
+            token = (text, ids[place] if place < len(ids) else None)
+            numbers.append(spelled.setdefault(token, len(spelled)))
+        prompt = prompts.number((str(record.get("prompt_id")), record.get("prompt") or ""))
+        place_in_group = (prompt, record.get("sample"))
+        again = seen[place_in_group] = seen.get(place_in_group, -1) + 1
+        rollouts.append(
+            {
+                "prompt": prompt,
+                "group": groups.number((prompt, again)),
+                "tokens": len(record["tokens"]),
+                "counted": int(stored.signals.mask[row].sum()),
+                **{name: record.get(name) for name in ("sample", "reward", "correct", "advantage", "finish_reason")},
+                **{name: _text(record.get(name)) for name in ("gold", "answer", "error")},
+            }
+        )
+    mask = stored.signals.mask
+    return {
+        "version": dgpo_cli.__version__,
+        "source": stored.source,
+        "shade": shade,
+        "prompts": [{"id": name, "text": text} for name, text in prompts.order],
+        "rollouts": rollouts,
+        "texts": [text for text, _ in spelled],
+        "ids": [token for _, token in spelled],
+        "tokens": packed(numbers, "u4" if len(spelled) > 65_535 else "u2"),
+        "wide": len(spelled) > 65_535,
+        "signals": {
+            name: _column(getattr(stored.signals, name), mask) for name in SIGNALS if name not in stored.lacking
+        },
+        "gatings": [
+            {
+                "label": item.label,
+                "rule": rule(item.gating),
+                "diagnostics": {name.removeprefix("credit/"): item.diagnostics.get(name) for name in SHOWN},
+                "score": _column(item.credit.score, mask),
+                "credit": _column(item.credit.weights, mask),
+            }
+            for item in gated
+        ],
+    }
+
+
+def rule(gating: GatingConfig) -> str:
+    """A gating as a formula."""
+    if gating.signal is Signal.none:
+        return "w = 1"
+    kappa = gating.entropy_exponent
+    score = SYMBOLS[gating.signal] + (f" · H^{kappa:g}" if kappa not in (0, 1) else " · H" if kappa else "")
+    if gating.top_fraction is not None:
+        return f"w = 1 / share on the top {gating.top_fraction:.0%} by {score}, else 0"
+    score = {
+        Normalizer.none: score,
+        Normalizer.saturate: f"s / (s + p80), s = {score}",
+        Normalizer.rank: f"rank of {score}",
+    }[gating.normalizer]
+    extras = [f"clipped to [{gating.clip[0]:g}, {gating.clip[1]:g}]"] if gating.clip else []
+    extras += ["noise gate"] if gating.noise_gate else []
+    extras += [f"control: {gating.control.name}d"] if gating.control is not Control.none else []
+    inner = score if gating.normalizer is Normalizer.none else f"({score})"
+    return "; ".join([f"w = T softmax({inner} / {gating.temperature:g})", *extras])
+
+
+class _Numbered:
+    """Running numbers by first appearance."""
+
+    def __init__(self) -> None:
+        self.order: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+        self._next = count()
+
+    def number(self, key: Any) -> int:
+        if key not in self._numbers:
+            self._numbers[key] = next(self._next)
+            self.order.append(key)
+        return self._numbers[key]
+
+
+def _column(values: Tensor | None, mask: Tensor) -> str | None:
+    return None if values is None else packed(values[mask].numpy(), "f4")
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,80 @@
+"""One batch of rollouts under several gatings: credit by each, and how far each moves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dgpo_cli.algorithm import Algorithm, Credit
+from dgpo_cli.config.groups import AlgoConfig, GatingConfig
+from dgpo_cli.errors import DataError
+from dgpo_cli.reporting.stored import StoredRollouts
+
+# What `diagnostics` says of credit, in the order it is shown.
+SHOWN = ("credit/ess", "credit/std", "credit/max", "credit/top20", "credit/gini", "credit/noise_gate")
+WITHOUT = {
+    "entropy": "gating=uniform needs no signal",
+    "logprobs": "score the rollouts: dgpo rollout, or dgpo train rollout.save=all",
+}
+NO_REFERENCE = "sample with a reference: dgpo rollout reference=...; gating=uniform and gating=top_entropy need none"
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A batch's credit by one gating."""
+
+    label: str
+    gating: GatingConfig
+    credit: Credit
+    diagnostics: dict[str, float | None]
+
+
+def lacking(stored: StoredRollouts, gating: GatingConfig, label: str) -> DataError | None:
+    """Why the gating cannot be computed from what is stored, or None."""
+    for name, reason in Algorithm(AlgoConfig(), gating, max_completion_tokens=1).needed_signals.items():
+        if name in stored.lacking:
+            return DataError(
+                f"{stored.source} {stored.lacking[name]}: no {name}: gating {label} needs it ({reason})",
+                WITHOUT.get(name, NO_REFERENCE),
+            )
+    if gating.entropy_exponent and stored.vocabulary_size is None:
+        return DataError(
+            f"{stored.source}: no vocabulary_size, or several: gating {label} divides the entropy by its logarithm",
+            "vocabulary_size=N gives the rows of the model's output head",
+        )
+    return None
+
+
+def gate(stored: StoredRollouts, gatings: dict[str, GatingConfig]) -> list[Gated]:
+    """Credit and diagnostics by each gating, over rollouts with A != 0; over all of them where no A is known.
+
+    Raises:
+        DataError: a signal that a gating needs is not stored.
+    """
+    found = []
+    for label, gating in gatings.items():
+        problem = lacking(stored, gating, label)
+        if problem is not None:
+            raise problem
+        algorithm = Algorithm(AlgoConfig(), gating, max_completion_tokens=1)
+        credit = algorithm.credit(
+            stored.signals,
+            vocabulary_size=stored.vocabulary_size or 2,
+            noise_floor=stored.noise_floor or 0.0,
+            control_seeds=stored.control_seeds,
+        )
+        found.append(Gated(label, gating, credit, diagnostics(stored, algorithm, credit)))
+    return found
+
+
+def diagnostics(stored: StoredRollouts, algorithm: Algorithm, credit: Credit) -> dict[str, float | None]:
+    """As a training step logs them. Values of a signal that is not stored are left out."""
+    advantages = stored.advantages
+    signed = bool(advantages[stored.scored].any()) if stored.scored else False
+    values = algorithm.diagnostics(stored.signals, credit, advantages if signed else torch.ones_like(advantages))
+    if "entropy" in stored.lacking:
+        values = {name: value for name, value in values.items() if "entropy" not in name}
+    if not signed or "entropy" in stored.lacking:
+        values = {name: value for name, value in values.items() if not name.startswith("cells/")}
+    return values
