@@ -244,8 +244,8 @@ class StrategyConfig:
 
     name: str = key(
         "single",
-        "single: one process | ddp: the whole model in each process | fsdp: weights, gradients and optimizer sharded over "
-        "the processes | fsdp_offload: as fsdp, and they rest in CPU memory. The last three are for dgpo train",
+        "single: one process | ddp: the whole model in each process | fsdp: weights, gradients and optimizer sharded "
+        "over the processes | fsdp_offload: as fsdp, and they rest in CPU memory. The last three are for dgpo train",
     )
     num_processes: int | None = key(
         None, "processes that dgpo starts on this machine; null is one a GPU. Under torchrun or srun theirs count"
