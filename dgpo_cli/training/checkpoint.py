@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class RunState:
     next_draw: int = 0
     noise_floor: float | None = None
     nonfinite_streak: int = 0
-    uniform_streak: int = 0  # steps in a row with credit/ess above 0.999
+    streaks: dict[str, int] = field(default_factory=dict)  # of each piece of advice, steps in a row that it applied
+    first_entropy: float | None = None  # nats, of the first step that had any
     warned: list[str] = field(default_factory=list)
     tracker_id: str | None = None
     planned_steps: int | None = None  # that the schedule was laid out for
@@ -155,7 +156,8 @@ def load_state(path: Path) -> RunState:
     stored = json.loads((path / "state" / "counters.json").read_text(encoding="utf-8"))
     if stored["decay_from"] is not None:
         stored["decay_from"] = tuple(stored["decay_from"])
-    return RunState(**stored)
+    known = {one.name for one in fields(RunState)}
+    return RunState(**{name: value for name, value in stored.items() if name in known})
 
 
 def load_optimizer(path: Path, optimizer: Optimizer, device: torch.device) -> None:

@@ -2,42 +2,112 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from dgpo_cli.training.advice import UNIFORM_STEPS, follow, why_nothing_was_learned
+import pytest
+
+from dgpo_cli.config.keys import keys
+from dgpo_cli.training.advice import TABLE, follow, why_nothing_was_learned
 from dgpo_cli.training.checkpoint import RunState
 from dgpo_cli.training.metrics import KEYS
 
+HEALTHY = {
+    "optim/updates": 1,
+    "optim/changed_fraction": 1.0,
+    "credit/ess": 0.9,
+    "accuracy": 0.5,
+    "entropy/mean": 0.5,
+    "samples/generated": 100,
+}
+
 
 def row(**values: Any) -> dict[str, Any]:
-    return dict.fromkeys(KEYS) | {"optim/updates": 1, "credit/ess": 0.9} | values
+    return dict.fromkeys(KEYS) | HEALTHY | {key.replace("__", "/"): value for key, value in values.items()}
 
 
-def test_uniform_credit_is_said_once_after_twenty_steps() -> None:
+def said(rows: list[dict[str, Any]], *, gates: bool = True, state: RunState | None = None) -> list[tuple[int, str]]:
+    """(step, text) of all that is said."""
+    state = state or RunState()
+    return [(step, text) for step, one in enumerate(rows, 1) for text in follow(one, state, gates=gates)]
+
+
+def test_a_healthy_run_is_told_nothing() -> None:
+    assert said([row()] * 50) == []
+
+
+# What is wrong, at which step of ten (or thirty) it is said, and words of it: the share and the key to change.
+CASES = [
+    ({"credit__ess": 0.9999}, 20, ["indistinguishable from uniform", "gating.temperature"]),
+    ({"completion__truncated": 0.61}, 1, ["61% of completions were truncated", "rollout.max_completion_tokens"]),
+    ({"reward__no_answer": 61}, 1, ["61% of completions hold no answer", "data.template"]),
+    ({"groups__all_wrong": 0.92}, 1, ["92% of groups were all wrong: nothing to learn", "rollout.group_size"]),
+    ({"groups__all_correct": 0.95}, 1, ["95% of groups were all right", "algo.dynamic_sampling.enabled=true"]),
+    ({"accuracy": 1.0, "groups__all_correct": 1.0}, 3, ["too easy"]),
+    ({"reward__timeouts": 3, "reward__errors": 8}, 1, ["3 gradings ran out of time", "reward.timeout_seconds"]),
+    ({"reward__timeouts": 0, "reward__errors": 7}, 1, ["7% of completions could not be graded", "reward="]),
+    ({"ratio__first_minibatch_error": 0.05}, 1, ["off by 0.050", "model.dtype=float32"]),
+    ({"ratio__clip_low": 0.2, "ratio__clip_high": 0.25}, 3, ["45% of tokens were clipped", "optim.lr"]),
+    ({"optim__updates": 0}, 5, ["changed no weight", "algo.dynamic_sampling.enabled=true"]),
+    ({"optim__changed_fraction": 0.0003}, 5, ["only 0.03% of the weights changed", "model.dtype=float32"]),
+]
+
+
+@pytest.mark.parametrize(("values", "step", "words"), CASES)
+def test_a_cause_is_said_once_with_its_figure_and_the_key_to_change(
+    values: dict[str, Any], step: int, words: list[str]
+) -> None:
+    (only,) = said([row(**values)] * 30)
+    assert only[0] == step
+    for word in words:
+        assert word in only[1]
+
+
+def test_falling_entropy_is_measured_from_the_first_step() -> None:
+    falling = [row(**{"entropy/mean": value}) for value in (0.4, 0.1, 0.05, 0.03, 0.02, 0.01)]
+    ((step, text),) = said(falling)
+    assert step == 6  # below 0.04 from step 4 on, for three steps
+    assert "entropy is falling to zero (0.01 nats" in text
+    assert said([row(**{"entropy/mean": 0.01})] * 9) == []  # it began there
+
+
+def test_every_cause_of_the_table_is_tested() -> None:
     state = RunState()
-    said = [follow(row(**{"credit/ess": 0.9999}), state, gates=True) for _ in range(UNIFORM_STEPS + 5)]
-    assert [bool(texts) for texts in said] == [False] * (UNIFORM_STEPS - 1) + [True] + [False] * 5
-    assert "gating.temperature" in said[UNIFORM_STEPS - 1][0]
+    for values, _, _ in CASES:
+        said([row(**values)] * 30, state=state)
+    said([row()] + [row(**{"entropy/mean": 0.001})] * 3, state=state)
+    assert sorted(state.warned) == sorted(advice.name for advice in TABLE)
 
 
-def test_a_step_with_spread_starts_the_count_again() -> None:
-    state = RunState()
-    for step in range(2 * UNIFORM_STEPS - 1):
-        ess = 0.5 if step == UNIFORM_STEPS - 1 else 0.9999
-        assert follow(row(**{"credit/ess": ess}), state, gates=True) == []
+def test_a_step_without_it_starts_the_count_again() -> None:
+    uniform, spread = row(**{"credit/ess": 0.9999}), row()
+    assert said([uniform] * 19 + [spread] + [uniform] * 19) == []
+    assert [step for step, _ in said([uniform] * 19 + [spread] + [uniform] * 20)] == [40]
 
 
 def test_uniform_gating_is_never_called_uniform() -> None:
-    state = RunState()
-    assert not any(follow(row(**{"credit/ess": 1.0}), state, gates=False) for _ in range(40))
+    assert said([row(**{"credit/ess": 1.0})] * 40, gates=False) == []
 
 
-def test_truncation_and_hopeless_groups_name_the_key_to_change() -> None:
-    texts = follow(row(**{"completion/truncated": 0.61, "groups/all_wrong": 0.92}), RunState(), gates=True)
-    assert len(texts) == 2
-    assert "61%" in texts[0]
-    assert "rollout.max_completion_tokens" in texts[0]
-    assert "92%" in texts[1]
+def test_a_resumed_run_goes_on_counting_and_does_not_repeat_itself() -> None:
+    rows = [row(**{"credit/ess": 0.9999, "completion/truncated": 0.9})] * 10
+    before = RunState()
+    assert len(said(rows, state=before)) == 1
+    after = RunState(**asdict(before))
+    assert [step for step, _ in said(rows, state=after)] == [10]
+
+
+def test_a_row_without_anything_is_no_reason_to_fail() -> None:
+    follow(dict.fromkeys(KEYS), RunState(), gates=True)
+
+
+def test_the_keys_that_are_named_exist() -> None:
+    import re
+
+    groups = "|".join(("optim", "algo", "rollout", "reward", "model", "data", "gating"))
+    named = {name for advice in TABLE for name in re.findall(rf"\b(?:{groups})\.[a-z_.]+[a-z]", advice.keys)}
+    assert len(named) > 10
+    assert named <= keys("train").keys()
 
 
 def test_the_reason_of_a_step_without_update() -> None:
