@@ -31,6 +31,7 @@ from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import Interrupted
 from dgpo_cli.evaluation.benchmark import load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
+from dgpo_cli.files import read_lines
 from dgpo_cli.models import LanguageModel, architecture_summary
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_optimizer, load_state
@@ -151,7 +152,7 @@ def _build(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGua
         ),
         evaluate=evaluation,
         tracker=tracker,
-        view=TrainingView(config.steps, state.step + 1, _title(config)),
+        view=TrainingView(config.steps, state.step + 1, _title(config), read_lines(run_folder.metrics)),
         signals=signals,
     )
 

@@ -1,43 +1,48 @@
-"""What a person sees while a run trains: a live table on a terminal, one plain line a step elsewhere. All on stderr."""
+"""What a person sees while a run trains: a live panel on a terminal, one plain line a step elsewhere. All on stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-SHOWN_STEPS = 12
+from dgpo_cli.reporting.panel import panel_lines
+
+FRAMED = (60, 12)  # columns and lines from which there is room for a frame
 COLUMNS = ("step", "reward", "accuracy", "length", "entropy", "credit ess", "hellinger", "grad", "tokens/s")
 
 
 class TrainingView:
-    """Shows rows of metrics.jsonl as they come."""
+    """Shows rows of metrics.jsonl as they come. `earlier` are those of a run that is resumed."""
 
-    def __init__(self, steps: int, first_step: int, title: str) -> None:
+    def __init__(self, steps: int, first_step: int, title: str, earlier: Sequence[dict[str, Any]] = ()) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.steps = steps
         self.title = title
-        self._rows: list[tuple[str, ...]] = []
+        self._rows = list(earlier)
         self._started, self._first = time.monotonic(), first_step
         self._live: Live | None = None
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._progress = Progress(
-                TextColumn("[bold]step"),
+                TextColumn("step"),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
-                TimeRemainingColumn(),
+                TimeRemainingColumn(elapsed_when_finished=False),
                 console=self.console,
+                expand=True,
             )
             self._task = self._progress.add_task("steps", total=steps, completed=first_step - 1)
-            self._live = Live(self._render(), console=self.console, refresh_per_second=4)
+            # Drawn anew each time, so that it follows the size of the terminal.
+            self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2)
 
     def __enter__(self) -> TrainingView:
         if self._live is not None:
@@ -48,7 +53,6 @@ class TrainingView:
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._live.update(self._render())
             self._live.stop()
 
     def note(self, text: str) -> None:
@@ -60,6 +64,11 @@ class TrainingView:
 
     def step(self, row: dict[str, Any]) -> None:
         """One finished step."""
+        if self._live is not None:
+            self._rows.append(row)
+            self._progress.update(self._task, completed=row["step"])
+            self._live.refresh()
+            return
         cells = (
             f"{row['step']}/{self.steps}",
             _number(row["reward/mean"], 3),
@@ -71,26 +80,28 @@ class TrainingView:
             _number(row["grad_norm"], 2),
             _number(row["tokens/per_second"], 0),
         )
-        if self._live is None:
-            left = self._seconds_left(row["step"])
-            parts = [f"{name} {cell}" for name, cell in zip(COLUMNS, cells, strict=True)]
-            print("  ".join([*parts, f"left {_clock(left)}"]), file=sys.stderr, flush=True)
-            return
-        self._rows = [*self._rows, cells][-SHOWN_STEPS:]
-        self._progress.update(self._task, completed=row["step"])
-        self._live.update(self._render())
+        left = self._seconds_left(row["step"])
+        parts = [f"{name} {cell}" for name, cell in zip(COLUMNS, cells, strict=True)]
+        print("  ".join([*parts, f"left {_clock(left)}"]), file=sys.stderr, flush=True)
 
     def _seconds_left(self, step: int) -> float:
         done = step - self._first + 1
         return (time.monotonic() - self._started) / done * (self.steps - step)
 
-    def _render(self) -> Group:
-        table = Table(title=self.title, title_justify="left", expand=False)
-        for name in COLUMNS:
-            table.add_column(name, justify="right")
-        for cells in self._rows:
-            table.add_row(*cells)
-        return Group(table, self._progress)
+    def _render(self) -> RenderableType:
+        width, height = self.console.size
+        framed = width >= FRAMED[0] and height >= FRAMED[1]
+        room = height - 2 - (2 if framed else 0)  # the progress bar, and the line that the cursor stands on
+        lines = panel_lines(
+            self._rows,
+            width=width - 4 if framed else width,
+            height=room,
+            ascii_only=self.console.options.ascii_only,
+        )
+        inside = Group(self._progress, *lines)
+        if not framed:
+            return inside
+        return Panel(inside, title=Text(self.title, no_wrap=True, overflow="ellipsis"), title_align="left")
 
 
 def _number(value: float | None, digits: int) -> str:
