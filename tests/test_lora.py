@@ -16,7 +16,7 @@ from dgpo_cli.commands.parts import load_reference, load_trainee
 from dgpo_cli.config.groups import LoraConfig, ModelConfig, ReferenceConfig
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError, DataError
-from dgpo_cli.lora import AdapterView, add_adapter
+from dgpo_cli.lora import AdapterView, add_adapter, save_adapter
 from dgpo_cli.models import (
     LanguageModel,
     adapter_base,
@@ -175,6 +175,10 @@ def test_a_folder_loads_with_peft_and_with_dgpo(trained: LanguageModel, tmp_path
     assert ours.has_head
     assert not any(parameter.requires_grad for parameter in ours.model.parameters())
     transformers.AutoTokenizer.from_pretrained(folder)
+    assert trained.adapter is not None
+    save_adapter(trained.adapter, tmp_path / "gathered", state_dict=trained.model.state_dict())
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    assert all((folder / name).read_bytes() == (tmp_path / "gathered" / name).read_bytes() for name in names)
     hashed = weights_hash_files(str(folder))
     assert [path.name for path in hashed] == ["adapter_model.safetensors", "model.safetensors"]
 

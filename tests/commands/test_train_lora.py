@@ -71,19 +71,20 @@ def test_rollout_measures_the_run_from_its_base(trained: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "stored"),
     [
-        ["algo=dgpo", "gating=calibrated"],
-        [
-            "gating=calibrated",
-            "optim.minibatches=2",
-            "optim.epochs=2",
-            "reference.refresh_every=3",
-        ],
+        (
+            ["algo=dgpo", "gating=calibrated", "model.lora.merge=true"],
+            {"model/model.safetensors", "state/adapter/adapter_model.safetensors"},
+        ),
+        (
+            ["gating=calibrated", "optim.minibatches=2", "optim.epochs=2", "reference.refresh_every=3"],
+            {"model/adapter_model.safetensors", "state/reference/adapter_model.safetensors"},
+        ),
     ],
-    ids=["calibrated", "renewed reference"],
+    ids=["merged", "renewed reference"],
 )
-def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, overrides: list[str]) -> None:
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, overrides: list[str], stored: set[str]) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     settings = ["steps=5", "benchmark=none", "checkpoint.every=3", *LORA, *overrides]
     assert train(whole, *settings) == 0
@@ -95,29 +96,24 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, overrides: lis
     ours, theirs = ([without_clocks(row) for row in rows(folder / "metrics.jsonl")] for folder in (whole, killed))
     assert ours == theirs
     assert ours[-1]["hellinger/mean"] > 0.0
-    files = [path.relative_to(latest(whole)) for path in latest(whole).rglob("*.safetensors")]
-    assert len(files) == 1 + ("reference.refresh_every=3" in overrides)
-    for file in files:
+    assert {path.relative_to(latest(whole)).as_posix() for path in latest(whole).rglob("*.safetensors")} == stored
+    for file in stored:
         assert (latest(whole) / file).read_bytes() == (latest(killed) / file).read_bytes()
+    if "model.lora.merge=true" in overrides:
+        holds_the_base_and_the_adapter(latest(killed))
 
 
-def test_merged_checkpoints_hold_a_full_model_and_still_resume(trained: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "merged"
-    settings = [*LORA, "model.lora.merge=true", "benchmark=none"]
-    assert train(folder, *settings, "steps=2", "optim.schedule=constant") == 0
-    assert main(["train", f"resume={folder}", "steps=3"]) == 0
-    whole = tmp_path / "whole"
-    assert train(whole, *settings, "steps=3", "optim.schedule=constant") == 0
-    adapters = [load_file(latest(run) / "state/adapter/adapter_model.safetensors") for run in (folder, whole)]
-    assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
-    model = transformers.AutoModelForCausalLM.from_pretrained(latest(folder) / "model")
-    base = json.loads((latest(folder) / "state/adapter/adapter_config.json").read_text())["base_model_name_or_path"]
+def holds_the_base_and_the_adapter(checkpoint: Path) -> None:
+    """A merged model: W + alpha / rank * B A where there is an adapter, and the base's weights elsewhere."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint / "model")
+    base = json.loads((checkpoint / "state/adapter/adapter_config.json").read_text())["base_model_name_or_path"]
     before = transformers.AutoModelForCausalLM.from_pretrained(base)
-    weight = "model.layers.0.self_attn.q_proj"
-    a, b = (adapters[0][f"base_model.model.{weight}.lora_{part}.weight"] for part in "AB")
-    expected = before.get_submodule(weight).weight + 2.0 * b @ a  # alpha / rank = 8 / 4
-    assert torch.allclose(model.get_submodule(weight).weight, expected, atol=1e-6)
-    assert not torch.equal(model.get_submodule(weight).weight, before.get_submodule(weight).weight)
+    layer = "model.layers.0.self_attn.q_proj"
+    adapter = load_file(checkpoint / "state/adapter/adapter_model.safetensors")
+    a, b = (adapter[f"base_model.model.{layer}.lora_{part}.weight"] for part in "AB")
+    expected = before.get_submodule(layer).weight + 2.0 * b @ a  # alpha / rank = 8 / 4
+    assert torch.allclose(model.get_submodule(layer).weight, expected, atol=1e-6)
+    assert not torch.equal(model.get_submodule(layer).weight, before.get_submodule(layer).weight)
     assert torch.equal(model.model.embed_tokens.weight, before.model.embed_tokens.weight)
 
 
