@@ -38,13 +38,15 @@ from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_optimizer, 
 from dgpo_cli.training.collect import Collector
 from dgpo_cli.training.lock import locked
 from dgpo_cli.training.loop import Trainer
+from dgpo_cli.training.memory import check_memory
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
+from dgpo_cli.training.out_of_memory import is_out_of_memory, out_of_memory
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.signals import SignalGuard, StopRequested
 from dgpo_cli.training.space import check_space, checkpoint_bytes, predicted_need
 from dgpo_cli.training.tracker import Tracker
 from dgpo_cli.training.update import UnfinishedStep, Updater
-from dgpo_cli.types import Grader, Sampling
+from dgpo_cli.types import Grader, Prompt, Sampling
 
 
 def run(config: TrainConfig, folder: Path) -> None:
@@ -80,6 +82,10 @@ def _train(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGua
         status, code = "interrupted", signals.exit_code
         _save_interrupted(trainer, finished=isinstance(stop, StopRequested))
         raise _interrupted(signals, folder, trainer.state.step) from None
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error) from error
+        raise
     finally:
         signals.hold()
         trainer.tracker.close(code)
@@ -113,16 +119,31 @@ def _build(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGua
         load_optimizer(checkpoint, optimizer, policy.model.device)
         _move_the_end(state, config)
     state.planned_steps = config.steps
+    if device == "cpu":
+        check_memory(policy.model, positions=_largest_microbatch(config, prompts))
     warnings = config_warnings(config, "train") + _disk_warnings(config, folder, state, policy.model, reference)
     if config.overwrite and config.resume is None:
         run_folder.clear()
     checkpoints.rewind(checkpoint)
+    tracker_id = state.tracker_id or (run_folder.tracker_id() if config.resume else None)
     run_folder.start(config, _facts(config, policy, reference is not None, len(prompts)))
     run_folder.rewind(state.step)
-    tracker = Tracker(config.logger, folder, _plain(config), run_id=state.tracker_id, name=folder.name)
+    tracker = Tracker(config.logger, folder, _plain(config), run_id=tracker_id, name=folder.name)
     state.tracker_id = tracker.run_id or state.tracker_id
+    run_folder.note(wandb_run=state.tracker_id)
     for text in warnings:
         print(f"warning: {text}", file=sys.stderr)
+    view = TrainingView(config.steps, state.step + 1, _title(config), read_lines(run_folder.metrics))
+    updater = Updater(
+        policy.model,
+        reference,
+        algorithm,
+        optimizer,
+        config.optim,
+        temperature=config.rollout.temperature,
+        say=view.note,
+    )
+    updater.budget.continue_with(state.tokens_per_microbatch)
     return Trainer(
         config=config,
         folder=run_folder,
@@ -142,19 +163,20 @@ def _build(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGua
             prompts_per_step=config.rollout.prompts_per_step,
         ),
         optimizer=optimizer,
-        updater=Updater(
-            policy.model,
-            reference,
-            algorithm,
-            optimizer,
-            config.optim,
-            temperature=config.rollout.temperature,
-        ),
+        updater=updater,
         evaluate=evaluation,
         tracker=tracker,
-        view=TrainingView(config.steps, state.step + 1, _title(config), read_lines(run_folder.metrics)),
+        view=view,
         signals=signals,
     )
+
+
+def _largest_microbatch(config: TrainConfig, prompts: list[Prompt]) -> int:
+    """Positions of a micro-batch of completions that are as long as they may be."""
+    rollout = config.rollout
+    longest = max(len(prompt.token_ids) for prompt in prompts) + rollout.max_completion_tokens
+    samples = rollout.prompts_per_step * rollout.group_size
+    return longest * min(samples, max(1, config.optim.tokens_per_microbatch // longest))
 
 
 def _sampling(config: TrainConfig) -> Sampling:

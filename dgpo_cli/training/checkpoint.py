@@ -43,6 +43,7 @@ class RunState:
     warned: list[str] = field(default_factory=list)
     tracker_id: str | None = None
     planned_steps: int | None = None  # that the schedule was laid out for
+    tokens_per_microbatch: int | None = None  # smaller than the setting where memory did not suffice
     decay_from: tuple[int, float] | None = None  # step and lr that a decay starts at, where a resume moved its end
 
 

@@ -81,6 +81,7 @@ class Trainer:
                 seconds=time.perf_counter() - started,
             )
             self.state.step, self.state.next_draw = step, collected.next_draw
+            self.state.tokens_per_microbatch = self.updater.budget.halved
             self._report(row, collected, result)
             self._refresh_reference(step)
             if self._due(step, self.config.checkpoint.every) or step == self.config.steps:

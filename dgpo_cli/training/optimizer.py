@@ -36,7 +36,7 @@ def learning_rate(step: int, steps: int, settings: OptimConfig, decay_from: tupl
 
 @dataclass(frozen=True)
 class UpdateOutcome:
-    """What an optimizer update did. `applied` is False where the gradient was not finite."""
+    """What an optimizer update did. `applied` is False where the loss or its gradient was not finite."""
 
     applied: bool
     grad_norm: float  # before clipping
@@ -65,11 +65,11 @@ class Optimizer:
         self.adam.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def update(self, lr: float) -> UpdateOutcome:
-        """Clip, check and apply the gradient that stands in the weights, then drop it."""
+    def update(self, lr: float, loss: float = 0.0) -> UpdateOutcome:
+        """Clip, check and apply the gradient that stands in the weights, then drop it; `loss` must be finite too."""
         limit = self.settings.grad_clip or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
-        if not math.isfinite(norm):
+        if not (math.isfinite(norm) and math.isfinite(loss)):
             self.zero_grad()
             return UpdateOutcome(False, norm, 0.0)
         before = [_watched(parameter).clone() for parameter in self.parameters]

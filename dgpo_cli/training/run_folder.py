@@ -63,6 +63,15 @@ class RunFolder:
                 "hydra.run.dir=FOLDER names another one",
             ) from error
 
+    def note(self, **facts: Any) -> None:
+        """Add facts to run.json."""
+        self._run |= facts
+        self._write_run()
+
+    def tracker_id(self) -> str | None:
+        """The W&B run that run.json names: known before the first checkpoint is."""
+        return self._stored_run().get("wandb_run")
+
     def finish(self, status: str, **facts: Any) -> None:
         """Set run.json's status: done | failed | interrupted. A full disk is only said: it hides no other error."""
         self._run |= facts | {"status": status}
@@ -132,10 +141,14 @@ class RunFolder:
 
     def _seconds_before(self) -> float:
         """Wall time of the sessions before a resume."""
+        return float(self._stored_run().get("wall_seconds", 0.0))
+
+    def _stored_run(self) -> dict[str, Any]:
         try:
-            return float(json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["wall_seconds"])
-        except (OSError, ValueError, KeyError):
-            return 0.0
+            stored = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return stored if isinstance(stored, dict) else {}
 
     def _write_run(self) -> None:
         self._run["wall_seconds"] = round(self._earlier + time.monotonic() - self._clock, 3)

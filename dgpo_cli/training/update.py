@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from dgpo_cli.scoring import (
     signals_of_stats,
 )
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
+from dgpo_cli.training.out_of_memory import MicrobatchBudget, Result
 from dgpo_cli.types import Rollout
 
 
@@ -103,6 +105,7 @@ class Updater:
         settings: OptimConfig,
         *,
         temperature: float,
+        say: Callable[[str], None] = print,
     ) -> None:
         self.model = model
         self.reference = reference if algorithm.needs_reference else None
@@ -110,6 +113,7 @@ class Updater:
         self.optimizer = optimizer
         self.settings = settings
         self.temperature = temperature
+        self.budget = MicrobatchBudget(settings.tokens_per_microbatch, say)
 
     def run(
         self, batch: StepBatch, *, lr: float, noise_floor: float, may_go_on: Callable[[int, float], bool]
@@ -120,8 +124,7 @@ class Updater:
         plan = self._plan(batch)
         signals, credit = None, None
         if not self._inline(batch, plan):
-            signals = self._score(batch, [row for rows in plan for row in rows])
-            credit = self._credit(signals, batch.control_seeds)
+            signals, credit = self._fitted(batch, lambda: self._score_all(batch, plan))
         scored = time.perf_counter()
         tallies: list[Tally] = []
         outcomes: list[UpdateOutcome] = []
@@ -133,11 +136,10 @@ class Updater:
             if not self._trained_rows(batch, rows):
                 skipped += 1
                 continue
-            recorder = _Recorder(batch) if signals is None else None
-            tallies.append(self._accumulate(batch, rows, signals, credit, recorder))
-            if recorder is not None:
-                signals, credit = recorder.signals(), recorder.credit()
-            outcomes.append(self.optimizer.update(lr))
+            work = partial(self._minibatch, batch, plan, rows, signals, credit)
+            tally, signals, credit = self._fitted(batch, work)
+            tallies.append(tally)
+            outcomes.append(self.optimizer.update(lr, tally.loss))
             nonfinite += not outcomes[-1].applied
         return StepResult(
             tallies,
@@ -149,6 +151,40 @@ class Updater:
             scored - started,
             time.perf_counter() - scored,
         )
+
+    def _fitted(self, batch: StepBatch, work: Callable[[], Result]) -> Result:
+        """`work` with micro-batches that memory holds."""
+
+        def in_use() -> tuple[int, int]:
+            rows = list(range(len(batch.rollouts)))
+            sizes = [micro.input_ids.shape for micro in self._microbatches(batch, rows)]
+            return max(count * width for count, width in sizes), max(width for _, width in sizes)
+
+        return self.budget.fitted(work, clean_up=self.optimizer.zero_grad, in_use=in_use)
+
+    def _score_all(self, batch: StepBatch, plan: list[list[int]]) -> tuple[TokenSignals, Credit]:
+        """The scoring pass before the updates."""
+        signals = self._score(batch, [row for rows in plan for row in rows])
+        return signals, self._credit(signals, batch.control_seeds)
+
+    def _minibatch(
+        self,
+        batch: StepBatch,
+        plan: list[list[int]],
+        rows: list[int],
+        signals: TokenSignals | None,
+        credit: Credit | None,
+    ) -> tuple[Tally, TokenSignals, Credit]:
+        """The gradient of one minibatch, with the step's signals and credit."""
+        if signals is None and not self._inline(batch, plan):  # no longer: the micro-batches became smaller
+            signals, credit = self._score_all(batch, plan)
+        recorder = _Recorder(batch) if signals is None else None
+        tally = self._accumulate(batch, rows, signals, credit, recorder)
+        if recorder is not None:
+            signals, credit = recorder.signals(), recorder.credit()
+        assert signals is not None
+        assert credit is not None
+        return tally, signals, credit
 
     def _plan(self, batch: StepBatch) -> list[list[int]]:
         """Rows of each minibatch: whole groups, in draw order; fewer minibatches only where there are fewer groups."""
@@ -176,8 +212,8 @@ class Updater:
         return self._trained_rows(batch, rows) == rows and len(self._microbatches(batch, rows)) == 1
 
     def _microbatches(self, batch: StepBatch, rows: list[int]) -> list[MicroBatch]:
-        budget = self.settings.tokens_per_microbatch
-        return make_microbatches(batch.rollouts, rows, batch.lengths, tokens=budget, pad_id=self.model.pad_id)
+        tokens = self.budget.tokens
+        return make_microbatches(batch.rollouts, rows, batch.lengths, tokens=tokens, pad_id=self.model.pad_id)
 
     def _score(self, batch: StepBatch, rows: list[int]) -> TokenSignals:
         return score_rollouts(
@@ -186,7 +222,7 @@ class Updater:
             batch.rollouts,
             batch.lengths,
             temperature=self.temperature,
-            tokens=self.settings.tokens_per_microbatch,
+            tokens=self.budget.tokens,
             rows=rows,
         )
 

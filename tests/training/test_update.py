@@ -35,9 +35,9 @@ class RecordingOptimizer(Optimizer):
         super().__init__(model, settings)
         self.gradients: list[list[Tensor]] = []
 
-    def update(self, lr: float) -> UpdateOutcome:
+    def update(self, lr: float, loss: float = 0.0) -> UpdateOutcome:
         self.gradients.append([parameter.grad.clone() for parameter in self.parameters])
-        return super().update(lr)
+        return super().update(lr, loss)
 
 
 @pytest.fixture(scope="module")

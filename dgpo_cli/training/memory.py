@@ -1,0 +1,90 @@
+"""Whether a run on the CPU fits in memory, asked before its first step: there the kernel kills what does not.
+
+A lower bound: what it refuses cannot fit, what it lets through may still be too much.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from dgpo_cli.errors import ConfigError
+from dgpo_cli.models import LanguageModel
+
+GRADIENT, MOMENTS = 4, 8  # bytes a trained weight, in float32
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def check_memory(model: LanguageModel, *, positions: int, available: int | None = None) -> None:
+    """positions: of the largest micro-batch. available: bytes, the machine's where it is None.
+
+    Weights and reference are in memory already; gradients, AdamW's moments and a micro-batch's activations are to come.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    trained = sum(weight.numel() for weight in model.model.parameters() if weight.requires_grad)
+    parts = {
+        "gradients": trained * GRADIENT,
+        "optimizer": trained * MOMENTS,
+        "micro-batch": positions * _bytes_of_a_position(model),
+    }
+    free = available_bytes() if available is None else available
+    if sum(parts.values()) <= free:
+        return
+    listed = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in parts.items())
+    raise ConfigError(
+        f"this run does not fit in memory: beside its weights it needs {sum(parts.values()) / 2**30:.2f} GiB "
+        f"({listed}), {free / 2**30:.2f} GiB are free",
+        "a smaller model; optim.tokens_per_microbatch=TOKENS makes the micro-batch smaller",
+    )
+
+
+def available_bytes() -> int:
+    """What this process can still take: the least of the machine's, its control groups' and its own limit."""
+    free = [int(psutil.virtual_memory().available), *_cgroup_bytes()]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        free.append(limit - int(psutil.Process().memory_info().vms))
+    return max(0, min(free))
+
+
+def _bytes_of_a_position(model: LanguageModel) -> int:
+    """What a layer keeps for the backward pass: its input, queries, keys and values, and two inside its MLP."""
+    config = model.model.config.get_text_config()
+    layers, hidden = getattr(config, "num_hidden_layers", 0), getattr(config, "hidden_size", 0)
+    return 4 * int(layers) * (4 * int(hidden) + 2 * int(getattr(config, "intermediate_size", None) or 0))
+
+
+def _cgroup_bytes() -> Iterator[int]:
+    """Free bytes in this process's control group and those around it, of either version."""
+    names = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, place = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root = CGROUPS / controllers
+        folder = root / place.lstrip("/")
+        for group in (folder, *folder.parents):
+            for limit_name, used_name in names:
+                limit, used = _text(group / limit_name).strip(), _text(group / used_name).strip()
+                if limit.isdigit() and used.isdigit():
+                    yield int(limit) - int(used) + _reclaimable(group)
+            if group == root:
+                break
+
+
+def _reclaimable(group: Path) -> int:
+    """Pages of files, which the kernel drops when it needs room."""
+    rows = dict(line.split(" ", 1) for line in _text(group / "memory.stat").splitlines() if " " in line)
+    return int(rows.get("total_inactive_file", rows.get("inactive_file", "0")))
+
+
+def _text(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8")
+    return ""

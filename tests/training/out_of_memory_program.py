@@ -1,0 +1,87 @@
+"""Steps of real updates under a limit on memory, started by test_out_of_memory.py in a process of its own.
+
+Argument: a model's folder. Prints one JSON object a case: what was said, the budget that it ended with, and whether the
+weights are those of a step that began with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import gc
+import hashlib
+import json
+import resource
+import sys
+from dataclasses import replace
+from typing import Any
+
+import psutil
+import torch
+
+from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.config.commands import OptimConfig
+from dgpo_cli.config.compose import compose
+from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.update import StepBatch, Updater
+from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
+
+# Bytes that a step may take beyond what is held before it, tried until one is too few: how much lies free within the
+# heap already, and may be taken too, is not to be known.
+ROOMS = [32 << 20, 16 << 20, 8 << 20, 4 << 20, 2 << 20, 1 << 20]
+GROUPS, GROUP, LENGTH = 4, 4, 96
+
+
+def batch() -> StepBatch:
+    generator = torch.Generator().manual_seed(5)
+    rollouts = []
+    for row in range(GROUPS * GROUP):
+        ids = torch.randint(2, 400, (8 + LENGTH,), generator=generator).tolist()
+        prompt = Prompt(Problem(row, str(row), (("user", ""),), ""), "", tuple(ids[:8]))
+        rollouts.append(Rollout(SampleRequest(prompt, row, 0), tuple(ids[8:]), "", "stop"))
+    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5] * GROUPS)
+    return StepBatch(rollouts, [LENGTH] * len(rollouts), advantages, GROUP, list(range(len(rollouts))))
+
+
+def step(model: LanguageModel, reference: LanguageModel, gating: str, budget: int, room: int = 0) -> dict[str, Any]:
+    """One step on a copy of the model, with `room` bytes to take (0: no limit)."""
+    config = compose("train", ["algo=dgpo", f"gating={gating}"])
+    algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=LENGTH)
+    settings = replace(OptimConfig(), tokens_per_microbatch=budget)
+    policy = LanguageModel(copy.deepcopy(model.model), model.tokenizer, model.path, model.has_head)
+    optimizer = Optimizer(policy.model, settings)
+    said: list[str] = []
+    updater = Updater(policy, reference, algorithm, optimizer, settings, temperature=1.0, say=said.append)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free within the heap would come on top of the room
+    if room:
+        limit = int(psutil.Process().memory_info().vms) + room
+        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        updater.run(batch(), lr=1e-3, noise_floor=1e-9, may_go_on=lambda *_: True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    weights = b"".join(value.numpy().tobytes() for value in policy.model.state_dict().values())
+    return {"said": said, "budget": updater.budget.tokens, "weights": hashlib.sha256(weights).hexdigest()}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    model = load_model(sys.argv[1])
+    reference = model.frozen_copy()
+    with torch.no_grad():
+        for number, weight in enumerate(reference.model.parameters()):
+            weight.mul_(1.0 + 0.1 * (number % 3))
+    for gating in ("uniform", "top_entropy"):
+        step(model, reference, gating, 1)  # whatever the libraries allocate once is there after it
+        for room in ROOMS:
+            limited = step(model, reference, gating, 4096, room)
+            if limited["said"]:
+                break
+        same = step(model, reference, gating, limited["budget"])
+        print(json.dumps(limited | {"same": limited["weights"] == same["weights"]}))
+
+
+main()
