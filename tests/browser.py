@@ -72,6 +72,7 @@ def opener(browser: Any) -> Iterator[Opener]:
 
     def open_page(file: Path, *, theme: str = "light", width: int = 1280, height: int = 800) -> OpenPage:
         context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": height})
+        context.set_default_timeout(10_000)
         contexts.append(context)
         opened = OpenPage(context.new_page(), file.resolve().as_uri())
         opened.page.on(

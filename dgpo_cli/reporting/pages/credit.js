@@ -54,18 +54,19 @@ const state = {
   gating: GATINGS.length ? 0 : -1, beside: -1, fitted: false, filter: "all", matches: [], match: -1, version: 0,
 };
 
+const shownGatings = () => (state.beside >= 0 ? [state.gating, state.beside].sort((a, b) => a - b) : [state.gating]);
+
 // Scales: a value to a signed level, -LEVELS..LEVELS for what has a centre, 0..LEVELS for what has none.
 const scales = new Map();
 function scaleOf(shade) {
-  const key = shade.key + (shade.kind === "ratio" ? state.fitted : "");
+  const key = [shade.key, shade.kind === "ratio" && state.fitted, ...(shade.gated ? shownGatings() : [])].join();
   if (!scales.has(key)) scales.set(key, makeScale(shade));
   return scales.get(key);
 }
 function makeScale(shade) {
   const values = [];
   if (shade.kind === "ratio" && !state.fitted) return { ...ratioScale(FIXED_RANGE), fitted: false };
-  const gatings = shade.gated && shade.key !== "advantage" ? GATINGS.map((_, g) => g) : [state.gating];
-  for (const g of gatings) for (const r of ROLLOUTS) for (let k = r.first; k < r.first + r.counted; k++) {
+  for (const g of shade.gated ? shownGatings() : [-1]) for (const r of ROLLOUTS) for (let k = r.first; k < r.first + r.counted; k++) {
     const value = shade.at(k, r, g);
     if (Number.isFinite(value)) values.push(shade.kind === "ratio" ? Math.abs(Math.log(Math.max(value, 1e-6))) : Math.abs(value));
   }
@@ -274,21 +275,24 @@ function isWhole(rollout, answer) {
   return text.length <= 80 && text.trim().startsWith(answer);
 }
 function draw(card) {
-  const wanted = state.beside >= 0 && card.rollout.counted ? [state.gating, state.beside].sort((a, b) => a - b) : [state.gating];
-  const views = card.lastChild, key = wanted.join();
-  if (card.drawnFor !== key) {
-    views.replaceChildren(...wanted.map((gating) => viewElement(card.rollout, gating, wanted.length > 1)));
-    card.drawnFor = key;
+  const wanted = state.beside >= 0 && card.rollout.counted ? shownGatings() : [state.gating];
+  const views = card.lastChild;
+  if (views.children.length !== wanted.length) {
+    views.replaceChildren(...wanted.map(() => viewElement(card.rollout, wanted.length > 1)));
     card.version = -1;
   }
+  wanted.forEach((gating, i) => {   // the tokens stay, and with them the focus
+    const view = views.children[i];
+    view.gating = view.lastChild.gating = gating;
+    if (wanted.length > 1) view.firstChild.textContent = GATINGS[gating].label;
+  });
   if (card.version === state.version) return;
   card.version = state.version;
   for (const view of views.children) shade(view, card.rollout);
 }
-function viewElement(rollout, gating, titled) {
+function viewElement(rollout, titled) {
   const view = make("div", "view"), strip = make("canvas", "strip"), tokens = make("div", "tokens");
-  view.gating = gating;
-  if (titled) view.append(make("h5", "", GATINGS[gating].label));
+  if (titled) view.append(make("h5"));
   strip.width = Math.max(1, rollout.tokens);
   strip.height = 1;
   strip.title = "the whole completion: click to go there";
@@ -308,7 +312,6 @@ function viewElement(rollout, gating, titled) {
   }
   tokens.append(spans);
   tokens.rollout = rollout;
-  tokens.gating = gating;
   view.append(strip, tokens);
   return view;
 }
@@ -344,7 +347,6 @@ function choose(change) {
   const before = state.beside;
   Object.assign(state, change);
   state.version++;
-  if (change.gating !== undefined) scales.delete("advantage");
   document.body.classList.toggle("comparing", state.beside >= 0);
   drawGatings();
   drawBar();
@@ -411,14 +413,22 @@ function placeTip(span, event) {
   tip.style.top = `${Math.max(6, below ? Math.min(box.bottom + 10, innerHeight - height - 6) : box.top - height - 10)}px`;
 }
 const tokenAt = (target) => target instanceof Element ? target.closest(".t") : null;
-$("groups").addEventListener("pointerover", (event) => {
+let byKeys = false;   // while keys scroll the page, it moves under a pointer that rests: that is no hover
+function hover(event) {
   const span = tokenAt(event.target);
+  if (byKeys) return;
   if (span) look(span, event);
   else if (!event.target.closest(".tokens")) closeTip();
+}
+$("groups").addEventListener("pointerover", hover);
+$("groups").addEventListener("pointerleave", () => { if (!byKeys) closeTip(); });
+$("groups").addEventListener("pointermove", (event) => {
+  if (!byKeys || !(event.movementX || event.movementY)) return;
+  byKeys = false;
+  hover(event);
 });
-$("groups").addEventListener("pointerleave", closeTip);
 $("groups").addEventListener("focusin", (event) => {
-  if (event.target.classList.contains("tokens") && event.target.matches(":focus-visible") && (!here || here.parentNode !== event.target)) goTo(event.target, 0);
+  if (event.target.classList.contains("tokens") && (!here || here.parentNode !== event.target)) goTo(event.target, 0);
 });
 $("groups").addEventListener("click", (event) => { const span = tokenAt(event.target); if (span) { span.parentNode.focus({ preventScroll: true }); look(span, event); } });
 function goTo(tokens, i) {
@@ -427,8 +437,8 @@ function goTo(tokens, i) {
   span.scrollIntoView({ block: "nearest" });
   const box = span.getBoundingClientRect(), bar = document.querySelector(".bar").getBoundingClientRect();
   if (box.top < bar.bottom + 8) scrollBy(0, box.top - bar.bottom - 40);
-  tokens.focus({ preventScroll: true });
   look(span);
+  tokens.focus({ preventScroll: true });
 }
 function goToRollout(card, i = 0, gating = null) {
   draw(card);
@@ -546,6 +556,7 @@ document.addEventListener("keydown", (event) => {
   const action = KEYS[event.key] || (shadeOfKey && has(shadeOfKey) ? () => choose({ shade: shadeOfKey }) : null);
   if (!action) return;
   event.preventDefault();
+  byKeys = true;
   action();
   if (here) { fillTip(here); placeTip(here); }
 });
