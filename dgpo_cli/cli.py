@@ -105,6 +105,16 @@ def _run(command: str, argv: list[str]) -> int:
         if args.cfg == "job":
             _print_configs(planned.configs, args.package)
             return 0
+        if not shows_only and getattr(planned.configs[0], "dry_run", False):
+            from dgpo_cli.commands.plan import show_plans
+
+            show_plans(command, planned.configs)
+            return 0
+        if not shows_only and getattr(planned.configs[0], "probe", False):
+            from dgpo_cli.commands.probe import probe
+
+            probe(planned.configs[0])
+            return 0
         folder, remove_empty = (None, None) if shows_only else claim_folder(planned)
     from dgpo_cli.hydra_app import run_hydra, run_sweep
 

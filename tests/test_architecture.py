@@ -14,7 +14,7 @@ PACKAGE = Path(dgpo_cli.__file__).parent
 LAYERS = [
     ["errors", "types", "bundled", "files"],
     ["config", "core", "disk"],
-    ["lora"],
+    ["lora", "planning"],
     ["models"],
     ["data", "engines", "rewards", "scoring"],
     ["algorithm"],

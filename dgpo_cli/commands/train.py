@@ -208,7 +208,18 @@ def _reference(
         renewed = load_policy(config.model, device, path=str(stored)).model
         renewed.model.requires_grad_(False)
         return renewed
-    if checkpoint is None and config.reference.name == "initial":
+    if checkpoint is None:
+        return load_initial_reference(config, policy, algorithm, device)
+    return load_reference(config.reference, config.model, policy, device)
+
+
+def load_initial_reference(
+    config: TrainConfig, policy: LanguageModel, algorithm: Algorithm, device: str
+) -> LanguageModel | None:
+    """The reference of a run's first step."""
+    if not algorithm.needs_reference:
+        return None
+    if config.reference.name == "initial":
         return policy.frozen_copy()
     return load_reference(config.reference, config.model, policy, device)
 

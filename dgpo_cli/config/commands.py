@@ -88,6 +88,10 @@ class TrainConfig:
     resume: str | None = key(None, "folder of the run to continue")
     resume_allow: list[str] = key([], "keys that may differ from the run that is continued")
     overwrite: bool = key(False, "delete the run that the folder already holds")
+    dry_run: bool = key(False, "print the plan (memory, batch arithmetic, disk) and stop; nothing is loaded")
+    probe: bool = key(
+        False, "run one full-length update on made-up rollouts, print predicted and measured peak memory, and stop"
+    )
     model: ModelConfig = key(ModelConfig, "the policy")
     reference: ReferenceConfig = key(ReferenceConfig, "the frozen reference")
     algo: AlgoConfig = key(AlgoConfig, "the algorithm")
@@ -110,6 +114,7 @@ class EvalConfig:
 
     seed: int = key(0, "derives every sample")
     overwrite: bool = key(False, "delete the evaluation that the folder already holds")
+    dry_run: bool = key(False, "print the plan (memory, batch arithmetic, disk) and stop; nothing is loaded")
     model: ModelConfig = key(ModelConfig, "the model")
     data: DataConfig = key(DataConfig, "training data that the model brings; names the default benchmark")
     reward: RewardConfig = key(RewardConfig, "the grader, where one is named on the command line")
@@ -138,6 +143,7 @@ class RolloutConfig:
     vocabulary_size: int | None = key(None, "V of log V, for a stored file that does not say", "tokens")
     limit: int = key(4, "prompts to sample; of a stored file, prompts to show on a terminal", "prompts")
     overwrite: bool = key(False, "delete the rollouts that the folder already holds")
+    dry_run: bool = key(False, "print the plan (memory, batch arithmetic, disk) and stop; nothing is loaded")
     model: ModelConfig = key(ModelConfig, "the policy")
     reference: ReferenceConfig = key(ReferenceConfig, "the frozen reference")
     algo: AlgoConfig = key(AlgoConfig, "how advantages are formed")

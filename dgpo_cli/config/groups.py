@@ -147,6 +147,23 @@ class LoraConfig:
 
 
 @dataclass
+class ArchitectureConfig:
+    """`model.architecture.*`: sizes from the model's config.json, so that a plan needs neither files nor network."""
+
+    hidden_size: int | None = key(None, "width of the hidden states; null: no architecture is stated")
+    layers: int | None = key(None, "transformer layers")
+    heads: int | None = key(None, "attention heads")
+    kv_heads: int | None = key(None, "heads of keys and values")
+    head_dim: int | None = key(None, "width of a head")
+    intermediate_size: int | None = key(None, "inner width of the MLP")
+    vocab_rows: int | None = key(None, "rows of the output head, padding included")
+    tied_embeddings: bool = key(False, "one matrix is both input embedding and output head")
+    max_positions: int | None = key(None, "longest context", "tokens")
+    qkv_bias: bool = key(False, "biases on queries, keys and values (Qwen2)")
+    qk_norm: bool = key(False, "norms on queries and keys (Qwen3)")
+
+
+@dataclass
 class ModelConfig:
     """`model=`: the language model that is trained, evaluated or sampled."""
 
@@ -166,6 +183,7 @@ class ModelConfig:
     threads: int | None = key(None, "CPU threads that suit the model, where strategy.threads names none", "threads")
     lora: LoraConfig = key(LoraConfig, "low-rank adapters in place of the model's own weights")
     training: TrainingDefaults = key(TrainingDefaults, "training settings that suit the model")
+    architecture: ArchitectureConfig = key(ArchitectureConfig, "sizes of the model, for the plan (dry_run=true)")
 
 
 @dataclass

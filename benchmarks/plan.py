@@ -1,0 +1,88 @@
+"""The plan's memory beside what is measured, for three model sizes on a CPU.
+
+    python benchmarks/plan.py                    one JSON object a line on stdout; a process of its own for each
+    python benchmarks/plan.py --only 30M --set optim.tokens_per_microbatch=1024
+
+Each is `dgpo train model.path=FOLDER probe=true` on random weights in the shape of Qwen2: one update of full-length,
+made-up rollouts in two micro-batches. `--set` adds an override. 500M has the shape of Qwen2.5-0.5B and needs 12 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dgpo_cli.bundled import bundled_path
+
+SIZES: dict[str, dict[str, int]] = {
+    "30M": {"hidden_size": 384, "layers": 8, "heads": 6, "kv_heads": 2, "intermediate_size": 1536, "vocab_size": 32768},
+    "120M": {
+        "hidden_size": 640,
+        "layers": 16,
+        "heads": 10,
+        "kv_heads": 2,
+        "intermediate_size": 2560,
+        "vocab_size": 32768,
+    },
+    "500M": {
+        "hidden_size": 896,
+        "layers": 24,
+        "heads": 14,
+        "kv_heads": 2,
+        "intermediate_size": 4864,
+        "vocab_size": 151_936,
+    },
+}
+SETTINGS = [
+    "data=digit_chain",
+    "reward=exact",
+    "rollout.prompts_per_step=4",
+    "rollout.group_size=4",
+    "rollout.max_completion_tokens=224",
+    "optim.tokens_per_microbatch=1024",
+    "strategy.threads=1",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--only", choices=SIZES)
+    parser.add_argument("--set", action="append", default=[])
+    options = parser.parse_args()
+    for name in [options.only] if options.only else list(SIZES):
+        with tempfile.TemporaryDirectory() as folder:
+            make_model(Path(folder), SIZES[name])
+            print(json.dumps({"size": name, **probed(folder, options.set)}), flush=True)
+
+
+def make_model(folder: Path, size: dict[str, int]) -> None:
+    """Random weights, with the bundled model's tokenizer: the probe's rollouts are random ids anyway."""
+    script = (
+        "import sys, json; from transformers import Qwen2Config, Qwen2ForCausalLM; size = json.loads(sys.argv[2]);"
+        "Qwen2ForCausalLM(Qwen2Config(hidden_size=size['hidden_size'], num_hidden_layers=size['layers'],"
+        "num_attention_heads=size['heads'], num_key_value_heads=size['kv_heads'], vocab_size=size['vocab_size'],"
+        "intermediate_size=size['intermediate_size'], tie_word_embeddings=True, max_position_embeddings=32768,"
+        "bos_token_id=None, eos_token_id=1, pad_token_id=None)).save_pretrained(sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", script, str(folder), json.dumps(size)], check=True, stderr=subprocess.DEVNULL)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(bundled_path("tiny") / file, folder / file)
+
+
+def probed(folder: str, overrides: list[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "dgpo_cli", "train", f"model.path={folder}", *SETTINGS, *overrides, "probe=true"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    record = json.loads(done.stdout)
+    names = ("parameters", "phase", "predicted_bytes", "measured_bytes", "predicted_over_measured", "tokens", "seconds")
+    return {name: record[name] for name in names}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""`dgpo train probe=true`: one full-length update on made-up rollouts, and its peak memory beside the plan's.
+
+No run is made and no folder written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.commands.parts import load_policy, prepare_device
+from dgpo_cli.commands.plan import plan_of
+from dgpo_cli.commands.train import load_initial_reference
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.groups import ModelConfig, ReferenceConfig
+from dgpo_cli.planning.plan import Plan, probed_batch
+from dgpo_cli.reporting.plan_view import probe_tables
+from dgpo_cli.reporting.tables import show
+from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.probe import Measured, PeakMemory, probed_settings, run_probe, warm_up
+from dgpo_cli.training.update import Updater
+
+MEASURED_PHASES = ("score", "backward", "accumulation", "optimizer")
+
+
+def probe(config: TrainConfig) -> None:
+    """Predicted beside measured peak on stdout.
+
+    Raises:
+        DgpoError: the model cannot be loaded, or this system does not count memory.
+    """
+    plan = plan_of(config)
+    measured = measure(config, plan)
+    record = probe_record(plan, measured)
+    show(probe_tables(plan, record), record)
+
+
+def measure(config: TrainConfig, plan: Plan) -> Measured:
+    """Load what a run loads, and update once at full length."""
+    device = prepare_device(config.strategy, config.model)
+    tiny = ModelConfig(name="tiny", path="bundled:tiny")
+    warm_up(_updater(replace(config, model=tiny, reference=ReferenceConfig()), device), lr=config.optim.lr)
+    memory = PeakMemory(device)
+    return run_probe(_updater(config, device), memory, probed_batch(config, plan), lr=config.optim.lr)
+
+
+def _updater(config: TrainConfig, device: str) -> Updater:
+    policy = load_policy(config.model, device)
+    algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
+    settings = probed_settings(config.optim)
+    return Updater(
+        policy.model,
+        load_initial_reference(config, policy.model, algorithm, device),
+        algorithm,
+        Optimizer(policy.model.model, settings),
+        settings,
+        temperature=config.rollout.temperature,
+    )
+
+
+def probe_record(plan: Plan, measured: Measured) -> dict[str, Any]:
+    """Predicted and measured peak of the phases that the probe runs, in bytes."""
+    phases = {name: phase for name, phase in plan.phases.items() if name in MEASURED_PHASES}
+    name = max(phases, key=lambda phase: phases[phase].total)
+    predicted = phases[name].total
+    return {
+        "model": plan.model["name"],
+        "parameters": plan.model["parameters"],
+        "strategy": asdict(plan.placement),
+        "phase": name,
+        "predicted": asdict(phases[name]),
+        "predicted_bytes": predicted,
+        "measured_bytes": measured.peak_bytes,
+        "predicted_over_measured": round(predicted / measured.peak_bytes, 4),
+        "method": measured.method,
+        "tokens": measured.tokens,
+        "seconds": round(measured.seconds, 2),
+        "tokens_per_second": round(measured.tokens / measured.seconds, 1),
+    }

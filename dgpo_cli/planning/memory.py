@@ -1,0 +1,264 @@
+"""Bytes that one process holds at its peak, by part and by phase of a step.
+
+    weights      stored weights, and under sharding the layers gathered for a pass
+    gradients    one float32 value a trained weight, and the [V, D] gradient that is added to one that stands already
+    optimizer    two float32 moments a trained weight, and what an update takes for a moment
+    reference    the frozen reference's weights
+    activations  what a forward saves for its backward, and the widest moment of a layer
+    scoring      hidden states of the counted tokens, and the tiles that their log-probs are streamed through
+    cache        keys and values of generation, and the distributions that are sampled from
+
+float32 weights, gradients and two moments are the 16 bytes a parameter of mixed precision. Phases follow one another,
+so their parts are never added up across phases. Nothing here knows a configuration: `plan` reads that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from dgpo_cli.planning.architecture import FLOAT, Adapters, Architecture
+
+WATCHED = 65_536  # weights of each tensor that an update compares before and after (training/optimizer.py)
+
+# Sizes of a tile of logits and how many such buffers a pass holds (core/output_head.py, core/running_stats.py).
+TILE_IDS = {"cpu": 4800, "cuda": 16384}
+TILE_TOKENS = {"cpu": 512, "cuda": 2048}
+TILE_BUFFERS = 4
+SAMPLER_BYTES = 24  # of a logit that is sampled from: float32 logits and probabilities, float64 masses and their sums
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part."""
+
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    reference: int = 0
+    activations: int = 0
+    scoring: int = 0
+    cache: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, part) for part in PARTS)
+
+
+PARTS = tuple(field.name for field in fields(Memory))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a process holds and computes its share of a model."""
+
+    device: str = "cpu"  # cpu | cuda
+    shards: int = 1  # processes that one copy of the weights is spread over
+    offloaded: bool = False  # weights, gradients and moments rest in CPU memory
+    weight_bytes: int = FLOAT  # of a stored weight; adapters are float32 in any case
+    compute_bytes: int = FLOAT  # of a weight or activation in a pass
+    checkpointing: bool = False
+    adapters: Adapters = Adapters()
+    reference: str = "none"  # none | copy | shared (the policy with its adapters off)
+    reference_offloaded: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The largest micro-batch of a process: `rows` sequences of `width` tokens, of which `counted` are completion."""
+
+    rows: int
+    width: int
+    counted: int  # of each row
+    micro_batches: int = 1  # of an update
+    padded: bool = True  # sequences of different lengths side by side, so that attention needs a mask
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.width
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Completions drawn together by a process."""
+
+    rows: int
+    width: int  # prompt and longest completion
+    prompt: int
+
+
+def trained_parameters(model: Architecture, setting: Setting) -> int:
+    return model.adapter_parameters(setting.adapters) if setting.adapters.rank else model.parameters
+
+
+def training_phases(
+    model: Architecture, setting: Setting, batch: Batch, generation: Generation, *, scores_first: bool
+) -> dict[str, Memory]:
+    """Phases of a step in the steady state of a run; scoring where it is a pass of its own."""
+    held = standing(model, setting)
+    phases = {"rollout": replace(held, **generating(model, setting, generation))}
+    if scores_first:
+        phases["score"] = replace(held, **scoring_pass(model, setting, batch))
+    phases["backward"] = backward(model, setting, batch)
+    phases["accumulation"] = accumulation(model, setting, batch)
+    phases["optimizer"] = optimizer_step(model, setting)
+    return phases
+
+
+def standing(model: Architecture, setting: Setting) -> Memory:
+    """What stands through all phases: weights as they are gathered for a pass, moments, reference."""
+    trained = trained_parameters(model, setting)
+    return Memory(
+        weights=stored_weights(model, setting) + gathered_weights(model, setting),
+        optimizer=0 if setting.offloaded else _shard(2 * FLOAT * trained, setting),
+        reference=reference_weights(model, setting),
+    )
+
+
+def stored_weights(model: Architecture, setting: Setting) -> int:
+    if setting.offloaded:
+        return 0
+    adapters = FLOAT * model.adapter_parameters(setting.adapters)
+    return _shard(setting.weight_bytes * model.parameters + adapters, setting)
+
+
+def gathered_weights(model: Architecture, setting: Setting) -> int:
+    """Whole weights in the dtype of a pass: the layer at work and the next, embedding and head all along.
+
+    One process that computes in bfloat16 from float32 weights casts them layer by layer in the same way.
+    """
+    if setting.shards == 1 and setting.compute_bytes == setting.weight_bytes and not setting.offloaded:
+        return 0
+    ends = model.parameters - model.layers * model.layer_parameters
+    return setting.compute_bytes * (2 * model.layer_parameters + ends)
+
+
+def reference_weights(model: Architecture, setting: Setting) -> int:
+    if setting.reference != "copy" or setting.reference_offloaded or setting.offloaded:
+        return 0
+    return _shard(setting.weight_bytes * model.parameters, setting)
+
+
+def host_bytes(model: Architecture, setting: Setting) -> int:
+    """CPU memory of a process that computes on a GPU: what is offloaded there."""
+    trained = trained_parameters(model, setting)
+    offloaded = setting.weight_bytes * model.parameters + 3 * FLOAT * trained if setting.offloaded else 0
+    resting = setting.offloaded or setting.reference_offloaded
+    reference = setting.weight_bytes * model.parameters if setting.reference == "copy" and resting else 0
+    return _shard(offloaded + reference, setting)
+
+
+def backward(model: Architecture, setting: Setting, batch: Batch) -> Memory:
+    """The start of the last micro-batch's backward: every activation, the head's gradient, those of earlier ones."""
+    earlier = _gradients(model, setting) if batch.micro_batches > 1 else 0
+    return replace(
+        standing(model, setting),
+        gradients=earlier + _whole_gradients(model, setting),
+        activations=saved_activations(model, setting, batch) + layer_moment(model, setting, batch, backward=True),
+        scoring=scoring_buffers(model, setting, batch, backward=True),
+    )
+
+
+def accumulation(model: Architecture, setting: Setting, batch: Batch) -> Memory:
+    """Its end: activations are gone, and the embedding's gradient, which is dense, is added to one that stands."""
+    stands = batch.micro_batches > 1 or model.tied_embeddings or setting.shards > 1
+    whole = _whole_gradients(model, setting) if stands else 0
+    return replace(standing(model, setting), gradients=_gradients(model, setting) + whole)
+
+
+def _gradients(model: Architecture, setting: Setting) -> int:
+    return 0 if setting.offloaded else _shard(FLOAT * trained_parameters(model, setting), setting)
+
+
+def _whole_gradients(model: Architecture, setting: Setting) -> int:
+    """Of the [V, D] matrix at work and, under sharding, of a layer, before they are spread."""
+    if setting.adapters.rank:
+        return 0
+    layer = model.layer_parameters if setting.shards > 1 or setting.offloaded else 0
+    return gradient_bytes(setting) * (model.embedding_parameters + layer)
+
+
+def optimizer_step(model: Architecture, setting: Setting) -> Memory:
+    """AdamW: every gradient stands, and the update of one tensor takes two more of its size on a CPU."""
+    held = replace(standing(model, setting), weights=stored_weights(model, setting))
+    if setting.offloaded:
+        return held
+    tensors = model.adapter_tensors(setting.adapters) if setting.adapters.rank else model.tensors()
+    tensors = [(-(-elements // setting.shards), count) for elements, count in tensors]
+    watched = sum(count * min(elements, 2 * WATCHED) for elements, count in tensors)
+    largest = max(elements for elements, _ in tensors)
+    passing = 2 * largest if setting.device == "cpu" else 0
+    trained = trained_parameters(model, setting)
+    return replace(
+        held,
+        gradients=_shard(FLOAT * trained, setting),
+        optimizer=held.optimizer + FLOAT * (watched + passing),
+    )
+
+
+def scoring_pass(model: Architecture, setting: Setting, batch: Batch) -> dict[str, int]:
+    """A forward without gradients over the policy and the reference, and the streamed head."""
+    return {
+        "activations": layer_moment(model, setting, batch, backward=False),
+        "scoring": scoring_buffers(model, setting, batch, backward=False),
+    }
+
+
+def saved_activations(model: Architecture, setting: Setting, batch: Batch) -> int:
+    """What all layers save for the backward; with checkpointing each layer's input, and one layer's all."""
+    element = setting.compute_bytes
+    if setting.adapters.rank:
+        saved = model.saved_bytes_of_adapters(element, setting.adapters, masked=batch.padded)
+    else:
+        saved = model.saved_bytes(element, masked=batch.padded)
+    layer = batch.tokens * saved + mask_bytes(batch, element)
+    ends = batch.tokens * (model.norm_bytes(element) + 2 * model.head_dim * element)
+    if setting.checkpointing:
+        return model.layers * batch.tokens * model.hidden_size * element + layer + ends
+    return model.layers * layer + ends
+
+
+def mask_bytes(batch: Batch, element_bytes: int) -> int:
+    """The attention mask [rows, width, width] in the dtype of the pass, which every layer saves a copy of."""
+    return element_bytes * batch.rows * batch.width**2 if batch.padded else 0
+
+
+def layer_moment(model: Architecture, setting: Setting, batch: Batch, *, backward: bool) -> int:
+    """The widest moment within a layer: in its MLP three tensors of the inner width, and a few hidden states."""
+    hidden_states = 2 if backward else 4
+    widths = 3 * model.intermediate_size + hidden_states * model.hidden_size
+    return setting.compute_bytes * batch.tokens * widths + (0 if backward else 2 * mask_bytes(batch, setting.compute_bytes))
+
+
+def scoring_buffers(model: Architecture, setting: Setting, batch: Batch, *, backward: bool) -> int:
+    """Hidden states of the counted tokens (with a reference, its too), tiles of logits, and a tile of the head."""
+    counted = batch.rows * batch.counted
+    ids = min(TILE_IDS[setting.device], model.vocab_rows)
+    tiles = TILE_BUFFERS * FLOAT * min(TILE_IDS[setting.device] * TILE_TOKENS[setting.device], counted * ids)
+    states = setting.compute_bytes * counted * model.hidden_size
+    both = states * (1 if setting.reference == "none" else 2)
+    cast = FLOAT * ids * model.hidden_size if setting.compute_bytes != FLOAT else 0
+    directions = 2 if setting.adapters.rank else 1  # a frozen head's backward is prepared in its forward
+    gradient = directions * FLOAT * counted * model.hidden_size + cast if backward else 0
+    return tiles + both + cast + gradient
+
+
+def generating(model: Architecture, setting: Setting, generation: Generation) -> dict[str, int]:
+    """Keys and values at full length, one layer's twice while it grows; the sampler; the prompts' first pass."""
+    rows, element = generation.rows, setting.compute_bytes
+    cached = model.cache_bytes(element) * rows * generation.width
+    growing = cached // model.layers
+    sampler = rows * model.vocab_rows * SAMPLER_BYTES + rows * (generation.width - generation.prompt) * 8
+    first = Batch(rows, generation.prompt, 0)
+    return {
+        "cache": cached + growing + sampler,
+        "activations": layer_moment(model, setting, first, backward=False),
+    }
+
+
+def gradient_bytes(setting: Setting) -> int:
+    """Of a gradient before it is reduced in float32: that of a gathered weight has the dtype of the pass."""
+    return setting.compute_bytes if setting.shards > 1 or setting.offloaded else FLOAT
+
+
+def _shard(total: int, setting: Setting) -> int:
+    return -(-total // setting.shards)

@@ -1,0 +1,74 @@
+"""The plan of a command as tables: what it will do, memory by part and phase, and what to know before it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from dgpo_cli.planning.memory import PARTS
+from dgpo_cli.planning.plan import Plan, size
+from dgpo_cli.reporting.tables import make_table
+
+
+def plan_tables(plan: Plan) -> list[Table]:
+    """The command's arithmetic, a process's memory, and the warnings."""
+    place, model = plan.placement, plan.model
+    title = (
+        f"dgpo {plan.command}: {model['name']}, {model['parameters']:,} parameters, strategy {place.strategy}, "
+        f"{place.processes} {'process' if place.processes == 1 else 'processes'} on {place.device}"
+    )
+    tables = [
+        make_table(("what", "how much"), _arithmetic(plan), title=title),
+        make_table(("memory of a process", *plan.phases), _memory(plan)),
+    ]
+    if plan.warnings:
+        tables.append(make_table(("to know",), [(text,) for text in plan.warnings]))
+    return tables
+
+
+def _arithmetic(plan: Plan) -> list[tuple[str, str]]:
+    rows = [] if plan.batch["steps"] is None else [("steps", f"{plan.batch['steps']:,}")]
+    rows += [(name.replace("_", " "), _shown(value)) for name, value in plan.batch["batch"].items()]
+    rows.append(("precision", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plan.precision.items())))
+    disk = plan.disk
+    if disk:
+        kept, most = disk["checkpoints_kept"], size(disk["most"])
+        rows.append(("disk", f"{size(disk['checkpoint'])} a checkpoint, {kept} kept, {most} at most"))
+    if plan.host_bytes:
+        rows.append(("CPU memory of a process", size(plan.host_bytes)))
+    if plan.fits:
+        rows.append(("fits", ", ".join(f"{name}: {'yes' if fits else 'no'}" for name, fits in plan.fits.items())))
+    return rows
+
+
+def _memory(plan: Plan) -> list[list[str]]:
+    rows = [
+        [part, *(size(getattr(phase, part)) if getattr(phase, part) else "-" for phase in plan.phases.values())]
+        for part in PARTS
+        if plan.memory[part]
+    ]
+    totals = [
+        f"{size(phase.total)}{' (peak)' if name == plan.peak_phase else ''}" for name, phase in plan.phases.items()
+    ]
+    return [*rows, ["total", *totals]]
+
+
+def _shown(value: int | float | str | None) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:,}" if isinstance(value, int | float) else value
+
+
+def probe_tables(plan: Plan, record: dict[str, Any]) -> list[Table]:
+    """Predicted beside measured peak."""
+    rows = [(part, size(count), "") for part, count in record["predicted"].items() if count]
+    rows.append(("peak", size(record["predicted_bytes"]), size(record["measured_bytes"])))
+    title = (
+        f"dgpo train probe: {plan.model['name']}, {record['tokens']:,} tokens in {record['seconds']:.1f} s, "
+        f"predicted over measured {record['predicted_over_measured']:.2f}"
+    )
+    return [
+        make_table(("memory of a process", "predicted", "measured"), rows, title=title),
+        make_table(("measured as",), [(record["method"],)]),
+    ]
