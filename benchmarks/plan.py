@@ -78,7 +78,9 @@ def make_model(folder: Path, size: dict[str, int]) -> None:
 
 def probed(folder: str, overrides: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "dgpo_cli", "train", f"model.path={folder}", *SETTINGS, *overrides, "probe=true"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     record = json.loads(done.stdout)
     names = ("parameters", "phase", "predicted_bytes", "measured_bytes", "predicted_over_measured", "tokens", "seconds")
     return {name: record[name] for name in names}

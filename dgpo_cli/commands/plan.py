@@ -11,6 +11,7 @@ from dgpo_cli.bundled import bundled_path
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.groups import ArchitectureConfig
+from dgpo_cli.config.lora_checks import holds_adapter
 from dgpo_cli.data.problems import load_problem_set
 from dgpo_cli.data.prompts import SLOT, read_template
 from dgpo_cli.errors import ConfigError, DgpoError
@@ -46,7 +47,7 @@ def plan_of(config: Any) -> Plan:
         return plan_evaluation(config, model, machine, _benchmark_facts(config), notes=notes)
     data = _data_facts(config)
     if isinstance(config, RolloutConfig):
-        return plan_rollout(config, model, machine, data, notes=notes)
+        return plan_rollout(config, model, machine, data, _reference(config), notes=notes)
     return plan_training(config, model, machine, data, _reference(config), notes=notes)
 
 
@@ -56,6 +57,10 @@ def architecture_of(group: str, path: str | None, stated: ArchitectureConfig | N
     Raises:
         ConfigError: none of these is there.
     """
+    if path is not None and holds_adapter(path):
+        from dgpo_cli.lora import base_of
+
+        path, _ = base_of(Path(path))
     folder = _folder(path)
     try:
         if folder is not None and (folder / "config.json").is_file():
@@ -76,7 +81,6 @@ def architecture_of(group: str, path: str | None, stated: ArchitectureConfig | N
 
 
 def _folder(path: str | None) -> Path | None:
-    """The folder that holds the sizes: an adapter's is its base model's."""
     if path is None:
         return None
     if path.startswith(BUNDLED):
@@ -106,7 +110,7 @@ def _cached(path: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _reference(config: TrainConfig) -> Architecture | None:
+def _reference(config: TrainConfig | RolloutConfig) -> Architecture | None:
     return architecture_of("reference", config.reference.path) if config.reference.name == "path" else None
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from dgpo_cli.algorithm import Algorithm
-from dgpo_cli.commands.parts import load_policy, prepare_device
+from dgpo_cli.commands.parts import load_trainee, prepare_device
 from dgpo_cli.commands.plan import plan_of
 from dgpo_cli.commands.train import load_initial_reference
 from dgpo_cli.config.commands import TrainConfig
@@ -39,14 +39,14 @@ def probe(config: TrainConfig) -> None:
 def measure(config: TrainConfig, plan: Plan) -> Measured:
     """Load what a run loads, and update once at full length."""
     device = prepare_device(config.strategy, config.model)
-    tiny = ModelConfig(name="tiny", path="bundled:tiny")
+    tiny = ModelConfig(name="tiny", path="bundled:tiny", lora=config.model.lora)
     warm_up(_updater(replace(config, model=tiny, reference=ReferenceConfig()), device), lr=config.optim.lr)
     memory = PeakMemory(device)
     return run_probe(_updater(config, device), memory, probed_batch(config, plan), lr=config.optim.lr)
 
 
 def _updater(config: TrainConfig, device: str) -> Updater:
-    policy = load_policy(config.model, device)
+    policy = load_trainee(config.model, device, None, seed=config.seed)
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     settings = probed_settings(config.optim)
     return Updater(

@@ -22,7 +22,7 @@ QKV_BIAS, QK_NORM = ("qwen2",), ("qwen3",)
 
 @dataclass(frozen=True)
 class Adapters:
-    """LoRA's matrices of a rank, on the linear maps named or on all of them. Rank 0: none, the model itself is trained."""
+    """LoRA's matrices of a rank, on the linear maps named or on all. Rank 0: none, the model itself is trained."""
 
     rank: int = 0
     targets: tuple[str, ...] | None = None

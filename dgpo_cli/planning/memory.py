@@ -18,12 +18,13 @@ from dataclasses import dataclass, fields, replace
 
 from dgpo_cli.planning.architecture import FLOAT, Adapters, Architecture
 
+NO_ADAPTERS = Adapters()
 WATCHED = 65_536  # weights of each tensor that an update compares before and after (training/optimizer.py)
 
 # Sizes of a tile of logits and how many such buffers a pass holds (core/output_head.py, core/running_stats.py).
 TILE_IDS = {"cpu": 4800, "cuda": 16384}
 TILE_TOKENS = {"cpu": 512, "cuda": 2048}
-TILE_BUFFERS = 4
+FORWARD_TILES, BACKWARD_TILES = 4, 2
 SAMPLER_BYTES = 24  # of a logit that is sampled from: float32 logits and probabilities, float64 masses and their sums
 
 
@@ -57,7 +58,7 @@ class Setting:
     weight_bytes: int = FLOAT  # of a stored weight; adapters are float32 in any case
     compute_bytes: int = FLOAT  # of a weight or activation in a pass
     checkpointing: bool = False
-    adapters: Adapters = Adapters()
+    adapters: Adapters = NO_ADAPTERS
     reference: str = "none"  # none | copy | shared (the policy with its adapters off)
     reference_offloaded: bool = False
 
@@ -148,14 +149,21 @@ def host_bytes(model: Architecture, setting: Setting) -> int:
 
 
 def backward(model: Architecture, setting: Setting, batch: Batch) -> Memory:
-    """The start of the last micro-batch's backward: every activation, the head's gradient, those of earlier ones."""
+    """The last micro-batch where every activation stands, and the gradients of earlier ones.
+
+    That is at the end of its forward, while the head is streamed beside the reference's; when the head's gradient is
+    formed; and when the backward of the last layer begins. The largest of the three counts.
+    """
     earlier = _gradients(model, setting) if batch.micro_batches > 1 else 0
-    return replace(
-        standing(model, setting),
-        gradients=earlier + _whole_gradients(model, setting),
-        activations=saved_activations(model, setting, batch) + layer_moment(model, setting, batch, backward=True),
-        scoring=scoring_buffers(model, setting, batch, backward=True),
-    )
+    saved = saved_activations(model, setting, batch)
+    moments = [
+        (earlier, saved, scoring_buffers(model, setting, batch, backward=False)),
+        (earlier + _whole_gradients(model, setting), saved, scoring_buffers(model, setting, batch, backward=True)),
+        (earlier + _whole_gradients(model, setting), saved + layer_moment(model, setting, batch, backward=True), 0),
+    ]
+    gradients, activations, scoring = max(moments, key=sum)
+    held = standing(model, setting)
+    return replace(held, gradients=gradients, activations=activations, scoring=scoring)
 
 
 def accumulation(model: Architecture, setting: Setting, batch: Batch) -> Memory:
@@ -226,20 +234,27 @@ def layer_moment(model: Architecture, setting: Setting, batch: Batch, *, backwar
     """The widest moment within a layer: in its MLP three tensors of the inner width, and a few hidden states."""
     hidden_states = 2 if backward else 4
     widths = 3 * model.intermediate_size + hidden_states * model.hidden_size
-    return setting.compute_bytes * batch.tokens * widths + (0 if backward else 2 * mask_bytes(batch, setting.compute_bytes))
+    return setting.compute_bytes * batch.tokens * widths + (
+        0 if backward else 2 * mask_bytes(batch, setting.compute_bytes)
+    )
 
 
 def scoring_buffers(model: Architecture, setting: Setting, batch: Batch, *, backward: bool) -> int:
-    """Hidden states of the counted tokens (with a reference, its too), tiles of logits, and a tile of the head."""
+    """Tiles of logits and of the head, and hidden states of the counted tokens: in a forward the reference's too.
+
+    A backward needs the policy's alone, with their gradient; that of a frozen head is prepared in its forward, as a
+    second tensor of their size.
+    """
     counted = batch.rows * batch.counted
     ids = min(TILE_IDS[setting.device], model.vocab_rows)
-    tiles = TILE_BUFFERS * FLOAT * min(TILE_IDS[setting.device] * TILE_TOKENS[setting.device], counted * ids)
-    states = setting.compute_bytes * counted * model.hidden_size
-    both = states * (1 if setting.reference == "none" else 2)
+    tile = FLOAT * min(TILE_IDS[setting.device] * TILE_TOKENS[setting.device], counted * ids)
+    states = counted * model.hidden_size
     cast = FLOAT * ids * model.hidden_size if setting.compute_bytes != FLOAT else 0
-    directions = 2 if setting.adapters.rank else 1  # a frozen head's backward is prepared in its forward
-    gradient = directions * FLOAT * counted * model.hidden_size + cast if backward else 0
-    return tiles + both + cast + gradient
+    if backward:
+        directions = 2 if setting.adapters.rank else 1
+        return BACKWARD_TILES * tile + (setting.compute_bytes + directions * FLOAT) * states + 2 * cast
+    models = 1 if setting.reference == "none" else 2
+    return FORWARD_TILES * tile + models * (setting.compute_bytes * states + cast)
 
 
 def generating(model: Architecture, setting: Setting, generation: Generation) -> dict[str, int]:

@@ -14,6 +14,7 @@ from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.groups import Dtype, ScorePolicy, Signal
 from dgpo_cli.planning.architecture import Adapters, Architecture
 from dgpo_cli.planning.memory import (
+    NO_ADAPTERS,
     PARTS,
     Batch,
     Generation,
@@ -128,7 +129,7 @@ def plan_training(
         prompt=prompt,
     )
     phases = training_phases(model, setting, batch, generation, scores_first=_scores_first(config, batch))
-    if reference is not None and setting.reference == "copy":
+    if reference is not None:
         phases = _with_other_reference(phases, model, reference)
     disk = _disk(config, model, setting)
     warnings = (
@@ -186,8 +187,15 @@ def plan_evaluation(
 
 
 def plan_rollout(
-    config: RolloutConfig, model: Architecture, machine: Machine, data: Data, *, notes: tuple[str, ...] = ()
+    config: RolloutConfig,
+    model: Architecture,
+    machine: Machine,
+    data: Data,
+    reference: Architecture | None = None,
+    *,
+    notes: tuple[str, ...] = (),
 ) -> Plan:
+    """`reference`: as in `plan_training`."""
     placement = place(config, machine)
     setting = _setting(config, placement, trains=False)
     settings = config.rollout
@@ -201,8 +209,10 @@ def plan_rollout(
     held = standing(model, setting)
     phases = {
         "rollout": _generation_phase(model, setting, generation),
-        "score": replace(held, **scoring_pass(model, setting, batch)),
+        "score": replace(held, optimizer=0, **scoring_pass(model, setting, batch)),
     }
+    if reference is not None:
+        phases = _with_other_reference(phases, model, reference)
     made = Plan(
         command="rollout",
         model=_model_facts(config, model, setting),
@@ -266,7 +276,7 @@ def _setting(config: Any, placement: Placement, *, trains: bool) -> Setting:
         weight_bytes=stored,
         compute_bytes=2 if low or stored == 2 else 4,
         checkpointing=getattr(strategy, "activation_checkpointing", False) and trains,
-        adapters=_adapters(config) if trains else Adapters(),
+        adapters=_adapters(config) if trains else NO_ADAPTERS,
         reference=reference,
         reference_offloaded=getattr(strategy, "reference_offload", False) and placement.device == "cuda",
     )

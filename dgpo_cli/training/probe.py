@@ -1,8 +1,8 @@
 """One full-length update on made-up rollouts, and the most memory that it took.
 
-The real updater runs: scoring, credit, loss, backward, optimizer. Rollouts are random ids, advantages +1 and -1; weights
-and moments are thrown away afterwards. Two short updates go first: one of another, small model, so that the libraries'
-own memory is not counted, and one of the model itself, so that its moments stand as they do in a run.
+The real updater runs: scoring, credit, loss, backward, optimizer. Rollouts are random ids, advantages +1 and -1; the
+weights and moments are thrown away afterwards. Two short updates go first: one of another, small model, so that the
+libraries' own memory is not counted, and one of the model itself, so that its moments stand as they do in a run.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class PeakMemory:
         gc.collect()
         if device == "cpu":
             self.method = "resident set of the process (VmHWM) above that before the model was loaded"
+            give_freed_memory_back()
             self.baseline = _status("VmRSS")
         else:
             self.method = "torch.cuda.max_memory_allocated"
@@ -67,15 +68,16 @@ class PeakMemory:
 
 
 def give_freed_memory_back() -> None:
-    """Let the C library return freed tensors to the system: what it keeps for reuse would count as needed.
+    """Let the C library return freed tensors to the system, now and from now on: else what it keeps counts as needed.
 
     Elsewhere than under glibc nothing happens.
     """
     name = ctypes.util.find_library("c")
-    mallopt = getattr(ctypes.CDLL(name), "mallopt", None) if name else None
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, RETURNED_FROM)
-        mallopt(M_TRIM_THRESHOLD, 0)
+    library = ctypes.CDLL(name) if name else None
+    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
+        library.mallopt(M_MMAP_THRESHOLD, RETURNED_FROM)
+        library.mallopt(M_TRIM_THRESHOLD, 0)
+        library.malloc_trim(0)
 
 
 def probed_settings(settings: OptimConfig) -> OptimConfig:
@@ -110,7 +112,7 @@ def _update(updater: Updater, batch: StepBatch, lr: float) -> None:
 
 
 def _made_up(updater: Updater, rows: int, width: int, completion: int) -> StepBatch:
-    """Rollouts of random ids, in groups of one. Every other prompt is a token shorter: there is padding, as in a run."""
+    """Rollouts of random ids, in groups of one. Every other prompt is a token shorter: so there is padding."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, updater.model.vocabulary_size, (rows, width), generator=generator)
     rollouts = []

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from dgpo_cli.lora import add_adapter
 from dgpo_cli.planning.architecture import Adapters, Architecture
 from dgpo_cli.planning.memory import (
     Batch,
@@ -39,11 +40,14 @@ FAMILIES = {
 }
 
 
-def saved_by_autograd(family, layers, dtype, padded):
-    """Bytes of the storages that a forward of the body saves, weights and buffers left out; and the tokens."""
+def saved_by_autograd(family, layers, dtype, padded, rank=0):
+    """Bytes of the storages that a forward of the body saves, weights and buffers left out."""
     make, config, more = FAMILIES[family]
     torch.manual_seed(0)
     model = make(config(**SHAPE, **more, num_hidden_layers=layers)).to(dtype).eval()
+    if rank:
+        model.requires_grad_(False)
+        add_adapter(model, rank=rank, alpha=None, target_modules=None, base="none", revision=None, seed=0)
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept, sizes = [], {}
 
@@ -70,6 +74,15 @@ def test_a_layer_saves_for_its_backward_what_the_plan_counts(family, dtype, padd
     one_layer = saved_by_autograd(family, 2, dtype, padded) - saved_by_autograd(family, 1, dtype, padded)
     masks = mask_bytes(batch, dtype.itemsize)
     assert one_layer == batch.tokens * model.saved_bytes(dtype.itemsize, masked=padded) + masks
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_layer_with_adapters_saves_what_the_plan_counts(family, dtype):
+    model = Architecture(64, 2, 4, 2, 16, 96, 100, True, 64, qkv_bias=family == "qwen2", qk_norm=family == "qwen3")
+    # The first layer's input takes no gradient, so that a layer is the third's difference from the second.
+    three, two = (saved_by_autograd(family, layers, dtype, False, rank=4) for layers in (3, 2))
+    assert three - two == 80 * model.saved_bytes_of_adapters(dtype.itemsize, Adapters(4), masked=False)
 
 
 def test_float32_weights_gradients_and_moments_are_16_bytes_a_parameter():

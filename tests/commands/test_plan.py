@@ -1,0 +1,120 @@
+"""`dry_run=true`: the plan of a command, from the command line."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from model_factory import save_random_model
+
+from dgpo_cli.cli import main
+from dgpo_cli.commands.plan import architecture_of
+from dgpo_cli.config.groups import ArchitectureConfig
+from dgpo_cli.errors import ConfigError
+from dgpo_cli.planning.memory import PARTS
+
+
+def plan(capsys, *argv):
+    assert main([*argv, "dry_run=true"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_32b_run_is_planned_in_seconds_without_torch_and_leaves_no_folder(tmp_path):
+    code = (
+        "import sys; from dgpo_cli.cli import main; "
+        "code = main(['train', 'model=qwen32b', 'algo=dgpo', 'dry_run=true']); "
+        "print('torch' in sys.modules, code, file=sys.stderr)"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert time.monotonic() - started < 20
+    record = json.loads(done.stdout)
+    assert done.stderr.split() == ["False", "0"]
+    assert record["model"]["parameters"] == 32_763_876_352
+    assert set(record["memory"]) == set(PARTS)
+    assert record["precision"]["bytes_per_trained_parameter"] == 16
+    assert any(warning.startswith("does not fit") for warning in record["warnings"])
+    assert any("no GPU here" in warning for warning in record["warnings"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bundled_run_has_its_arithmetic(capsys):
+    record = plan(capsys, "train", "optim.minibatches=2", "optim.epochs=3")
+    batch = record["batch"]
+    assert record["steps"] == 65
+    assert (batch["rollouts_per_step"], batch["rollouts_per_update"], batch["updates_per_step"]) == (128, 64, 6)
+    assert batch["updates"] == 65 * 6
+    # The longest prompt of the task has no more than 40 characters, so no more tokens; 40 more are sampled.
+    assert batch["prompt_tokens"] <= 40
+    assert batch["tokens_per_step_max"] == 128 * (batch["prompt_tokens"] + 40)
+    assert (batch["data_rows"], batch["data_epochs"]) == (16384, round(65 * 16 / 16384, 3))
+    # float32 weights and two moments of 341,760 parameters; three checkpoints stay and a fourth is being written.
+    assert record["disk"]["checkpoint"] == 12 * 341_760
+    assert (record["disk"]["kept"], record["disk"]["most"]) == (3 * 12 * 341_760, 4 * 12 * 341_760)
+    assert record["fits"] == {"this CPU": True}
+
+
+def test_a_run_with_adapters_stores_and_moves_little(capsys):
+    record = plan(capsys, "train", "model=qwen7b", "model.lora.rank=16", "model.dtype=bfloat16")
+    trained = record["model"]["trained_parameters"]
+    assert trained == 40_370_176  # 28 layers x 16 x (in + out) of the seven maps
+    assert record["memory"]["reference"] == 0
+    assert record["disk"]["checkpoint"] == 12 * trained
+
+
+def test_an_evaluation_is_planned_for_its_benchmarks(capsys):
+    records = plan(capsys, "eval", "model=qwen7b", "benchmark=[aime2024,math500]")
+    assert [record["batch"]["samples"] for record in records] == [30 * 32, 500 * 4]
+    assert all(record["memory"]["optimizer"] == record["memory"]["gradients"] == 0 for record in records)
+    assert all(record["memory"]["cache"] > 0 for record in records)
+
+
+def test_rollouts_are_planned_with_their_reference(capsys):
+    record = plan(capsys, "rollout", "model=qwen7b", "reference=qwen0_5b", "limit=2")
+    assert record["batch"]["rollouts"] == 2 * 4
+    assert record["memory"]["reference"] == 4 * 494_032_768
+    assert record["memory"]["weights"] == 4 * 7_615_616_512
+
+
+def test_a_sweep_gets_a_plan_for_each_job(capsys):
+    records = plan(capsys, "train", "-m", "rollout.group_size=8,16")
+    assert [record["batch"]["rollouts_per_step"] for record in records] == [128, 256]
+
+
+def test_a_run_that_exists_is_not_in_the_way(capsys, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    assert plan(capsys, "train", f"hydra.run.dir={tmp_path}")["steps"] == 65
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_context_that_a_completion_fills_is_told(capsys):
+    record = plan(capsys, "train", "model=qwen_math_7b", "rollout.max_completion_tokens=8192")
+    assert any("leaves no room for a prompt" in warning for warning in record["warnings"])
+
+
+def test_a_folder_speaks_for_itself(tmp_path):
+    folder = save_random_model(tmp_path / "model", hidden_size=32, layers=3)
+    stated = ArchitectureConfig(**dict.fromkeys(("hidden_size", "layers", "heads", "kv_heads"), 1))
+    assert architecture_of("model", str(folder), stated).layers == 3
+
+
+def test_a_hub_id_that_an_option_names_needs_no_network():
+    assert architecture_of("model", "Qwen/Qwen2.5-7B").parameters == 7_615_616_512
+
+
+def test_a_hub_id_of_unknown_sizes_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError) as raised:
+        architecture_of("model", "nobody/unheard-of")
+    problem = raised.value.problems[0]
+    assert "its config.json is not on this machine" in problem.message
+    assert "hf download nobody/unheard-of config.json" in problem.hint
+
+
+@pytest.mark.parametrize("more", [["benchmark.completions=rows.jsonl"], ["engine=openai", "engine.url=http://a:1/v1"]])
+def test_what_loads_no_model_has_no_plan(more, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"index": 0, "completion": "x"}\n')
+    assert main(["eval", *more, "dry_run=true"]) == 2
+    assert "nothing to plan" in capsys.readouterr().err

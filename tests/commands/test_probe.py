@@ -1,0 +1,21 @@
+"""`dgpo train probe=true`: the plan's peak beside a measured one. Larger models: benchmarks/plan.py."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+WITHIN = 0.15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is counted by Linux alone")
+def test_a_measured_update_takes_what_was_planned_and_leaves_no_folder(tmp_path):
+    line = [sys.executable, "-m", "dgpo_cli", "train", "probe=true", "strategy.threads=1"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["predicted_over_measured"] == pytest.approx(1, abs=WITHIN)
+    assert record["predicted_bytes"] == sum(record["predicted"].values())
+    assert "VmHWM" in record["method"]
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,52 @@
+"""The plan's tables."""
+
+import io
+
+from rich.console import Console
+
+from dgpo_cli.commands.plan import plan_of
+from dgpo_cli.config.compose import compose
+from dgpo_cli.planning.plan import size
+from dgpo_cli.reporting.plan_view import plan_tables, probe_tables
+
+
+def shown(tables):
+    console = Console(width=160, record=True, file=io.StringIO())
+    for table in tables:
+        console.print(table)
+    return console.export_text()
+
+
+def test_sizes_have_three_figures_at_most_and_a_unit():
+    assert [size(count) for count in (0, 1023, 1536, 150 * 2**20, 2**40)] == [
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "150 MiB",
+        "1.0 TiB",
+    ]
+
+
+def test_a_plan_shows_parts_by_phase_with_the_peak_and_its_warnings():
+    plan = plan_of(compose("train", ["model=qwen32b"]))
+    text = shown(plan_tables(plan))
+    assert "32,763,876,352 parameters" in text
+    assert "moments float32" in text
+    assert text.count("(peak)") == 1
+    assert "does not fit" in text
+
+
+def test_a_probe_shows_predicted_beside_measured():
+    plan = plan_of(compose("train", []))
+    record = {
+        "predicted": {"weights": 2**20, "cache": 0},
+        "predicted_bytes": 2**20,
+        "measured_bytes": 2**21,
+        "predicted_over_measured": 0.5,
+        "tokens": 100,
+        "seconds": 2.0,
+        "method": "counted",
+    }
+    lines = shown(probe_tables(plan, record)).splitlines()
+    assert any(line.split("│")[1:4] == [" peak                ", "   1.0 MiB ", "  2.0 MiB "] for line in lines)
+    assert not any("cache" in line for line in lines)
