@@ -21,7 +21,7 @@ from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.probe import Measured, PeakMemory, probed_settings, run_probe, warm_up
 from dgpo_cli.training.update import Updater
 
-MEASURED_PHASES = ("score", "backward", "accumulation", "optimizer")
+MEASURED_PHASES = ("score", "forward", "backward", "accumulation", "optimizer")
 
 
 def probe(config: TrainConfig) -> None:

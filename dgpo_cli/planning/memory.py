@@ -61,6 +61,7 @@ class Setting:
     adapters: Adapters = NO_ADAPTERS
     reference: str = "none"  # none | copy | shared (the policy with its adapters off)
     reference_offloaded: bool = False
+    generates_gathered: bool = True  # sharded weights are held whole while completions are sampled
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,11 @@ def training_phases(
 ) -> dict[str, Memory]:
     """Phases of a step in the steady state of a run; scoring where it is a pass of its own."""
     held = standing(model, setting)
-    phases = {"rollout": replace(held, **generating(model, setting, generation))}
+    sampling = replace(held, weights=stored_weights(model, setting) + generating_weights(model, setting))
+    phases = {"rollout": replace(sampling, **generating(model, setting, generation))}
     if scores_first:
         phases["score"] = replace(held, **scoring_pass(model, setting, batch))
+    phases["forward"] = forward(model, setting, batch)
     phases["backward"] = backward(model, setting, batch)
     phases["accumulation"] = accumulation(model, setting, batch)
     phases["optimizer"] = optimizer_step(model, setting)
@@ -133,6 +136,14 @@ def gathered_weights(model: Architecture, setting: Setting) -> int:
     return setting.compute_bytes * (2 * model.layer_parameters + ends)
 
 
+def generating_weights(model: Architecture, setting: Setting) -> int:
+    """Under sharding the whole model, in the dtype of a pass, where generation does not gather layer by layer."""
+    if setting.shards == 1 and not setting.offloaded:
+        return gathered_weights(model, setting)
+    whole = setting.compute_bytes * model.parameters
+    return whole if setting.generates_gathered else gathered_weights(model, setting)
+
+
 def reference_weights(model: Architecture, setting: Setting) -> int:
     if setting.reference != "copy" or setting.reference_offloaded or setting.offloaded:
         return 0
@@ -148,20 +159,25 @@ def host_bytes(model: Architecture, setting: Setting) -> int:
     return _shard(offloaded + reference, setting)
 
 
-def backward(model: Architecture, setting: Setting, batch: Batch) -> Memory:
-    """The last micro-batch where every activation stands, and the gradients of earlier ones.
+def forward(model: Architecture, setting: Setting, batch: Batch) -> Memory:
+    """The end of the last micro-batch's forward: every activation stands while the head is streamed."""
+    return replace(
+        standing(model, setting),
+        gradients=_earlier_gradients(model, setting, batch),
+        activations=saved_activations(model, setting, batch),
+        scoring=scoring_buffers(model, setting, batch, backward=False),
+    )
 
-    That is at the end of its forward, while the head is streamed beside the reference's; when the head's gradient is
-    formed; and when the backward of the last layer begins. The largest of the three counts.
-    """
-    earlier = _gradients(model, setting) if batch.micro_batches > 1 else 0
+
+def backward(model: Architecture, setting: Setting, batch: Batch) -> Memory:
+    """The start of its backward: the head's gradient is formed, then that of the last layer begins."""
     saved = saved_activations(model, setting, batch)
     moments = [
-        (earlier, saved, scoring_buffers(model, setting, batch, backward=False)),
-        (earlier + _whole_gradients(model, setting), saved, scoring_buffers(model, setting, batch, backward=True)),
-        (earlier + _whole_gradients(model, setting), saved + layer_moment(model, setting, batch, backward=True), 0),
+        (saved, scoring_buffers(model, setting, batch, backward=True)),
+        (saved + layer_moment(model, setting, batch, backward=True), 0),
     ]
-    gradients, activations, scoring = max(moments, key=sum)
+    activations, scoring = max(moments, key=sum)
+    gradients = _earlier_gradients(model, setting, batch) + _whole_gradients(model, setting)
     held = standing(model, setting)
     return replace(held, gradients=gradients, activations=activations, scoring=scoring)
 
@@ -175,6 +191,10 @@ def accumulation(model: Architecture, setting: Setting, batch: Batch) -> Memory:
 
 def _gradients(model: Architecture, setting: Setting) -> int:
     return 0 if setting.offloaded else _shard(FLOAT * trained_parameters(model, setting), setting)
+
+
+def _earlier_gradients(model: Architecture, setting: Setting, batch: Batch) -> int:
+    return _gradients(model, setting) if batch.micro_batches > 1 else 0
 
 
 def _whole_gradients(model: Architecture, setting: Setting) -> int:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
-from dgpo_cli.config.groups import Dtype, ScorePolicy, Signal
+from dgpo_cli.config.groups import ComputeDtype, Dtype, ScorePolicy, Signal
 from dgpo_cli.planning.architecture import Adapters, Architecture
 from dgpo_cli.planning.memory import (
     NO_ADAPTERS,
@@ -247,9 +247,9 @@ def place(config: Any, machine: Machine) -> Placement:
     assumed = []
     processes = 1
     if distributed:
-        processes = getattr(strategy, "num_processes", None) or machine.gpus or ASSUMED_PROCESSES
+        processes = strategy.num_processes or machine.gpus or ASSUMED_PROCESSES
         if not machine.gpus and device == "cuda":
-            source = "strategy.num_processes" if getattr(strategy, "num_processes", None) else "num_processes unset"
+            source = "strategy.num_processes" if strategy.num_processes else "num_processes unset"
             assumed.append(f"no GPU here: planned for {processes} GPU processes ({source})")
     elif device == "cuda" and not machine.gpus:
         assumed.append("no GPU here: planned for one (strategy.device=cuda)")
@@ -263,8 +263,8 @@ def _setting(config: Any, placement: Placement, *, trains: bool) -> Setting:
     stored = 2 if config.model.dtype is Dtype.bfloat16 else 4
     lora = config.model.lora
     sharded = placement.strategy in SHARDED
-    dtype = getattr(getattr(strategy, "compute_dtype", None), "name", "auto")
-    low = dtype == "bfloat16" or (dtype == "auto" and placement.device == "cuda")
+    dtype = strategy.compute_dtype
+    low = dtype is ComputeDtype.bfloat16 or (dtype is ComputeDtype.auto and placement.device == "cuda")
     reference = "none"
     if _needs_reference(config):
         own = config.reference.name == "initial"
@@ -275,10 +275,11 @@ def _setting(config: Any, placement: Placement, *, trains: bool) -> Setting:
         offloaded=placement.strategy == "fsdp_offload",
         weight_bytes=stored,
         compute_bytes=2 if low or stored == 2 else 4,
-        checkpointing=getattr(strategy, "activation_checkpointing", False) and trains,
+        checkpointing=strategy.activation_checkpointing and trains,
         adapters=_adapters(config) if trains else NO_ADAPTERS,
         reference=reference,
-        reference_offloaded=getattr(strategy, "reference_offload", False) and placement.device == "cuda",
+        reference_offloaded=strategy.reference_offload and sharded and placement.device == "cuda",
+        generates_gathered=strategy.gather_for_generation,
     )
 
 

@@ -74,7 +74,7 @@ def give_freed_memory_back() -> None:
     """
     name = ctypes.util.find_library("c")
     library = ctypes.CDLL(name) if name else None
-    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
+    if library is not None and hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
         library.mallopt(M_MMAP_THRESHOLD, RETURNED_FROM)
         library.mallopt(M_TRIM_THRESHOLD, 0)
         library.malloc_trim(0)

@@ -162,7 +162,7 @@ def test_scoring_does_not_grow_with_the_vocabulary_but_with_hidden_states():
 
 def test_phases_of_a_step_have_what_belongs_to_them():
     phases = training_phases(MODEL, Setting(reference="copy"), BATCH, GENERATION, scores_first=True)
-    assert list(phases) == ["rollout", "score", "backward", "accumulation", "optimizer"]
+    assert list(phases) == ["rollout", "score", "forward", "backward", "accumulation", "optimizer"]
     assert phases["rollout"].cache > 0 == phases["backward"].cache
     assert phases["rollout"].gradients == 0 < phases["optimizer"].gradients
     inline = training_phases(MODEL, Setting(reference="copy"), BATCH, GENERATION, scores_first=False)
