@@ -38,6 +38,8 @@ def plan_of(config: Any) -> Plan:
     """
     if isinstance(config, EvalConfig) and config.benchmark.completions:
         raise ConfigError("benchmark.completions: graded without a model, so there is nothing to plan", "dry_run=false")
+    if isinstance(config, RolloutConfig) and config.rollouts is not None:
+        raise ConfigError("rollouts: stored signals need no model, so there is nothing to plan", "dry_run=false")
     if config.engine.name == "openai":
         raise ConfigError("engine=openai: the server holds the model, so there is nothing to plan", "dry_run=false")
     model = architecture_of("model", config.model.path, config.model.architecture)
