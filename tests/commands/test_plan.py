@@ -1,9 +1,11 @@
 """`dry_run=true`: the plan of a command, from the command line."""
 
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from model_factory import save_random_model
@@ -80,6 +82,39 @@ def test_rollouts_are_planned_with_their_reference(capsys):
 def test_a_sweep_gets_a_plan_for_each_job(capsys):
     records = plan(capsys, "train", "-m", "rollout.group_size=8,16")
     assert [record["batch"]["rollouts_per_step"] for record in records] == [128, 256]
+
+
+def test_the_32b_recipe_prints_its_plan(capsys):
+    record = plan(capsys, "train", "recipe=reproduce_dgpo_32b")
+    batch = record["batch"]
+    assert (record["model"]["name"], record["strategy"]["processes"]) == ("qwen32b", 64)
+    # 512 prompts x 16 in 16 updates; 8,192 rollouts over 64 processes, a micro-batch each.
+    assert (batch["rollouts_per_step"], batch["updates_per_step"], batch["rollouts_per_update"]) == (8192, 16, 512)
+    assert (batch["rollouts_per_process"], batch["micro_batches_per_update"]) == (128, 8)
+    assert record["fits"] == {"80 GB": False, "141 GB": True}
+    # float32 weights, gradients and two moments of 32.8e9 parameters over 64 processes.
+    held = record["memory_by_phase"]["optimizer"]
+    assert held["weights"] == held["gradients"] == 4 * 32_763_876_352 // 64
+
+
+SRUN = """#!/bin/bash
+while [[ $1 == -* ]]; do shift; done
+exec "$@" dry_run=true
+"""
+
+
+def test_the_slurm_script_starts_the_command_with_what_follows_it(tmp_path):
+    """Slurm's own commands are stood in for: there is no Slurm to test with."""
+    script = Path(__file__).parents[2] / "recipes" / "slurm" / "train.sbatch"
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/bash\necho node1\necho node2\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"}
+    line = ["bash", str(script), "model=qwen32b", "strategy=fsdp"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"]["name"] == "qwen32b"
 
 
 def test_a_run_that_exists_is_not_in_the_way(capsys, tmp_path):
