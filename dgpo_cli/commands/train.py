@@ -42,6 +42,7 @@ from dgpo_cli.training.memory import check_memory
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.out_of_memory import is_out_of_memory, out_of_memory
 from dgpo_cli.training.run_folder import RunFolder
+from dgpo_cli.training.showcase import run_name
 from dgpo_cli.training.signals import SignalGuard, StopRequested
 from dgpo_cli.training.space import check_space, checkpoint_bytes, predicted_need
 from dgpo_cli.training.tracker import Tracker
@@ -128,7 +129,8 @@ def _build(config: TrainConfig, folder: Path, grader: Grader, signals: SignalGua
     tracker_id = state.tracker_id or (run_folder.tracker_id() if config.resume else None)
     run_folder.start(config, _facts(config, policy, reference is not None, len(prompts)))
     run_folder.rewind(state.step)
-    tracker = Tracker(config.logger, folder, _plain(config), run_id=tracker_id, name=folder.name)
+    tracked = _plain(config) | {"manifest": run_folder.manifest}
+    tracker = Tracker(config.logger, folder, tracked, run_id=tracker_id, name=run_name(config))
     state.tracker_id = tracker.run_id or state.tracker_id
     run_folder.note(wandb_run=state.tracker_id)
     for text in warnings:

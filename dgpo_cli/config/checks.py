@@ -79,6 +79,8 @@ TRAIN_RULES: list[Rule] = [
     *at_least(1, "eval.limit", "algo.overlong.buffer_tokens", "model.lora.alpha"),
     *at_least(0, "algo.clip_low", "algo.clip_high", "algo.kl_coef", "optim.lr", "optim.final_lr_fraction"),
     *at_least(0, "optim.warmup_steps", "optim.weight_decay", "optim.grad_clip", "checkpoint.every", "eval.every"),
+    *at_least(0, "logger.completions_every"),
+    *at_least(-1, "logger.report_every"),
     *at_least(0, "checkpoint.grace_seconds", "reference.refresh_every", "algo.dynamic_sampling.max_refills"),
     *at_least(0, "model.lora.rank"),
     *above(0, "gating.temperature", "optim.eps"),

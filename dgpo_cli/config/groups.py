@@ -375,3 +375,7 @@ class LoggerConfig:
     project: str = key("dgpo", "W&B project")
     entity: str | None = key(None, "W&B team or user; null is your default")
     tags: list[str] = key([], "W&B tags")
+    completions_every: int = key(
+        10, "steps between tables of 16 completions, besides the first and last step; 0 is never", "steps"
+    )
+    report_every: int = key(0, "steps between credit pages as artifacts, besides the last step's; -1 is never", "steps")

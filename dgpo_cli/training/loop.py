@@ -97,8 +97,7 @@ class Trainer:
 
     def _report(self, row: dict[str, Any], collected: Collected, result: StepResult) -> None:
         advice = follow(row, self.state, gates=self.algorithm.gates)
-        if self._saves_rollouts(row["step"]):
-            self.folder.save_rollouts(row["step"], self._records(row["step"], collected, result))
+        self._keep_rollouts(row["step"], collected, result)
         self.folder.add_metrics(row)
         self.tracker.log(row)
         self.view.step(row)
@@ -112,6 +111,20 @@ class Trainer:
                 f"({row['groups/all_correct']:.0%} all right, {row['groups/all_wrong']:.0%} all wrong): trained on "
                 "those"
             )
+
+    def _keep_rollouts(self, step: int, collected: Collected, result: StepResult) -> None:
+        """Rollouts go to the run's folder and to W&B at their intervals; the last step's credit page too."""
+        logger, last = self.config.logger, step == self.config.steps
+        saved = self._saves_rollouts(step)
+        tabled = logger.completions_every > 0 and (step == 1 or last or self._due(step, logger.completions_every))
+        paged = self._due(step, logger.report_every) or (last and logger.report_every >= 0)
+        if not (saved or ((tabled or paged) and self.tracker.run_id is not None)):
+            return
+        records = self._records(step, collected, result)
+        if saved:
+            self.folder.save_rollouts(step, records)
+        if tabled or paged:
+            self.tracker.show(step, records, self.config.gating if paged else None)
 
     def _evaluate_and_log(self, step: int) -> None:
         done = self.folder.evaluated_steps()

@@ -72,6 +72,11 @@ class RunFolder:
         """The W&B run that run.json names: known before the first checkpoint is."""
         return self._stored_run().get("wandb_run")
 
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """run.json as it stands at the start, without what changes later."""
+        return {name: value for name, value in self._run.items() if name not in ("status", "wall_seconds")}
+
     def finish(self, status: str, **facts: Any) -> None:
         """Set run.json's status: done | failed | interrupted. A full disk is only said: it hides no other error."""
         self._run |= facts | {"status": status}

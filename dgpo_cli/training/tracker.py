@@ -15,14 +15,31 @@ import string
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgpo_cli.config.groups import LoggerConfig, LoggerMode
+from dgpo_cli.config.groups import GatingConfig, LoggerConfig, LoggerMode
+from dgpo_cli.training.showcase import COLUMNS, completion_rows, step_page
 
 INIT_SECONDS = 30.0  # for an online run to begin; meanwhile rows wait
 FINISH_SECONDS = 10.0  # for what is not yet sent at the end; it stays on disk
 ID_LETTERS = string.ascii_lowercase + string.digits
+# The story of a run, in order. W&B makes a section of each prefix and sorts by name: these stand first, once more.
+STORY = (
+    *("accuracy", "reward/mean", "groups/all_wrong", "groups/all_correct", "completion/length_mean"),
+    *("completion/truncated", "entropy/mean", "credit/ess", "hellinger/mean", "kl", "grad_norm", "seconds/step"),
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Rollouts of a step: a table of some, and with `gating` the credit page of more."""
+
+    step: int
+    records: list[dict[str, Any]]
+    gating: GatingConfig | None
 
 
 class Tracker:
@@ -56,14 +73,19 @@ class Tracker:
             "dir": str(folder),
             "config": config,
         }
-        self._rows: queue.SimpleQueue[dict[str, Any] | int] = queue.SimpleQueue()
+        self._rows: queue.SimpleQueue[dict[str, Any] | Shown | int] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, args=(mode,), name="wandb", daemon=True)
         self._thread.start()
 
     def log(self, row: dict[str, Any]) -> None:
         """Hand over the values of a row; null is left out, as W&B has no such number."""
         if self._thread is not None:
-            self._rows.put({key: value for key, value in row.items() if value is not None})
+            self._rows.put({key: value for key, value in row.items() if value is not None} | story(row))
+
+    def show(self, step: int, records: list[dict[str, Any]], gating: GatingConfig | None) -> None:
+        """Hand over a step's rollouts, with a gating for the credit page too. What is sent is made in the thread."""
+        if self._thread is not None:
+            self._rows.put(Shown(step, records, gating))
 
     def close(self, exit_code: int) -> None:
         """End the W&B run; what cannot be sent within seconds stays in the run's folder."""
@@ -82,7 +104,10 @@ class Tracker:
         try:
             run = self._begin(mode)
             while not isinstance(item := self._rows.get(), int):
-                run.log(item)
+                if isinstance(item, Shown):
+                    self._show(run, item)
+                else:
+                    run.log(item)
             exit_code = item
             run.finish(exit_code=exit_code)
         except Exception as error:
@@ -103,6 +128,20 @@ class Tracker:
         run.define_metric("*", step_metric="step")
         return run
 
+    def _show(self, run: Any, shown: Shown) -> None:
+        rows = completion_rows(shown.step, shown.records)
+        with _staged_in(Path(str(self._options["dir"])) / "wandb"):
+            run.log({"step": shown.step, "completions": self._wandb.Table(columns=list(COLUMNS), data=rows)})
+            if shown.gating is not None:
+                self._send_page(run, shown.step, step_page(shown.step, shown.records, shown.gating))
+
+    def _send_page(self, run: Any, step: int, page: str) -> None:
+        artifact = self._wandb.Artifact(f"credit-{self.run_id}", type="report", metadata={"step": step})
+        with artifact.new_file("report.html", encoding="utf-8") as stream:
+            # A lone surrogate becomes its own escape, which JSON reads back as it was.
+            stream.write(page.encode("utf-8", errors="backslashreplace").decode("utf-8"))
+        run.log_artifact(artifact)
+
     def _teardown(self, exit_code: int) -> None:
         """End wandb's service here, whether it lives or not: left to the end of the program a dead one is an error."""
         with contextlib.suppress(Exception):
@@ -113,6 +152,29 @@ class Tracker:
         values |= {"init_timeout": INIT_SECONDS, "finish_timeout": FINISH_SECONDS}
         known = getattr(self._wandb.Settings, "model_fields", values)
         return self._wandb.Settings(**{name: value for name, value in values.items() if name in known})
+
+
+@contextlib.contextmanager
+def _staged_in(folder: Path) -> Iterator[None]:
+    """Artifacts wait in the run's folder, not in the user's home: an offline run is synced from there as it is."""
+    name = "WANDB_DATA_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def story(row: dict[str, Any]) -> dict[str, Any]:
+    """`STORY`'s values once more under names that sort in its order: `0_story/01_accuracy`."""
+    return {
+        f"0_story/{place:02d}_{name.replace('/', '_')}": row[name]
+        for place, name in enumerate(STORY, 1)
+        if row.get(name) is not None
+    }
 
 
 def _warn(error: Exception, consequence: str = "the local files go on") -> None:

@@ -137,6 +137,21 @@ def test_wandb_runs_offline_with_the_same_names(tmp_path: Path) -> None:
     stored = files[0].read_bytes()
     assert b"reward/mean" in stored
     assert b"credit/ess" in stored
+    assert b"0_story/08_credit_ess" in stored
+    assert b"dgpo-paper-tiny-digit_chain-0" in stored
+    assert b"git_commit" in stored  # the manifest, beside the configuration
+    [table] = (tmp_path / "run/wandb").glob("offline-run-*/files/media/table/completions_*.table.json")
+    content = json.loads(table.read_text())
+    assert content["data"][0][:2] == [1, str(json.loads(content_of(tmp_path / "run", 1)[0])["prompt_id"])]
+    pages = [
+        file for file in (tmp_path / "run/wandb").rglob("*") if file.is_file() and b"Token credit" in file.read_bytes()
+    ]
+    assert len(pages) == 1  # the artifact waits beside the run that names it
+    assert b"credit-" in stored
+
+
+def content_of(run: Path, step: int) -> list[str]:
+    return (run / f"rollouts/step_{step:06d}.jsonl").read_text().splitlines()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""What a step shows beside its numbers, bounded: a table of some completions, the credit page of some more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.gatings import BESIDE, gatings_by_label
+from dgpo_cli.config.groups import GatingConfig
+from dgpo_cli.data.rows import Row
+from dgpo_cli.reporting.credit_page import credit_page
+from dgpo_cli.reporting.gatings import gate, lacking
+from dgpo_cli.reporting.stored import stored_rollouts
+
+TABLE_ROWS = 16
+TABLE_CHARACTERS = 2000  # of a prompt or completion; the middle is left out
+PAGE_ROLLOUTS = 64
+PAGE_TOKENS = 65_536
+COLUMNS = (
+    *("step", "prompt_id", "sample", "reward", "correct", "advantage", "tokens", "finish_reason"),
+    *("credit_max", "credit_max_token", "prompt", "completion", "gold"),
+)
+
+
+def run_name(config: TrainConfig) -> str:
+    """`dgpo-paper-tiny-digit_chain-0`: algorithm, gating, model, data and seed."""
+    model, data = config.model, config.data
+    model_name = Path(str(model.path)).name if model.name == "path" and model.path else model.name
+    data_name = Path(str(data.path)).stem if data.name == "file" and data.path else data.name
+    return f"{config.algo.name}-{config.gating.name}-{model_name}-{data_name}-{config.seed}"
+
+
+def completion_rows(step: int, records: list[dict[str, Any]]) -> list[list[Any]]:
+    """At most `TABLE_ROWS` rows of `COLUMNS`, spread evenly over the step's rollouts."""
+    count = min(TABLE_ROWS, len(records))
+    return [_row(step, records[place * len(records) // count]) for place in range(count)]
+
+
+def _row(step: int, record: dict[str, Any]) -> list[Any]:
+    credit = record.get("credit") or []
+    peak = max(range(len(credit)), key=credit.__getitem__) if credit else None
+    facts = {
+        **record,
+        "step": step,
+        "tokens": len(record["tokens"]),
+        "credit_max": None if peak is None else credit[peak],
+        "credit_max_token": None if peak is None else record["tokens"][peak],
+        **{name: _shortened(str(record.get(name) or "")) for name in ("prompt", "completion", "gold")},
+    }
+    return [facts.get(column) for column in COLUMNS]
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= TABLE_CHARACTERS:
+        return text
+    half = TABLE_CHARACTERS // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
+
+
+def step_page(step: int, records: list[dict[str, Any]], gating: GatingConfig) -> str:
+    """The credit page of the step's first rollouts, by the run's gating and the usual ones beside it."""
+    shown: list[dict[str, Any]] = []
+    tokens = 0
+    for record in records[:PAGE_ROLLOUTS]:
+        tokens += len(record["tokens"])
+        if shown and tokens > PAGE_TOKENS:
+            break
+        shown.append(record)
+    stored = stored_rollouts([Row(f"rollout {i}", record) for i, record in enumerate(shown, 1)], f"step {step}")
+    gatings = gatings_by_label(gating, BESIDE)
+    return credit_page(
+        stored, gate(stored, {name: item for name, item in gatings.items() if lacking(stored, item, name) is None})
+    )

@@ -1,0 +1,57 @@
+"""What W&B is shown of a step is bounded, and the run's name says what it is."""
+
+from __future__ import annotations
+
+import json
+
+from stored_rollouts import made_up
+
+from dgpo_cli.config.compose import compose
+from dgpo_cli.config.gatings import gating_option
+from dgpo_cli.training.showcase import COLUMNS, TABLE_CHARACTERS, completion_rows, run_name, step_page
+from dgpo_cli.training.tracker import story
+
+
+def test_a_table_holds_16_rows_spread_over_the_step_and_cuts_long_text() -> None:
+    records = made_up(64, 3)
+    records[60]["completion"] = "a" * 5000 + "b" * 5000
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in completion_rows(7, records)]
+    assert [row["prompt_id"] for row in rows[:5]] == ["problem 0", "problem 0", "problem 1", "problem 1", "problem 2"]
+    assert len(rows) == 16
+    assert {row["step"] for row in rows} == {7}
+    half = TABLE_CHARACTERS // 2
+    assert rows[15]["completion"] == "a" * half + "\n... 8000 characters ...\n" + "b" * half
+    assert len(completion_rows(1, records[:3])) == 3
+    assert completion_rows(1, []) == []
+
+
+def test_a_table_names_the_token_with_the_most_credit() -> None:
+    [record] = made_up(1, 3, texts=["a", "b", "c"])
+    row = dict(zip(COLUMNS, completion_rows(1, [record | {"credit": [0.5, 2.0, 0.5]}])[0], strict=True))
+    assert (row["credit_max"], row["credit_max_token"], row["tokens"]) == (2.0, "b", 3)
+    row = dict(zip(COLUMNS, completion_rows(1, [record | {"credit": None}])[0], strict=True))
+    assert (row["credit_max"], row["credit_max_token"]) == (None, None)
+
+
+def test_a_page_holds_64_rollouts_or_65536_tokens() -> None:
+    def shown(count: int, tokens: int) -> int:
+        page = step_page(3, made_up(count, tokens), gating_option("paper"))
+        data = json.loads(page.partition('type="application/json">')[2].partition("</script>")[0])
+        assert [item["label"] for item in data["gatings"]] == ["paper", "calibrated"]
+        return len(data["rollouts"])
+
+    assert shown(70, 2) == 64
+    assert shown(3, 30_000) == 2
+    assert shown(2, 70_000) == 1
+
+
+def test_a_run_is_named_by_algorithm_gating_model_data_and_seed() -> None:
+    assert run_name(compose("train", ["seed=3"])) == "dgpo-paper-tiny-digit_chain-3"
+    named = ["model.path=some/folder/qwen", "data.path=data/sums.jsonl", "algo=dapo"]
+    assert run_name(compose("train", named)) == "dapo-uniform-qwen-sums-0"
+
+
+def test_the_story_comes_in_order_and_leaves_out_what_is_not_known() -> None:
+    row = {"step": 1, "accuracy": 0.5, "kl": None, "credit/ess": 0.9, "lr": 1e-6}
+    assert story(row) == {"0_story/01_accuracy": 0.5, "0_story/08_credit_ess": 0.9}
+    assert story({"step": 1, "eval/x/avg_at_k": 0.5}) == {}
