@@ -12,6 +12,7 @@ import dgpo_cli
 
 ROOT = Path(dgpo_cli.__file__).resolve().parent.parent
 
+PAGES = ("credit.html", "credit.css", "credit.js", "page.css", "visible.js")
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="tests run beside an installed package")
 
 
@@ -45,6 +46,7 @@ def test_nothing_but_the_package_is_installed_at_the_top(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"dgpo_cli", "dgpo"}
     assert "dgpo_cli/conf/train.yaml" in names
+    assert {f"dgpo_cli/reporting/pages/{name}" for name in PAGES} <= set(names)
     assert any(name.startswith("dgpo_cli/recipes/") for name in names)
     assert not [name for name in names if "__pycache__" in name]
 

@@ -1,0 +1,193 @@
+"""`dgpo rollout rollouts=FILE`, the real command: credit again from what is stored, with no model at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_factory import save_random_model
+from stored_rollouts import made_up, write_rollouts
+
+from dgpo_cli.cli import main
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rescore(file: Path, folder: Path, *overrides: str) -> list[dict[str, Any]]:
+    assert main(["rollout", f"rollouts={file}", f"hydra.run.dir={folder}", *overrides]) == 0
+    return lines(folder / "rollouts.jsonl")
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """rollouts.jsonl of a random policy against another as reference, by calibrated."""
+    folder = tmp_path_factory.mktemp("sampled")
+    policy = save_random_model(folder / "policy", seed=1, scale=0.3)
+    reference = save_random_model(folder / "reference", seed=2, scale=0.3)
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"{i} + 1 =", "answer": str(i + 1)}) + "\n" for i in range(2)))
+    overrides = [f"model.path={policy}", f"reference.path={reference}", f"data.path={data}", "gating=calibrated"]
+    sizes = ["limit=2", "rollout.group_size=3", "rollout.max_completion_tokens=9", "report=true"]
+    assert main(["rollout", f"hydra.run.dir={folder / 'out'}", *overrides, *sizes]) == 0
+    return folder / "out/rollouts.jsonl"
+
+
+def test_the_same_gating_gives_the_file_again_byte_for_byte(sampled: Path, tmp_path: Path) -> None:
+    rescore(sampled, tmp_path / "same", "gating=calibrated")
+    assert (tmp_path / "same/rollouts.jsonl").read_bytes() == sampled.read_bytes()
+
+
+def test_another_gating_changes_score_and_credit_alone(
+    sampled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = lines(sampled)
+    after = rescore(sampled, tmp_path / "other", "gating=hellinger", "gating.temperature=0.01", "gatings=[paper]")
+    for old, new in zip(before, after, strict=True):
+        assert new["score"] == old["hellinger"]  # kappa 0
+        assert new["credit"] != old["credit"]
+        assert sum(new["credit"]) == pytest.approx(len(new["credit"]), rel=1e-5)
+        assert {name for name in old if old[name] != new[name]} == {"score", "credit"}
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((tmp_path / "other/credit.json").read_text())
+    assert list(summary["gatings"]) == ["hellinger temperature=0.01", "paper"]
+    assert (
+        summary["gatings"]["hellinger temperature=0.01"]["credit/ess"] < summary["gatings"]["paper"]["credit/ess"] < 1
+    )
+    assert (summary["n_rollouts"], summary["n_scored"]) == (6, 6)
+
+
+def test_a_report_is_written_beside_the_rollouts_and_from_the_file_alone(sampled: Path, tmp_path: Path) -> None:
+    rescore(sampled, tmp_path / "out", "gating=calibrated", "report=true")
+
+    def data(folder: Path) -> dict[str, Any]:
+        page = (folder / "report.html").read_text()
+        return dict(json.loads(page.partition('type="application/json">')[2].partition("</script>")[0]))
+
+    first, again = data(sampled.parent), data(tmp_path / "out")
+    assert first["gatings"] == again["gatings"]
+    assert first["signals"] == again["signals"]
+    assert [item["label"] for item in first["gatings"]] == ["calibrated", "paper"]
+
+
+def test_permuted_credit_is_permuted_as_it_was(sampled: Path, tmp_path: Path) -> None:
+    permuted = rescore(sampled, tmp_path / "a", "gating=random")
+    assert permuted == rescore(sampled, tmp_path / "b", "gating=random", "seed=5")
+    plain = lines(sampled)
+    assert [sorted(record["credit"]) for record in permuted] == [sorted(record["credit"]) for record in plain]
+    assert [record["credit"] for record in permuted] != [record["credit"] for record in plain]
+
+
+def test_a_step_of_a_run_is_scored_again(tmp_path: Path) -> None:
+    quick = ["steps=1", "rollout.prompts_per_step=4", "rollout.group_size=4", "benchmark=none", "logger=none"]
+    assert (
+        main(["train", f"hydra.run.dir={tmp_path / 'run'}", "gating=top_entropy", "optim.warmup_steps=1", *quick]) == 0
+    )
+    step = tmp_path / "run/rollouts/step_000001.jsonl"
+    before = lines(step)
+    scored = [record for record in before if record["logprobs"] is not None]
+    assert 0 < len(scored) <= len(before) == 16
+    assert rescore(step, tmp_path / "same", "gating=top_entropy") == before
+    surprisal = rescore(step, tmp_path / "other", "gating=surprisal", "gating.noise_gate=false")
+    for record in surprisal:
+        assert (record["score"] is None) == (record["logprobs"] is None)
+        if record["score"] is not None:
+            assert record["score"] == [-value for value in record["logprobs"]]
+
+
+@pytest.mark.parametrize(
+    ("lost", "overrides", "said", "hint"),
+    [
+        ("hellinger", ["gating=paper"], "line 1: no hellinger: gating paper needs it", "reference="),
+        ("hellinger", ["gating=uniform", "gatings=[calibrated]"], "no hellinger: gating calibrated", "reference="),
+        ("entropy", ["gating=top_entropy"], "line 1: no entropy: gating top_entropy needs it", "gating=uniform"),
+        ("vocabulary_size", ["gating=paper"], "no vocabulary_size", "vocabulary_size=N"),
+        ("tokens", ["gating=uniform"], "tokens: expected a list of texts", "rollouts.jsonl"),
+    ],
+)
+def test_what_the_file_lacks_is_refused_where_it_is_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str, overrides: list[str], said: str, hint: str
+) -> None:
+    records = made_up(2, 4, group_size=2)
+    for record in records:
+        del record[lost]
+    file = write_rollouts(tmp_path / "rollouts.jsonl", records[:1] if lost == "tokens" else records)
+    assert main(["rollout", f"rollouts={file}", f"hydra.run.dir={tmp_path / 'out'}", *overrides]) != 0
+    captured = capsys.readouterr()
+    [error, advice] = [line for line in captured.err.splitlines() if line]
+    assert said in error
+    assert hint in advice
+    assert captured.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_that_is_typed_serves_a_file_that_does_not_say(tmp_path: Path) -> None:
+    records = made_up(2, 4, group_size=2)
+    named = rescore(write_rollouts(tmp_path / "a.jsonl", records), tmp_path / "a", "gating=paper")
+    for record in records:
+        del record["vocabulary_size"]
+    file = write_rollouts(tmp_path / "b.jsonl", records)
+    typed = rescore(file, tmp_path / "b", "gating=paper", "vocabulary_size=151936")
+    assert [record["credit"] for record in typed] == [record["credit"] for record in named]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["rollouts=nowhere.jsonl"], "rollouts: no file 'nowhere.jsonl'"),
+        (["rollouts=."], "rollouts: expected a file, got the folder '.'"),
+        (["vocabulary_size=5"], "vocabulary_size: the model says it"),
+        (["rollouts=rows.jsonl", "prompt=hello"], "rollouts= and prompt="),
+        (["gatings=[papr]"], "gating=papr: there is no such option"),
+        (["shade=creditt"], "shade: expected"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overrides: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rollouts(tmp_path / "rows.jsonl", made_up(1, 2))
+    assert main(["rollout", *overrides]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_terminal_gets_tokens_and_a_table_without_any_model(tmp_path: Path) -> None:
+    """On a pseudo-terminal; transformers, which would load a model, is never imported."""
+    file = write_rollouts(tmp_path / "rollouts.jsonl", made_up(4, 4, group_size=2, texts=["a", " b", "\n", "\x1b[31m"]))
+    code = (
+        "import sys; from dgpo_cli.cli import main; "
+        f"code = main(['rollout', 'rollouts={file}', 'limit=1', 'hydra.run.dir={tmp_path / 'out'}']); "
+        "assert 'transformers' not in sys.modules; sys.exit(code)"
+    )
+    outer, inner = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=inner, stderr=subprocess.PIPE, env=environment)
+    os.close(inner)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(outer, 65_536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors.decode()
+    text = shown.decode()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert "prompt problem 0" in plain
+    assert "prompt problem 1" not in plain
+    assert "and 2 more rollouts" in plain
+    assert "\\x1b[31m" in plain  # the token, not a colour
+    assert re.search(r"paper\s+│\s+[01]\.\d+", plain)
+    assert re.search(r"calibrated\s+│\s+0\.\d+", plain)
+    assert re.search(r"\x1b\[[0-9;]*48;", text)  # some token is shaded

@@ -1,0 +1,65 @@
+"""Tokens on a terminal: colours, and marks where there are none."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from stored_rollouts import made_up, write_rollouts
+
+from dgpo_cli.config.gatings import gating_option
+from dgpo_cli.reporting.gatings import gate
+from dgpo_cli.reporting.stored import StoredRollouts, read_stored
+from dgpo_cli.reporting.token_view import Shading, print_rollouts
+
+
+def printed(stored: StoredRollouts, *, shade_by: str, gatings: list[str], color: bool = False) -> str:
+    stream = io.StringIO()
+    system = "truecolor" if color else None
+    console = Console(file=stream, color_system=system, force_terminal=color, width=200)  # type: ignore[arg-type]
+    print_rollouts(stored, gate(stored, {name: gating_option(name) for name in gatings}), console, shade_by=shade_by)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> StoredRollouts:
+    """One rollout of four tokens, credit by top_entropy with its top fifth: 4 on the second, 0 elsewhere."""
+    [record] = made_up(1, 4, texts=["a", "b", "c", "d"])
+    record |= {"entropy": [0.0, 1.0, 0.5, 0.26], "advantage": -1.0}
+    return read_stored(write_rollouts(tmp_path / "rollouts.jsonl", [record]))
+
+
+def test_without_colours_marks_say_how_far_from_one(stored: StoredRollouts) -> None:
+    text = printed(stored, shade_by="credit", gatings=["top_entropy"])
+    assert "  a‹‹‹b›››c‹‹‹d‹‹‹\n" in text
+    assert "credit: token‹ below 0.98" in text
+    assert "credit by top_entropy: 0 to 4; most on 'b' at 1 (4)" in text
+
+
+def test_each_gating_has_a_line_of_its_own(stored: StoredRollouts) -> None:
+    text = printed(stored, shade_by="credit", gatings=["uniform", "top_entropy"])
+    assert text.index("  abcd\n") < text.index("  a‹‹‹b›››c‹‹‹d‹‹‹\n")
+
+
+def test_another_signal_is_shaded_from_zero_by_quarters_of_its_95th_percentile(stored: StoredRollouts) -> None:
+    # 95th percentile of 0, 0.26, 0.5, 1: 0.5 + 0.85 (1 - 0.5) = 0.925, so the quarters are 0.231, 0.4625, 0.694.
+    assert "  ab›››c››d›\n" in printed(stored, shade_by="entropy", gatings=["top_entropy"])
+
+
+def test_credit_times_a_negative_advantage_is_marked_below(stored: StoredRollouts) -> None:
+    assert "  ab‹‹‹cd\n" in printed(stored, shade_by="advantage", gatings=["top_entropy"])
+
+
+def test_with_colours_a_token_is_shaded_and_not_marked(stored: StoredRollouts) -> None:
+    text = printed(stored, shade_by="credit", gatings=["top_entropy"], color=True)
+    assert "\x1b[30;48;2;230;97;1mb\x1b[0m" in text  # orange
+    assert "\x1b[37;48;2;31;78;158ma\x1b[0m" in text  # blue
+    assert "›" not in text
+
+
+def test_levels_are_those_of_the_legend() -> None:
+    shading = Shading("credit", None, "ratio", 1.0)  # type: ignore[arg-type]
+    bounds = {0.4: -3, 0.7: -2, 0.9: -1, 0.99: 0, 1.0: 0, 1.1: 1, 1.5: 2, 3.0: 3}
+    assert {value: shading.level(value) for value in bounds} == bounds
