@@ -1,7 +1,8 @@
-"""The plan's memory beside what is measured, for three model sizes on a CPU.
+"""The plan's memory beside what is measured, for three model sizes on a CPU; and the plan's longest contexts.
 
     python benchmarks/plan.py                    one JSON object a line on stdout; a process of its own for each
     python benchmarks/plan.py --only 30M --set optim.tokens_per_microbatch=1024
+    python benchmarks/plan.py --contexts         the table of docs/models.md, from the plan alone
 
 Each is `dgpo train model.path=FOLDER probe=true` on random weights in the shape of Qwen2: one update of full-length,
 made-up rollouts in two micro-batches. `--set` adds an override. 500M has the shape of Qwen2.5-0.5B and needs 12 GB.
@@ -20,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.bundled import bundled_path
+from dgpo_cli.commands.plan import architecture_of
+from dgpo_cli.config import keys
+from dgpo_cli.planning.contexts import STRATEGIES, longest_context
+from dgpo_cli.planning.plan import GPU_SIZES
 
 SIZES: dict[str, dict[str, int]] = {
     "30M": {"hidden_size": 384, "layers": 8, "heads": 6, "kv_heads": 2, "intermediate_size": 1536, "vocab_size": 32768},
@@ -55,11 +60,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--only", choices=SIZES)
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--contexts", action="store_true")
     options = parser.parse_args()
+    if options.contexts:
+        print("\n".join(contexts()))
+        return
     for name in [options.only] if options.only else list(SIZES):
         with tempfile.TemporaryDirectory() as folder:
             make_model(Path(folder), SIZES[name])
             print(json.dumps({"size": name, **probed(folder, options.set)}), flush=True)
+
+
+def contexts() -> list[str]:
+    """Markdown: one row a model option, a column a strategy; GPUs of 80 GB / 141 GB, k = 1,024 tokens."""
+    lines = [f"| model | its limit | {' | '.join(STRATEGIES)} |", "|---|" + "---|" * (len(STRATEGIES) + 1)]
+    models = {name: keys.flat_yaml(file).get("model.path") for name, file in keys.option_files("model").items()}
+    sizes = {name: architecture_of("model", path) for name, path in models.items() if name not in ("path", "tiny")}
+    for name, model in sorted(sizes.items(), key=lambda item: item[1].parameters):
+        found = [[longest_context(model, one, gpu) for gpu in GPU_SIZES.values()] for one in STRATEGIES.values()]
+        cells = [" / ".join(f"{tokens / 1024:.0f}k" if tokens else "-" for tokens in pair) for pair in found]
+        lines.append(f"| {name} | {(model.max_positions or 0) // 1024}k | {' | '.join(cells)} |")
+    return lines
 
 
 def make_model(folder: Path, size: dict[str, int]) -> None:

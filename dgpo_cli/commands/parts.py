@@ -66,7 +66,10 @@ def load_policy(settings: ModelConfig, device: str, *, path: str | None = None, 
         trust_remote_code=settings.trust_remote_code,
         merge_adapter=merge_adapter,
     )
-    return Policy(model, stop_token_ids(model.tokenizer, model.model.generation_config, settings.chat_template))
+    return Policy(
+        model,
+        stop_token_ids(model.tokenizer, model.model.generation_config, settings.chat_template, settings.stop_tokens),
+    )
 
 
 def load_trainee(settings: ModelConfig, device: str, checkpoint: Path | None, *, seed: int) -> Policy:

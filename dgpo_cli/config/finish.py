@@ -87,7 +87,7 @@ def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command
     """The run's data, reward, benchmark and ways of prompting and training, except for what was typed."""
     stored = OmegaConf.load(run / "config.yaml")
     assert isinstance(stored, DictConfig)
-    taken = [f"model.{name}" for name in ("dtype", "chat_template", "template", "threads", "training")]
+    taken = [f"model.{name}" for name in ("dtype", "chat_template", "template", "stop_tokens", "threads", "training")]
     if "data" not in typed and catalogue.RECIPES not in typed:
         taken += [group for group in ("data", "reward", "benchmark") if group not in typed]
     for name in taken:

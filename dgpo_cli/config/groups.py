@@ -180,6 +180,9 @@ class ModelConfig:
     trust_remote_code: bool = key(False, "run the Python code that comes with the model: only for code you have read")
     chat_template: bool = key(False, "wrap prompts in the tokenizer's chat template (instruct models)")
     template: str = key("dapo", "prompt template where the data option names none: dapo | boxed | plain | a file")
+    stop_tokens: list[str] = key(
+        [], "further tokens that end a completion, beside the tokenizer's and generation_config's end of text"
+    )
     threads: int | None = key(None, "CPU threads that suit the model, where strategy.threads names none", "threads")
     lora: LoraConfig = key(LoraConfig, "low-rank adapters in place of the model's own weights")
     training: TrainingDefaults = key(TrainingDefaults, "training settings that suit the model")

@@ -16,7 +16,7 @@ from dgpo_cli.config.groups import ArchitectureConfig
 
 # config.json's model_type of architectures that are counted exactly.
 EXACT_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-FLOAT = 4  # bytes of float32
+FLOAT, BFLOAT = 4, 2  # bytes of float32 and bfloat16
 QKV_BIAS, QK_NORM = ("qwen2",), ("qwen3",)
 
 
@@ -131,6 +131,20 @@ class Architecture:
             heads = (FLOAT + element_bytes) * (self.query_width + self.kv_width) + FLOAT * (self.heads + self.kv_heads)
         inner = element_bytes * 4 * self.intermediate_size
         return norms + heads + self._attention_bytes(element_bytes, masked=masked) + inner
+
+    def saved_bytes_under_autocast(self, *, masked: bool) -> int:
+        """`saved_bytes` of float32 weights that compute in bfloat16: the residual stream and its norms stay in float32.
+
+        Each of the five maps that read a norm's output casts it for itself.
+        """
+        norms = 2 * FLOAT * (2 * self.hidden_size + 1)
+        heads = 0
+        if self.qk_norm:
+            heads = (FLOAT + BFLOAT) * (self.query_width + self.kv_width) + FLOAT * (self.heads + self.kv_heads)
+        casts = 5 * BFLOAT * self.hidden_size
+        return (
+            norms + heads + casts + self._attention_bytes(BFLOAT, masked=masked) + BFLOAT * 4 * self.intermediate_size
+        )
 
     def saved_bytes_of_adapters(self, element_bytes: int, adapters: Adapters, *, masked: bool) -> int:
         """`saved_bytes` under LoRA: frozen norms save their input alone, and adapters theirs in float32.

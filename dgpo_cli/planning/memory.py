@@ -53,8 +53,9 @@ class Setting:
     """How a process holds and computes its share of a model."""
 
     device: str = "cpu"  # cpu | cuda
-    shards: int = 1  # processes that one copy of the weights is spread over
-    offloaded: bool = False  # weights, gradients and moments rest in CPU memory
+    sharded: bool = False  # layers are gathered for a pass, from `shards` processes
+    shards: int = 1
+    offloaded: bool = False  # sharded, and weights, gradients and moments rest in CPU memory
     weight_bytes: int = FLOAT  # of a stored weight; adapters are float32 in any case
     compute_bytes: int = FLOAT  # of a weight or activation in a pass
     checkpointing: bool = False
@@ -62,6 +63,11 @@ class Setting:
     reference: str = "none"  # none | copy | shared (the policy with its adapters off)
     reference_offloaded: bool = False
     generates_gathered: bool = True  # sharded weights are held whole while completions are sampled
+
+    @property
+    def autocast(self) -> bool:
+        """Whole float32 weights that compute in bfloat16."""
+        return self.compute_bytes < self.weight_bytes and not self.sharded
 
 
 @dataclass(frozen=True)
@@ -97,11 +103,14 @@ def training_phases(
 ) -> dict[str, Memory]:
     """Phases of a step in the steady state of a run; scoring where it is a pass of its own."""
     held = standing(model, setting)
+    with_reference = replace(held, reference=held.reference + reference_at_work(model, setting))
     sampling = replace(held, weights=stored_weights(model, setting) + generating_weights(model, setting))
     phases = {"rollout": replace(sampling, **generating(model, setting, generation))}
     if scores_first:
-        phases["score"] = replace(held, **scoring_pass(model, setting, batch))
+        phases["score"] = replace(with_reference, **scoring_pass(model, setting, batch))
     phases["forward"] = forward(model, setting, batch)
+    if not scores_first:  # the reference is scored in the same pass
+        phases["forward"] = replace(phases["forward"], reference=with_reference.reference)
     phases["backward"] = backward(model, setting, batch)
     phases["accumulation"] = accumulation(model, setting, batch)
     phases["optimizer"] = optimizer_step(model, setting)
@@ -126,28 +135,39 @@ def stored_weights(model: Architecture, setting: Setting) -> int:
 
 
 def gathered_weights(model: Architecture, setting: Setting) -> int:
-    """Whole weights in the dtype of a pass: the layer at work and the next, embedding and head all along.
+    """Weights in the dtype of a pass, beside those that are stored.
 
-    One process that computes in bfloat16 from float32 weights casts them layer by layer in the same way.
+    Sharded: the layer at work and the next, the embedding, and the head, which is gathered by itself. Under autocast:
+    every matrix of the layers, cast once, and the head.
     """
-    if setting.shards == 1 and setting.compute_bytes == setting.weight_bytes and not setting.offloaded:
-        return 0
-    ends = model.parameters - model.layers * model.layer_parameters
-    return setting.compute_bytes * (2 * model.layer_parameters + ends)
+    if setting.sharded:
+        return setting.compute_bytes * (2 * model.layer_parameters + 2 * model.embedding_parameters)
+    if setting.autocast:
+        matrices = sum(inputs * outputs for inputs, outputs in model.projections.values())
+        return setting.compute_bytes * (model.layers * matrices + model.embedding_parameters)
+    return 0
 
 
 def generating_weights(model: Architecture, setting: Setting) -> int:
-    """Under sharding the whole model, in the dtype of a pass, where generation does not gather layer by layer."""
-    if setting.shards == 1 and not setting.offloaded:
+    """As `gathered_weights` while completions are sampled: a sharded model is held whole, unless it is told not to."""
+    if not setting.sharded or not setting.generates_gathered:
         return gathered_weights(model, setting)
-    whole = setting.compute_bytes * model.parameters
-    return whole if setting.generates_gathered else gathered_weights(model, setting)
+    head = model.embedding_parameters if model.tied_embeddings else 0  # gathered by itself
+    return setting.compute_bytes * (model.parameters + head)
 
 
 def reference_weights(model: Architecture, setting: Setting) -> int:
     if setting.reference != "copy" or setting.reference_offloaded or setting.offloaded:
         return 0
     return _shard(setting.weight_bytes * model.parameters, setting)
+
+
+def reference_at_work(model: Architecture, setting: Setting) -> int:
+    """What a pass over the reference gathers: two layers, its embedding and its head."""
+    if setting.reference != "copy" or not (setting.sharded or setting.autocast):
+        return 0
+    layers = 2 * model.layer_parameters + model.embedding_parameters if setting.sharded else 0
+    return setting.compute_bytes * (layers + model.embedding_parameters)
 
 
 def host_bytes(model: Architecture, setting: Setting) -> int:
@@ -184,7 +204,7 @@ def backward(model: Architecture, setting: Setting, batch: Batch) -> Memory:
 
 def accumulation(model: Architecture, setting: Setting, batch: Batch) -> Memory:
     """Its end: activations are gone, and the embedding's gradient, which is dense, is added to one that stands."""
-    stands = batch.micro_batches > 1 or model.tied_embeddings or setting.shards > 1
+    stands = batch.micro_batches > 1 or model.tied_embeddings or setting.sharded
     whole = _whole_gradients(model, setting) if stands else 0
     return replace(standing(model, setting), gradients=_gradients(model, setting) + whole)
 
@@ -198,11 +218,15 @@ def _earlier_gradients(model: Architecture, setting: Setting, batch: Batch) -> i
 
 
 def _whole_gradients(model: Architecture, setting: Setting) -> int:
-    """Of the [V, D] matrix at work and, under sharding, of a layer, before they are spread."""
+    """Of the [V, D] matrix at work and, under sharding, of a layer, before they are spread or added up.
+
+    A gradient that comes in bfloat16 is there in float32 too when it is reduced.
+    """
     if setting.adapters.rank:
         return 0
-    layer = model.layer_parameters if setting.shards > 1 or setting.offloaded else 0
-    return gradient_bytes(setting) * (model.embedding_parameters + layer)
+    layer = model.layer_parameters if setting.sharded else 0
+    both = FLOAT + (setting.compute_bytes if setting.compute_bytes < FLOAT else 0)
+    return both * (model.embedding_parameters + layer)
 
 
 def optimizer_step(model: Architecture, setting: Setting) -> Memory:
@@ -236,12 +260,15 @@ def saved_activations(model: Architecture, setting: Setting, batch: Batch) -> in
     element = setting.compute_bytes
     if setting.adapters.rank:
         saved = model.saved_bytes_of_adapters(element, setting.adapters, masked=batch.padded)
+    elif setting.autocast:
+        saved = model.saved_bytes_under_autocast(masked=batch.padded)
     else:
         saved = model.saved_bytes(element, masked=batch.padded)
     layer = batch.tokens * saved + mask_bytes(batch, element)
     ends = batch.tokens * (model.norm_bytes(element) + 2 * model.head_dim * element)
     if setting.checkpointing:
-        return model.layers * batch.tokens * model.hidden_size * element + layer + ends
+        stream = FLOAT if setting.autocast else element  # a residual's
+        return model.layers * batch.tokens * model.hidden_size * stream + layer + ends
     return model.layers * layer + ends
 
 
@@ -288,11 +315,6 @@ def generating(model: Architecture, setting: Setting, generation: Generation) ->
         "cache": cached + growing + sampler,
         "activations": layer_moment(model, setting, first, backward=False),
     }
-
-
-def gradient_bytes(setting: Setting) -> int:
-    """Of a gradient before it is reduced in float32: that of a gathered weight has the dtype of the pass."""
-    return setting.compute_bytes if setting.shards > 1 or setting.offloaded else FLOAT
 
 
 def _shard(total: int, setting: Setting) -> int:

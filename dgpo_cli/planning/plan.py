@@ -271,6 +271,7 @@ def _setting(config: Any, placement: Placement, *, trains: bool) -> Setting:
         reference = "shared" if lora.rank and own else "copy"
     return Setting(
         device=placement.device,
+        sharded=sharded,
         shards=placement.processes if sharded else 1,
         offloaded=placement.strategy == "fsdp_offload",
         weight_bytes=stored,

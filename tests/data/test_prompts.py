@@ -158,6 +158,14 @@ def test_a_template_without_an_end_of_turn_adds_no_stop_id() -> None:
     assert stop_token_ids(tokenizer, None, True) == {1}
 
 
+def test_tokens_named_beside_them_end_a_completion_too() -> None:
+    tokenizer = tokenizer_of(adds_bos=False)
+    newline = tokenizer("\n")["input_ids"][0]
+    assert stop_token_ids(tokenizer, None, False, ["\n"]) == {1, newline}
+    with pytest.raises(ConfigError, match="'ab' is 2 of this model's"):
+        stop_token_ids(tokenizer, None, False, ["ab"])
+
+
 def test_prompts_for_a_server_have_the_text_that_this_process_would_tokenise() -> None:
     """Without bos: the server's tokenizer puts it there itself."""
     settings: dict[str, Any] = {"template": "boxed", "chat_template": False, "system_prompt": None}

@@ -76,6 +76,17 @@ def test_a_layer_saves_for_its_backward_what_the_plan_counts(family, dtype, padd
     assert one_layer == batch.tokens * model.saved_bytes(dtype.itemsize, masked=padded) + masks
 
 
+@pytest.mark.parametrize("padded", [False, True], ids=["even", "padded"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_layer_under_autocast_saves_what_the_plan_counts(family, padded):
+    model = Architecture(64, 2, 4, 2, 16, 96, 100, True, 64, qkv_bias=family == "qwen2", qk_norm=family == "qwen3")
+    with torch.autocast("cpu", torch.bfloat16):
+        three, two = (saved_by_autograd(family, layers, torch.float32, padded) for layers in (3, 2))
+    weights = 2 * sum(inputs * outputs for inputs, outputs in model.projections.values())  # cast once, saved too
+    expected = 80 * model.saved_bytes_under_autocast(masked=padded) + weights
+    assert three - two == expected + mask_bytes(replace(BATCH, padded=padded), 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_layer_with_adapters_saves_what_the_plan_counts(family, dtype):
@@ -98,15 +109,35 @@ def test_adamw_on_a_cpu_takes_two_more_of_its_largest_tensor():
 
 
 def test_shards_divide_what_stands_and_gather_two_layers_with_both_ends():
-    alone, spread = standing(MODEL, Setting(reference="copy")), standing(MODEL, Setting(shards=4, reference="copy"))
-    gathered = 4 * (2 * MODEL.layer_parameters + MODEL.vocab_rows * MODEL.hidden_size + MODEL.hidden_size)
+    alone, spread = (
+        standing(MODEL, Setting(reference="copy")),
+        standing(MODEL, Setting(sharded=True, shards=4, reference="copy")),
+    )
+    gathered = 4 * (2 * MODEL.layer_parameters + 2 * MODEL.vocab_rows * MODEL.hidden_size)
     assert spread.weights - gathered == -(-alone.weights // 4)
     assert spread.optimizer == -(-alone.optimizer // 4)
     assert spread.reference == -(-alone.reference // 4)
 
 
+def test_sampling_from_shards_holds_the_whole_model_unless_told_not_to():
+    setting = Setting(device="cuda", sharded=True, shards=4, compute_bytes=2)
+    whole, by_layer = (
+        training_phases(MODEL, replace(setting, generates_gathered=on), BATCH, GENERATION, scores_first=False)
+        for on in (True, False)
+    )
+    stored = MODEL.parameters * 4 // 4
+    assert whole["rollout"].weights == stored + 2 * (MODEL.parameters + MODEL.embedding_parameters)
+    assert by_layer["rollout"].weights == stored + 2 * 2 * (MODEL.layer_parameters + MODEL.embedding_parameters)
+
+
+def test_autocast_keeps_a_bfloat16_copy_of_every_matrix():
+    held = standing(MODEL, Setting(device="cuda", compute_bytes=2))
+    matrices = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96
+    assert held.weights == 4 * MODEL.parameters + 2 * (3 * matrices + 50_000 * 64)
+
+
 def test_offloading_moves_weights_gradients_and_moments_to_the_cpu():
-    setting = Setting(device="cuda", shards=2, offloaded=True, compute_bytes=2, reference="copy")
+    setting = Setting(device="cuda", sharded=True, shards=2, offloaded=True, compute_bytes=2, reference="copy")
     step = optimizer_step(MODEL, setting)
     assert step.total == 0
     # Weights, gradients and two moments, and the reference's weights, over two processes.

@@ -1,0 +1,56 @@
+"""The longest context that a model trains at, by strategy and GPU: the plan's memory of one sequence a micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from dgpo_cli.planning.architecture import Adapters, Architecture
+from dgpo_cli.planning.memory import Batch, Generation, Setting, training_phases
+from dgpo_cli.planning.plan import ASSUMED_PROMPT_TOKENS, USABLE
+
+STEP = 256  # tokens
+SAMPLED = 8  # completions that a process draws together
+PROCESSES = 8
+
+# All compute in bfloat16 with activation checkpointing, beside a reference of the same size: of its own in the first
+# four, in CPU memory between passes where a model is sharded; the same model with its adapters off in the last.
+_BASE = Setting(device="cuda", compute_bytes=2, checkpointing=True, reference="copy")
+_SHARDED = replace(_BASE, sharded=True, reference_offloaded=True)
+STRATEGIES: dict[str, Setting] = {
+    "single, ddp": _BASE,
+    "fsdp, 1 process": _SHARDED,
+    "fsdp": replace(_SHARDED, shards=PROCESSES),
+    "fsdp_offload": replace(_SHARDED, shards=PROCESSES, offloaded=True),
+    "single, LoRA": replace(_BASE, weight_bytes=2, adapters=Adapters(16), reference="shared"),
+}
+
+
+def longest_context(model: Architecture, setting: Setting, gpu_bytes: int) -> int:
+    """Prompt and completion together, in steps of 256 tokens; 0 where not even that fits.
+
+    A sharded model is held whole while completions are sampled, or gathered layer by layer, whichever allows more.
+    """
+    settings = [setting]
+    if setting.sharded:
+        settings.append(replace(setting, generates_gathered=False))
+    return max(_longest(_fits(model, one, gpu_bytes), model.max_positions or 2**20) for one in settings)
+
+
+def _fits(model: Architecture, setting: Setting, gpu_bytes: int) -> Callable[[int], bool]:
+    def fits(width: int) -> bool:
+        prompt = min(ASSUMED_PROMPT_TOKENS, width // 2)
+        batch = Batch(rows=1, width=width, counted=width - prompt, micro_batches=2, padded=False)
+        phases = training_phases(model, setting, batch, Generation(SAMPLED, width, prompt), scores_first=True)
+        return max(phase.total for phase in phases.values()) <= USABLE * gpu_bytes
+
+    return fits
+
+
+def _longest(fits: Callable[[int], bool], limit: int) -> int:
+    """The largest multiple of STEP up to the limit that fits; memory grows with the width."""
+    low, high = 0, limit // STEP
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle * STEP) else (low, middle - 1)
+    return low * STEP
