@@ -22,6 +22,8 @@ TEMPLATE = Path(__file__).parent / "templates" / "compare.html.j2"
 SIGNS = {"better": "▲", "worse": "▼", "indistinguishable": "○", "not enough seeds": "×"}
 FINAL = (*(metric.key for metric in METRICS), "hellinger/max", "kl/max")  # of the last step
 
+MOST_TIES = 60  # problems of a pair; with more, the ties are counted and not listed
+
 
 @dataclass(frozen=True)
 class ProblemRow:
@@ -88,7 +90,7 @@ def _pair(pair: Pair, pairs: int) -> dict[str, Any]:
         "unit": result.unit,
         "counts": f"{result.wins} / {result.ties} / {result.losses}",
         "detectable": points(result.minimum_detectable).lstrip("+"),
-        "problems": rows,
+        "problems": [row for row in rows if row.sign != "tie"] if len(rows) > MOST_TIES else rows,
         "tally": [sum(row.sign == sign for row in rows) for sign in ("win", "tie", "loss")],
         "values": [(side.label, [(run.name, _score(run)) for run in side.runs]) for side in (pair.a, pair.b)],
     }
@@ -155,7 +157,7 @@ def _run(run: Run, sides: Sequence[Side]) -> dict[str, Any]:
         "measured": f"{evaluation.benchmark} @{evaluation.k}, {sampling_text(evaluation.sampling)}"
         if evaluation
         else "-",
-        "steps": str(run.final.get("step", "-")),
+        "steps": "-" if run.last_step is None else str(run.last_step),
         "time": duration(run.wall_seconds),
         "status": run.status or "-",
         "final": {key: _figure(run.final.get(key)) for key in FINAL},

@@ -42,7 +42,7 @@ def _run_row(run: Run, label: str) -> list[str]:
         label or "-",
         f"{percent(evaluation.value)} {interval(evaluation.ci95)}" if evaluation else "-",
         f"{evaluation.benchmark} @{evaluation.k}, {sampling_text(evaluation.sampling)}" if evaluation else "-",
-        str(run.final.get("step", "-")),
+        "-" if run.last_step is None else str(run.last_step),
         duration(run.wall_seconds),
         run.status or "-",
     ]

@@ -25,6 +25,7 @@ BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 PHASES = ("rollout", "reward", "score", "train")
 CELLS = (("high", "high"), ("high", "low"), ("low", "high"), ("low", "low"))  # d, H; high: the batch's upper fifth
 PAPER_SAYS = {("high", "high"): "the paper's breakthrough", ("high", "low"): "the paper's hallucination"}
+SPREAD_ESS = 0.9  # the curve of credit/ess reaches down to here at least, so that 0.9999 does not look like a fall
 TREND = 10  # steps that a change is told over
 
 
@@ -94,6 +95,9 @@ class _Pen:
     def last(self, key: str) -> float:
         return self.series(key)[-1] or 0.0
 
+    def lowest(self, key: str) -> float:
+        return min((value for value in self.series(key) if value is not None), default=math.inf)
+
     def series(self, key: str) -> list[float | None]:
         found = [row.get(key) for row in self.rows]
         return [value if isinstance(value, int | float) and math.isfinite(value) else None for value in found]
@@ -134,12 +138,16 @@ def _story(pen: _Pen) -> list[Line]:
             4,
             "length",
             _figure(pen.now("completion/length_mean")),
-            _blue(pen.curve("completion/length_mean")),
+            _blue(pen.curve("completion/length_mean", low=0)),
             f" max {pen.last('completion/length_max'):.0f}, {pen.last('completion/truncated'):.0%} cut off",
         ),
         pen.line(3, "entropy", _figure(pen.now("entropy/mean")), _blue(pen.curve("entropy/mean", low=0)), " nats"),
         pen.line(
-            5, "credit/ess", _figure(pen.now("credit/ess"), 5), _blue(pen.curve("credit/ess", high=1)), " 1 = uniform"
+            5,
+            "credit/ess",
+            _figure(pen.now("credit/ess"), 5),
+            _blue(pen.curve("credit/ess", low=min(SPREAD_ESS, pen.lowest("credit/ess")), high=1)),
+            " 1 = uniform",
         ),
         _time(pen),
     ]

@@ -53,6 +53,12 @@ class Run:
     rows: list[Json]  # of metrics.jsonl; empty for an evaluation
     subject: str  # what was evaluated: the run, or the folder that holds its evaluations on several benchmarks
 
+    @property
+    def last_step(self) -> int | None:
+        """Where its metrics end, or the checkpoint that was evaluated stood."""
+        step = self.final.get("step")
+        return step if step is not None or self.evaluation is None else self.evaluation.step
+
 
 def find_runs(paths: list[str]) -> tuple[list[Run], list[str]]:
     """The runs in the folders given, those of a sweep one by one; and notes on what was left out.
@@ -160,7 +166,8 @@ def _evaluation_run(folder: Path) -> Run:
     evaluation = _evaluation(path, record, None if origin is None else origin.step)
     manifest = record.get("manifest") or {}
     settings = {
-        **({"model": record.get("model")} if origin is None else origin.settings),
+        **({} if origin is None else origin.settings),
+        "model": record.get("model"),
         "benchmark": evaluation.benchmark,
         "k": evaluation.k,
         "grader": manifest.get("grader"),

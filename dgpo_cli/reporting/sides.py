@@ -8,6 +8,8 @@ from typing import Any
 from dgpo_cli.reporting.run_files import Json
 from dgpo_cli.reporting.runs import Run
 
+MODEL = "model"  # of an evaluation: the path of the weights, another one for each seed
+
 
 @dataclass(frozen=True)
 class Side:
@@ -35,6 +37,7 @@ def short_labels(runs: list[Run]) -> list[str]:
     """
     differing = differences(runs)
     shown = [key for key in differing[0] if not _follows(key, differing)] if runs else []
+    shown = [key for key in shown if key != MODEL] or shown  # a path says less than the settings that it was trained by
     return [" ".join(f"{key.removesuffix('.name')}={_text(one[key])}" for key in shown) for one in differing]
 
 
@@ -65,7 +68,7 @@ def _alike(a: Run, b: Run) -> bool:
     """Whether two runs differ in their seed alone. A key that one of them lacks (another version) is none."""
     if a.kind != b.kind or a.seed is None or b.seed is None:
         return False
-    return all(b.settings[key] == value for key, value in a.settings.items() if key in b.settings)
+    return all(b.settings[key] == value for key, value in a.settings.items() if key in b.settings and key != MODEL)
 
 
 def _follows(key: str, differing: list[Json]) -> bool:

@@ -194,8 +194,16 @@ def test_evaluations_of_checkpoints_of_several_seeds_have_the_seed_as_unit(tmp_p
             run = Path(training(tmp_path / f"{algo}{seed}", [1, 2], seed=seed, algo=algo))
             model = str(run / "checkpoints" / "step_000002" / "model")
             evaluations.append(evaluation(tmp_path / f"e_{algo}{seed}", [right, seed % 2], model=model))
-    (pair,) = compared(tmp_path, evaluations)["pairs"]
+    record = compared(tmp_path, evaluations)
+    (pair,) = record["pairs"]
     assert (pair["a"], pair["b"], pair["unit"], pair["verdict"]) == ("algo=grpo", "algo=dapo", "seed", "better")
+    differing = [run["differences"]["model"] for run in record["runs"]]
+    assert len(set(differing)) == 8
+
+
+def test_evaluations_of_other_models_name_them(tmp_path: Path) -> None:
+    runs = [evaluation(tmp_path / name, [1, 2], model=f"hub/{name}") for name in "ab"]
+    assert [run["differences"] for run in compared(tmp_path, runs)["runs"]] == [{"model": "hub/a"}, {"model": "hub/b"}]
 
 
 def test_settings_that_only_another_version_has_do_not_part_the_seeds(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from browser import Opener
 from PIL import Image
-from run_factory import training
+from run_factory import evaluation, training
 
 from dgpo_cli.commands import compare as command
 from dgpo_cli.config.commands import CompareConfig
@@ -71,8 +71,9 @@ def test_the_page_tells_verdict_statistics_and_differences(open_page: Opener, fo
     assert verdict.get_attribute("data-verdict") == "better"
     assert "algo=dapo is better than algo=grpo by 37.5 points" in " ".join(verdict.inner_text().split())
     cells = page.locator("table.pairs tr").nth(1).locator("td").all_inner_texts()
-    assert cells[2] == f"{100 * pair['difference']:+.1f}"
-    assert cells[4] == f"{pair['p_value']:.3g}" == "0.0286"  # 2 / 70
+    assert cells[1] == "▲ better"
+    assert cells[3] == f"{100 * pair['difference']:+.1f}"
+    assert cells[5] == f"{pair['p_value']:.3g}" == "0.0286"  # 2 / 70
     settings = page.locator("table.settings").inner_text()
     assert "algo.clip_high" in settings
     assert "0, 1, 2, 3" in settings
@@ -105,6 +106,20 @@ def test_every_problem_shows_who_won_it(open_page: Opener, folder: Path) -> None
     ]
 
 
+def test_of_many_problems_the_ties_are_counted_and_not_listed(open_page: Opener, tmp_path: Path) -> None:
+    a, b = evaluation(tmp_path / "a", [1] * 100), evaluation(tmp_path / "b", [1] * 97 + [2, 2, 0])
+    opened = open_page(compared(tmp_path, [a, b]) / "compare.html", width=390)
+    problems = opened.page.locator("details.problems")
+    assert "2 won, 97 tied, 1 lost (ties are not listed)" in " ".join(problems.locator("summary").inner_text().split())
+    assert [line.get_attribute("data-sign") for line in problems.locator("tr[data-sign]").all()] == [
+        "win",
+        "win",
+        "loss",
+    ]
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # of a telephone
+    opened.assert_clean()
+
+
 def test_hostile_names_are_inert(open_page: Opener, tmp_path: Path) -> None:
     runs = [
         training(
@@ -132,8 +147,6 @@ def test_pictures_hold_every_side_in_its_colour(folder: Path) -> None:
 
 
 def test_a_comparison_without_training_has_no_curves(tmp_path: Path) -> None:
-    from run_factory import evaluation
-
     out = compared(tmp_path, [evaluation(tmp_path / "a", [1, 2]), evaluation(tmp_path / "b", [1, 2])])
     assert sorted(file.name for file in out.iterdir()) == ["compare.html", "compare.json", "differences.png"]
     assert "Learning curves" not in (out / "compare.html").read_text()

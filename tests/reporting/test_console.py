@@ -65,8 +65,9 @@ REPLAY = """
 import json, sys
 from dgpo_cli.reporting.console import TrainingView
 row = json.loads(sys.argv[1])
-with TrainingView(3, 1, "title") as view:
-    for step in (1, 2, 3):
+earlier = [row | {"step": step, "accuracy": 0.0} for step in range(1, 8)]
+with TrainingView(10, 8, "title", earlier) as view:
+    for step in (8, 9, 10):
         view.step(row | {"step": step})
 """
 
@@ -78,6 +79,11 @@ def test_a_tiny_terminal_without_colours_gets_few_lines_that_fit() -> None:
     drawn = [CONTROL.sub("", line) for line in re.split(r"\r?\n|\r", written)]
     assert max(map(len, drawn)) <= 30
     assert any(line.startswith("accuracy") for line in drawn)
+
+
+def test_a_resumed_run_shows_its_earlier_steps() -> None:
+    written = on_a_terminal([sys.executable, "-c", REPLAY, '{"accuracy": 1.0}'], columns=100, lines=30)
+    assert "▁▁▁▁▁▁▁███" in CONTROL.sub("", written)
 
 
 def test_elsewhere_a_step_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,12 @@ def test_the_four_cells_stand_as_shares_of_tokens_and_of_credit() -> None:
     assert "hallucination" in line
 
 
+def test_credit_that_hardly_moves_does_not_look_as_if_it_did() -> None:
+    assert "██" in shown([row(1, credit__ess=1.0), row(2, credit__ess=0.9999)])["credit/ess"]
+    assert "█▆" in shown([row(1, credit__ess=1.0), row(2, credit__ess=0.97)])["credit/ess"]  # of a scale from 0.9
+    assert "█▁" in shown([row(1, credit__ess=1.0), row(2, credit__ess=0.5)])["credit/ess"]
+
+
 def test_accuracy_tells_how_it_moved_over_ten_steps() -> None:
     rows = [row(step, accuracy=0.2) for step in range(10)] + [row(step, accuracy=0.5) for step in range(10, 20)]
     assert "+30.0 points in 10 steps" in shown(rows)["accuracy"]
