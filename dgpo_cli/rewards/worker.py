@@ -106,7 +106,7 @@ def _function_handler(argument: str) -> Handler:
 
 def _reward(returned: Any) -> dict[str, Any]:
     """{score, correct} of a float or (float, correct); {invalid} of anything else."""
-    invalid = {"invalid": f"{type(returned).__name__} {returned!r:.200}"}
+    invalid = {"invalid": _shown(returned)}
     score, correct = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     if isinstance(score, str | bytes | complex) or not hasattr(score, "__float__"):
         return invalid
@@ -117,6 +117,14 @@ def _reward(returned: Any) -> dict[str, Any]:
     if not math.isfinite(number) or (known is not None and correct != known):
         return invalid
     return {"score": number, "correct": known}
+
+
+def _shown(returned: Any) -> str:
+    """Its type and the beginning of its repr, where it has one: a hostile object or a huge integer has none."""
+    try:
+        return f"{type(returned).__name__} {returned!r:.200}"
+    except Exception:
+        return type(returned).__name__
 
 
 def _mathematics_handler(argument: str) -> Handler:
