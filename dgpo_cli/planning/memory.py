@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 
 from dgpo_cli.planning.architecture import FLOAT, Adapters, Architecture
 
+SUMMED_AT_ONCE = 2**24  # gradients that processes with a whole model each send together
 NO_ADAPTERS = Adapters()
 WATCHED = 65_536  # weights of each tensor that an update compares before and after (training/optimizer.py)
 
@@ -55,6 +56,7 @@ class Setting:
     device: str = "cpu"  # cpu | cuda
     sharded: bool = False  # layers are gathered for a pass, from `shards` processes
     shards: int = 1
+    copies: int = 1  # processes that hold the whole model each, and sum their gradients
     offloaded: bool = False  # sharded, and weights, gradients and moments rest in CPU memory
     weight_bytes: int = FLOAT  # of a stored weight; adapters are float32 in any case
     compute_bytes: int = FLOAT  # of a weight or activation in a pass
@@ -230,7 +232,7 @@ def _whole_gradients(model: Architecture, setting: Setting) -> int:
 
 
 def optimizer_step(model: Architecture, setting: Setting) -> Memory:
-    """AdamW: every gradient stands, and the update of one tensor takes two more of its size on a CPU."""
+    """AdamW: every gradient stands, and on a CPU the update of one tensor takes two more of its size."""
     held = replace(standing(model, setting), weights=stored_weights(model, setting))
     if setting.offloaded:
         return held
@@ -238,12 +240,13 @@ def optimizer_step(model: Architecture, setting: Setting) -> Memory:
     tensors = [(-(-elements // setting.shards), count) for elements, count in tensors]
     watched = sum(count * min(elements, 2 * WATCHED) for elements, count in tensors)
     largest = max(elements for elements, _ in tensors)
-    passing = 2 * largest if setting.device == "cpu" else 0
+    passing = 2 * largest if setting.device == "cpu" else 0  # a GPU's fused update takes nothing
+    summing = largest + SUMMED_AT_ONCE if setting.copies > 1 else 0  # before it, with none of the update's
     trained = trained_parameters(model, setting)
     return replace(
         held,
         gradients=_shard(FLOAT * trained, setting),
-        optimizer=held.optimizer + FLOAT * (watched + passing),
+        optimizer=held.optimizer + FLOAT * max(watched + passing, summing),
     )
 
 

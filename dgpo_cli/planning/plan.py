@@ -272,6 +272,7 @@ def _setting(config: Any, placement: Placement, *, trains: bool) -> Setting:
     return Setting(
         device=placement.device,
         sharded=sharded,
+        copies=placement.processes if placement.strategy == "ddp" else 1,
         shards=placement.processes if sharded else 1,
         offloaded=placement.strategy == "fsdp_offload",
         weight_bytes=stored,

@@ -1,0 +1,126 @@
+"""A plan from a configuration: where it runs, its arithmetic, whether it fits, and what it warns of."""
+
+from dataclasses import replace
+
+import pytest
+
+from dgpo_cli.config.compose import compose
+from dgpo_cli.planning.architecture import Architecture, from_config
+from dgpo_cli.planning.memory import Setting, optimizer_step
+from dgpo_cli.planning.plan import ASSUMED_PROMPT_TOKENS, Data, Machine, place, plan_training, prompt_tokens
+
+NOTHING = Machine()
+EIGHT_GPUS = Machine(gpus=8, gpu_bytes=85_000_000_000)
+
+
+@pytest.fixture(scope="module")
+def qwen7b():
+    return compose("train", ["model=qwen7b"])
+
+
+def with_strategy(config, **changes):
+    return replace(config, strategy=replace(config.strategy, **changes))
+
+
+def planned(config, machine=NOTHING, data=Data()):  # noqa: B008
+    return plan_training(config, from_config(config.model.architecture), machine, data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "machine", "processes", "device", "assumed"),
+    [
+        ({}, NOTHING, 1, "cpu", "planned for this CPU"),
+        ({}, EIGHT_GPUS, 1, "cuda", None),
+        ({"name": "fsdp"}, NOTHING, 8, "cuda", "planned for 8 GPU processes"),
+        ({"name": "fsdp", "num_processes": 16}, NOTHING, 16, "cuda", "planned for 16 GPU processes"),
+        ({"name": "ddp"}, EIGHT_GPUS, 8, "cuda", None),
+        ({"name": "fsdp", "num_processes": 2}, EIGHT_GPUS, 2, "cuda", None),
+    ],
+)
+def test_processes_are_those_named_else_the_gpus_else_eight_and_the_plan_says_so(
+    qwen7b, changes, machine, processes, device, assumed
+):
+    placement = place(with_strategy(qwen7b, **changes), machine)
+    assert (placement.processes, placement.device) == (processes, device)
+    assert bool(placement.assumed) == bool(assumed)
+    if assumed:
+        assert assumed in placement.assumed[0]
+
+
+def test_a_distributed_run_on_a_cpu_is_planned_there(qwen7b):
+    cpu = type(qwen7b.strategy.device)["cpu"]
+    placement = place(with_strategy(qwen7b, name="fsdp", num_processes=2, device=cpu), NOTHING)
+    assert (placement.processes, placement.device, placement.assumed) == (2, "cpu", ())
+
+
+def test_a_gpu_computes_in_bfloat16_over_float32_weights(qwen7b):
+    on_gpu, on_cpu = planned(qwen7b, EIGHT_GPUS), planned(qwen7b)
+    assert (on_gpu.precision["weights"], on_gpu.precision["compute"]) == ("float32", "bfloat16")
+    assert on_cpu.precision["compute"] == "float32"
+
+
+def test_a_micro_batch_holds_as_many_full_rollouts_as_its_budget(qwen7b):
+    batch = planned(qwen7b).batch["batch"]
+    # 1,024 + 4,096 tokens a rollout, 16,384 a micro-batch: three; 512 rollouts an update in one process.
+    assert (batch["rollouts_per_micro_batch"], batch["micro_batches_per_update"]) == (3, 171)
+    spread = planned(with_strategy(qwen7b, name="fsdp", num_processes=8)).batch["batch"]
+    assert (spread["rollouts_per_process"], spread["micro_batches_per_update"]) == (64, 22)
+
+
+def test_prompts_are_as_long_as_the_data_says_and_the_context_leaves():
+    model = Architecture(64, 2, 4, 2, 16, 96, 256, True, 512)
+    assert prompt_tokens(100, model, Data(longest_prompt=30)) == 30
+    assert prompt_tokens(500, model, Data(longest_prompt=30)) == 12
+    assert prompt_tokens(100, replace(model, max_positions=None), Data()) == ASSUMED_PROMPT_TOKENS
+
+
+def test_scoring_is_a_pass_of_its_own_where_updates_follow_one_another(qwen7b):
+    assert "score" not in planned(qwen7b).phases
+    twice = replace(qwen7b, optim=replace(qwen7b.optim, minibatches=2))
+    assert "score" in planned(twice).phases
+
+
+def test_no_reference_is_held_where_none_is_asked(qwen7b):
+    assert planned(qwen7b).memory["reference"] > 0
+    uniform = replace(qwen7b, gating=replace(qwen7b.gating, signal=type(qwen7b.gating.signal).none))
+    assert planned(uniform).memory["reference"] == 0
+
+
+def test_a_plan_that_does_not_fit_says_what_would_help(qwen7b):
+    assert planned(qwen7b, EIGHT_GPUS).warnings[0].startswith("does not fit: a process takes")
+    assert planned(qwen7b, EIGHT_GPUS).fits == {"this GPU": False}
+    spread = with_strategy(qwen7b, name="fsdp", activation_checkpointing=True)
+    assert planned(spread, EIGHT_GPUS).fits == {"this GPU": True}
+    assert not any("does not fit" in warning for warning in planned(spread, EIGHT_GPUS).warnings)
+
+
+def test_the_remedy_is_that_of_the_largest_part(qwen7b):
+    spread = with_strategy(qwen7b, name="fsdp", activation_checkpointing=True)
+    much = replace(
+        spread, engine=replace(spread.engine, batch_size=1000), rollout=replace(spread.rollout, group_size=999)
+    )
+    assert planned(much, EIGHT_GPUS).warnings[0].endswith("a smaller engine.batch_size")
+    assert "strategy=fsdp over several GPUs" in planned(with_strategy(qwen7b, name="ddp"), EIGHT_GPUS).warnings[0]
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_told(qwen7b):
+    plan = planned(qwen7b, Machine(disk_free_bytes=10**9))
+    assert plan.disk["checkpoint"] == 12 * 7_615_616_512
+    assert any("checkpoints take up to" in warning for warning in plan.warnings)
+
+
+def test_uneven_shares_are_told(qwen7b):
+    plan = planned(with_strategy(qwen7b, name="fsdp", num_processes=6))
+    assert any("512 rollouts an update do not split evenly over 6 processes" in text for text in plan.warnings)
+
+
+def test_epochs_through_the_data_are_told_where_its_rows_are_known(qwen7b):
+    # 200 steps of 32 prompts.
+    assert planned(qwen7b, data=Data(rows=3200)).batch["batch"]["data_epochs"] == 2.0
+    assert planned(qwen7b).batch["batch"]["data_epochs"] is None
+
+
+def test_processes_with_a_model_each_sum_their_gradients_in_large_pieces():
+    model = Architecture(64, 2, 4, 2, 16, 96, 1_000_000, True, 512)
+    alone, together = (optimizer_step(model, Setting(device="cuda", copies=count)) for count in (1, 8))
+    assert together.optimizer == 8 * model.parameters + 4 * (64 * 1_000_000 + 2**24) > alone.optimizer
