@@ -7,6 +7,7 @@ rollouts.jsonl holds, so a number on the page is the number of the file.
 from __future__ import annotations
 
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -33,7 +34,7 @@ def credit_page(stored: StoredRollouts, gated: list[Gated], *, shade: str = "cre
         "credit.html",
         styles=["page.css", "credit.css"],
         scripts=["visible.js", "credit.js"],
-        title=f"Token credit: {stored.source}",
+        title=f"Token credit: {short_name(stored.source)}",
         data=page_data(stored, gated, shade=shade),
     )
 
@@ -65,7 +66,7 @@ def page_data(stored: StoredRollouts, gated: list[Gated], *, shade: str) -> dict
     mask = stored.signals.mask
     return {
         "version": dgpo_cli.__version__,
-        "source": stored.source,
+        "source": short_name(stored.source),
         "shade": shade,
         "prompts": [{"id": name, "text": text} for name, text in prompts.order],
         "rollouts": rollouts,
@@ -87,6 +88,11 @@ def page_data(stored: StoredRollouts, gated: list[Gated], *, shade: str) -> dict
             for item in gated
         ],
     }
+
+
+def short_name(source: str) -> str:
+    """The file and its folder: a page is passed on, and whose machine it comes from is nobody's business."""
+    return "/".join(Path(source).parts[-2:])
 
 
 def rule(gating: GatingConfig) -> str:

@@ -17,10 +17,10 @@ from dgpo_cli.reporting.stored import StoredRollouts
 
 STRONGEST = 3
 # Blue below 1, orange above: readable by the colour-blind, and 1 itself stays plain. Bounds are credits.
-BELOW = ((0.5, "white on #1f4e9e"), (0.8, "white on #4f7fc4"), (0.98, "black on #b8cdea"))
-ABOVE = ((2.0, "black on #e66101"), (1.25, "black on #f4a259"), (1.02, "black on #fbe0c3"))
+BELOW = ((0.5, "#ffffff on #1f4e9e"), (0.8, "#ffffff on #3f6fb5"), (0.98, "#000000 on #b8cdea"))
+ABOVE = ((2.0, "#000000 on #e66101"), (1.25, "#000000 on #f4a259"), (1.02, "#000000 on #fbe0c3"))
 # What has no centre: shares of the batch's 95th percentile.
-RISING = ((0.75, "white on #5b3a94"), (0.5, "black on #a98bd6"), (0.25, "black on #ddd0ef"))
+RISING = ((0.75, "#ffffff on #5b3a94"), (0.5, "#000000 on #a98bd6"), (0.25, "#000000 on #ddd0ef"))
 MARKS = {-3: "‹‹‹", -2: "‹‹", -1: "‹", 1: "›", 2: "››", 3: "›››"}
 STORED = {"hellinger": "hellinger", "entropy": "entropy", "logprob": "logprobs", "ref_logprob": "ref_logprobs"}
 
@@ -70,7 +70,7 @@ def print_rollouts(
             if prompts is not None and shown > prompts:
                 left = len(stored.records) - row
                 console.print(
-                    Text(f"\nand {left} more rollouts: limit={shown + 3} shows more, report=true all of them")
+                    Text(f"\nand {left} more rollouts: limit=N shows those of N prompts, report=true all of them")
                 )
                 return
             last_prompt = prompt

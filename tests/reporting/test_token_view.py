@@ -54,8 +54,8 @@ def test_credit_times_a_negative_advantage_is_marked_below(stored: StoredRollout
 
 def test_with_colours_a_token_is_shaded_and_not_marked(stored: StoredRollouts) -> None:
     text = printed(stored, shade_by="credit", gatings=["top_entropy"], color=True)
-    assert "\x1b[30;48;2;230;97;1mb\x1b[0m" in text  # orange
-    assert "\x1b[37;48;2;31;78;158ma\x1b[0m" in text  # blue
+    assert "\x1b[38;2;0;0;0;48;2;230;97;1mb\x1b[0m" in text  # orange
+    assert "\x1b[38;2;255;255;255;48;2;31;78;158ma\x1b[0m" in text  # blue
     assert "›" not in text
 
 

@@ -1,0 +1,86 @@
+"""The pictures of docs/credit.md and README.md, made by the program itself from a run of the bundled model.
+
+    dgpo train steps=30 hydra.run.dir=outputs/pictures logger=none
+    dgpo rollout model.path=outputs/pictures reference=tiny limit=24 rollout.group_size=8 report=true \\
+        hydra.run.dir=outputs/pictures/credit
+    python docs/images/credit.py outputs/pictures/credit
+
+Needs a Chromium: bash tests/install_chromium.sh
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
+
+from browser import launch, opener  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from dgpo_cli.config.gatings import gating_option  # noqa: E402
+from dgpo_cli.data.rows import Row  # noqa: E402
+from dgpo_cli.reporting.gatings import gate  # noqa: E402
+from dgpo_cli.reporting.stored import StoredRollouts, read_stored, stored_rollouts  # noqa: E402
+from dgpo_cli.reporting.token_view import print_rollouts  # noqa: E402
+
+
+def main(folder: Path) -> None:
+    """Write the PNG files of the page, and the SVG of the terminal, beside this script."""
+    stored = read_stored(folder / "rollouts.jsonl")
+    for browser in launch():
+        for open_page in opener(browser):
+            page_pictures(open_page, folder / "report.html", first_mixed_group(stored))
+    terminal_picture(of_group(stored, first_mixed_group(stored)))
+
+
+def first_mixed_group(stored: StoredRollouts) -> int:
+    """Number of the first prompt with two completions or more on either side: what there is to see."""
+    groups: dict[str, list[bool]] = {}
+    for record in stored.records:
+        groups.setdefault(record["prompt_id"], []).append(bool(record["correct"]))
+    mixed = [place for place, group in enumerate(groups.values()) if min(sum(group), len(group) - sum(group)) >= 2]
+    return mixed[0] if mixed else 0
+
+
+def of_group(stored: StoredRollouts, group: int) -> StoredRollouts:
+    """Four completions of that prompt, right and wrong ones."""
+    names = list(dict.fromkeys(record["prompt_id"] for record in stored.records))
+    inside = [record for record in stored.records if record["prompt_id"] == names[group]]
+    inside.sort(key=lambda record: record["correct"])
+    rows = [Row(f"line {i}", record) for i, record in enumerate([*inside[:2], *inside[-2:]], 1)]
+    return stored_rollouts(rows, stored.source)
+
+
+def page_pictures(open_page: Any, report: Path, group: int) -> None:
+    for name, theme, keys in (
+        ("credit", "light", "g"),  # calibrated
+        ("credit_beside", "dark", "gc"),  # paper and calibrated
+        ("credit_entropy", "light", "4"),
+    ):
+        page = open_page(report, theme=theme, width=1240, height=850 if name == "credit" else 680).page
+        page.evaluate(f"document.querySelectorAll('.group').forEach((g, i) => {{ if (i !== {group}) g.remove(); }})")
+        page.wait_for_selector(".tokens")
+        for key in keys:
+            page.keyboard.press(key)
+        if name == "credit":
+            page.locator(".side.wrong .tokens").first.focus()
+            page.keyboard.press("m")
+        page.wait_for_timeout(300)
+        page.screenshot(path=HERE / f"{name}.png")
+
+
+def terminal_picture(stored: StoredRollouts) -> None:
+    console = Console(record=True, width=110, file=io.StringIO(), color_system="truecolor", force_terminal=True)
+    print_rollouts(stored, gate(stored, {"calibrated": gating_option("calibrated")}), console, prompts=1)
+    svg = console.export_svg(title="dgpo rollout model.path=RUN reference=tiny gating=calibrated")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # fonts of another host: the picture asks nobody
+    (HERE / "credit_terminal.svg").write_text(svg, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
