@@ -47,7 +47,7 @@ def test_nothing_but_the_package_is_installed_at_the_top(wheel):
     assert {name.split("/")[0].split("-")[0] for name in names} == {"dgpo_cli", "dgpo"}
     assert "dgpo_cli/conf/train.yaml" in names
     assert {f"dgpo_cli/reporting/pages/{name}" for name in PAGES} <= set(names)
-    assert "dgpo_cli/reporting/templates/compare.html.j2" in names
+    assert "dgpo_cli/reporting/pages/compare.html.j2" in names
     assert any(name.startswith("dgpo_cli/recipes/") for name in names)
     assert not [name for name in names if "__pycache__" in name]
 

@@ -18,7 +18,7 @@ from dgpo_cli.reporting.runs import Run
 from dgpo_cli.reporting.sides import Side, differences
 from dgpo_cli.reporting.tables import duration, interval, percent, points, sampling_text
 
-TEMPLATE = Path(__file__).parent / "templates" / "compare.html.j2"
+PAGES = Path(__file__).parent / "pages"
 SIGNS = {"better": "▲", "worse": "▼", "indistinguishable": "○", "not enough seeds": "×"}
 FINAL = (*(metric.key for metric in METRICS), "hellinger/max", "kl/max")  # of the last step
 
@@ -49,9 +49,10 @@ def comparison_page(
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    template = environment.from_string((PAGES / "compare.html.j2").read_text(encoding="utf-8"))
     drawn = [axis for axis in AXES if any(name == axis.name for name, _ in curves)]
     return template.render(
+        shared=(PAGES / "page.css").read_text(encoding="utf-8"),
         alpha=alpha,
         notes=notes,
         sides=[_side(number, side) for number, side in enumerate(sides)],
