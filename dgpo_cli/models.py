@@ -10,8 +10,10 @@ import json
 import os
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,10 @@ from dgpo_cli.lora import (
     merged,
     save_adapter,
 )
+from dgpo_cli.sharding import ShardSettings, full, gathered, kept_whole, local, save_weights
 
 BUNDLED = "bundled:"
+NextLogits = Callable[..., tuple[Tensor, Any]]  # inputs of a transformers model -> logits [b, V] and its cache
 
 
 @dataclass
@@ -47,9 +51,14 @@ class LanguageModel:
     path: str
     has_head: bool
     adapter: AdapterView | None = None  # LoRA: whose weights its passes add to the model's own; None without any
+    compute_dtype: torch.dtype | None = None  # of forward and backward; None is that of the weights
+    shards: ShardSettings | None = None  # where its weights lie on several processes; None where each has them all
 
     @property
     def device(self) -> torch.device:
+        """Where it computes; sharded weights may rest elsewhere."""
+        if self.shards is not None:
+            return self.shards.device
         device: torch.device = next(self.model.parameters()).device
         return device
 
@@ -72,28 +81,45 @@ class LanguageModel:
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """The body's last hidden states [b, L, D] of right-padded sequences [b, L]."""
-        with self._adapted():
+        with self._adapted(), self._computing():
             output = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         hidden: Tensor = output.last_hidden_state
-        return hidden
+        return hidden if self.compute_dtype is None else hidden.to(self.compute_dtype)
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits [b, L, V]: the fall-back where the head cannot be told apart."""
-        with self._adapted():
+        with self._adapted(), self._computing():
             output = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         logits: Tensor = output.logits
         return logits
 
+    @contextmanager
+    def sampling(self) -> Iterator[NextLogits]:
+        """What gives the logits of the next token within: no gradient, one set of weights for all of it."""
+        with torch.no_grad(), self._computing():
+            if self.shards is None:
+                yield self._next_logits
+            else:
+                head = self.head()
+                with kept_whole(self.model) if self.shards.keep_whole else nullcontext():
+                    yield partial(self._next_logits_of_shards, head)
+
     def head(self) -> Head:
-        """The output head, its weight tied or not: what turns hidden states into logits."""
-        return _head_of(self.model)
+        """The output head, its weight tied or not: what turns hidden states into logits. Gathered, where sharded."""
+        head = _head_of(self.model)
+        if self.shards is not None:
+            bias = None if head.bias is None else gathered(head.bias, self.device)
+            head = replace(head, weight=gathered(head.weight, self.device), bias=bias)
+        if self.compute_dtype is not None:
+            head = replace(head, weight=head.weight.to(self.compute_dtype))
+        return head
 
     def frozen_copy(self) -> LanguageModel:
         """A copy without gradients: the reference `initial`. With an adapter no copy: the same model with it off."""
         if self.adapter is not None:
             return replace(self, adapter=AdapterView(self.model, None))
         model = copy.deepcopy(self.model)
-        return LanguageModel(model.requires_grad_(False), self.tokenizer, self.path, self.has_head)
+        return replace(self, model=model.requires_grad_(False))
 
     def renewable_reference(self, stored: Path | None) -> LanguageModel:
         """The reference of an adapter that is renewed: a second one, frozen, in the same model; or the stored one."""
@@ -107,7 +133,9 @@ class LanguageModel:
         if self.adapter is not None and other.adapter is not None:
             self.adapter.renewed_from(other.adapter)
         else:
-            self.model.load_state_dict(other.model.state_dict())
+            with torch.no_grad():
+                for mine, theirs in zip(self.model.parameters(), other.model.parameters(), strict=True):
+                    local(mine).copy_(local(theirs))
 
     def frozen_weights(self) -> list[Tensor]:
         """The model's own weights under an adapter."""
@@ -116,6 +144,30 @@ class LanguageModel:
 
     def _adapted(self) -> AbstractContextManager[None]:
         return nullcontext() if self.adapter is None else self.adapter.on()
+
+    def _computing(self) -> AbstractContextManager[Any]:
+        """float32 weights compute in bfloat16 within; sharded ones are gathered in it anyway."""
+        if self.compute_dtype is None or self.shards is not None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.compute_dtype)
+
+    def _next_logits(self, **inputs: Any) -> tuple[Tensor, Any]:
+        with self._adapted():
+            output = self.model(use_cache=True, logits_to_keep=1, **inputs)
+        return output.logits[:, -1], output.past_key_values
+
+    def _next_logits_of_shards(self, head: Head, **inputs: Any) -> tuple[Tensor, Any]:
+        with self._adapted():
+            output = self.model.base_model(use_cache=True, **inputs)
+        return logits_of(head, output.last_hidden_state[:, -1]), output.past_key_values
+
+
+def logits_of(head: Head, hidden: Tensor) -> Tensor:
+    """Logits [b, V] of hidden states [b, D]."""
+    logits = torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight) * head.scale
+    if head.bias is not None:
+        logits = logits + head.bias
+    return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
 
 
 def resolve_path(path: str) -> str:
@@ -171,13 +223,27 @@ def adapter_base(path: str) -> str:
     return str(folder.resolve()) if folder.is_dir() else path
 
 
-def save_model(model: LanguageModel, folder: Path) -> None:
-    """Write a folder that `from_pretrained`, vLLM and `dgpo eval` load as it is (safetensors), or peft an adapter."""
-    if model.adapter is not None:
-        save_adapter(model.adapter, folder)
-    else:
+def save_model(model: LanguageModel, folder: Path, *, writes: bool = True) -> None:
+    """Write a folder that `from_pretrained`, vLLM and `dgpo eval` load as it is (safetensors), or peft an adapter.
+
+    Of several processes with a sharded model all have to call it, and only the one that `writes` does.
+    """
+    if model.shards is not None and model.adapter is None:
+        save_weights(model.model, folder, writes=writes)
+    elif model.adapter is not None:
+        added = None if model.shards is None else gathered_adapters(model)
+        if writes:
+            save_adapter(model.adapter, folder, state_dict=added)
+    elif writes:
         model.model.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
+    if writes:
+        model.tokenizer.save_pretrained(folder)
+
+
+def gathered_adapters(model: LanguageModel) -> dict[str, Tensor]:
+    """The weights of a sharded model's adapters by name, whole, on the CPU. Every process has to ask."""
+    added = {id(parameter) for parameter in all_parameters(model.model)}
+    return {name: full(weight.detach()).cpu() for name, weight in model.model.named_parameters() if id(weight) in added}
 
 
 def save_merged(model: LanguageModel, adapter: Path, folder: Path) -> None:
@@ -323,11 +389,8 @@ def _head_reproduces_logits(model: LanguageModel) -> bool:
     head = model.head()
     if hidden.shape[-1] != head.weight.shape[1] or whole.shape[-1] != head.weight.shape[0]:
         return False
-    logits = (hidden.float() @ head.weight.float().T) * head.scale
-    if head.bias is not None:
-        logits = logits + head.bias.float()
-    if head.softcap is not None:
-        logits = head.softcap * torch.tanh(logits / head.softcap)
+    bias = None if head.bias is None else head.bias.float()
+    logits = logits_of(replace(head, weight=head.weight.float(), bias=bias), hidden)
     tolerance = 1e-4 if whole.dtype == model.model.dtype else 3e-2
     # Weights that hold a NaN say nothing about it: the first rollout will tell.
     return not bool((logits - whole).abs().max() > tolerance * (1.0 + whole.abs().max()))

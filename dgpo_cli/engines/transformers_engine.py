@@ -7,6 +7,7 @@ turned into a token by inverting the cumulative distribution, and nothing but `S
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from dgpo_cli.core.seeds import uniforms
 from dgpo_cli.errors import RunError
-from dgpo_cli.models import LanguageModel
+from dgpo_cli.models import LanguageModel, NextLogits
 from dgpo_cli.types import Rollout, SampleRequest, Sampling
 
 
@@ -31,24 +32,38 @@ class TransformersEngine:
         self.stop_ids = stop_ids
         self.batch_size = batch_size
 
-    @torch.no_grad()
     def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
         """One completion a request, in order.
 
         Raises:
             RunError: the model gives logits that are not numbers.
         """
-        rollouts: list[Rollout] = []
-        for start in range(0, len(requests), self.batch_size):
-            unit = requests[start : start + self.batch_size]
-            rollouts += [
-                self._rollout(request, ids, sampling)
-                for request, ids in zip(unit, self._decode(unit, sampling), strict=True)
-            ]
-        return rollouts
+        with self.model.sampling() as next_logits:
+            return [rollout for unit in self.units(requests) for rollout in self.draw(unit, sampling, next_logits)]
 
-    def _decode(self, unit: list[SampleRequest], sampling: Sampling) -> list[list[int]]:
-        model, device = self.model.model, self.model.device
+    def units(self, requests: list[SampleRequest]) -> list[list[SampleRequest]]:
+        """The generation units that requests are cut into."""
+        return [requests[start : start + self.batch_size] for start in range(0, len(requests), self.batch_size)]
+
+    def draw(
+        self,
+        unit: list[SampleRequest],
+        sampling: Sampling,
+        next_logits: NextLogits,
+        goes_on: Callable[[bool], bool] = bool,
+    ) -> list[Rollout]:
+        """One unit's completions. `goes_on`, asked after each token whether any is unfinished here, has the last word."""
+        ids = self._decode(unit, sampling, next_logits, goes_on)
+        return [self._rollout(request, drawn, sampling) for request, drawn in zip(unit, ids, strict=True)]
+
+    def _decode(
+        self,
+        unit: list[SampleRequest],
+        sampling: Sampling,
+        next_logits: NextLogits,
+        goes_on: Callable[[bool], bool],
+    ) -> list[list[int]]:
+        device = self.model.device
         prompts = [request.prompt.token_ids for request in unit]
         width = max(len(prompt) for prompt in prompts)
         input_ids = torch.full((len(unit), width), self.model.pad_id, dtype=torch.long)
@@ -67,21 +82,18 @@ class TransformersEngine:
         cache: Any = None
         for step in range(sampling.max_tokens):
             end = width + step
-            output = model(
+            logits, cache = next_logits(
                 input_ids=tokens,
                 attention_mask=attention[:, :end] if padded else None,
                 position_ids=positions[:, end - tokens.shape[1] : end],
                 past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
             )
-            cache = output.past_key_values
-            chosen = _choose(output.logits[:, -1], draws[:, step], sampling)
+            chosen = _choose(logits, draws[:, step], sampling)
             ids = chosen.tolist()
             for row in running:
                 completions[row].append(ids[row])
             running = [row for row in running if ids[row] not in self.stop_ids]
-            if not running:
+            if not goes_on(bool(running)):
                 break
             tokens = chosen[:, None]
         return completions

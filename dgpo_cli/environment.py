@@ -1,0 +1,43 @@
+"""Which process of a run this is, as a launcher says it in the environment. No torch in here: the command line asks too.
+
+torchrun and accelerate launch set RANK, WORLD_SIZE and LOCAL_RANK, as `dgpo` does for its own workers; srun sets
+SLURM_PROCID, SLURM_STEP_NUM_TASKS and SLURM_LOCALID.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+STORE = "DGPO_STORE"  # file in which the workers that dgpo started find each other
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among those of its run."""
+
+    rank: int
+    size: int
+    local_rank: int
+
+    @property
+    def own_worker(self) -> bool:
+        """Whether dgpo itself started it: another process of this machine then watches it."""
+        return STORE in os.environ
+
+
+def place() -> Place | None:
+    """What the launcher says, or None for a process that stands alone."""
+    for rank, size, local in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    ):
+        if rank in os.environ and size in os.environ and (int(os.environ[size]) > 1 or rank == "RANK"):
+            return Place(int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local, 0)))
+    return None
+
+
+def is_follower() -> bool:
+    """Whether another process of the run speaks for this one: it owns the folder, the terminal and the files."""
+    here = place()
+    return here is not None and here.rank > 0

@@ -1,0 +1,181 @@
+"""A model sharded over the processes of a run: torch's `fully_shard`, on GPUs and, over gloo, on CPUs alike.
+
+Each layer of the body is gathered when it computes and let go after; so is the body's rest (embedding, last norm). The
+output head is never called as a layer (scoring streams over its rows): `gathered` puts its rows together for a pass,
+and sums its gradient back into the shards. Weights, reduction and moments stay in their own dtype (float32),
+forward and backward are in `compute_dtype`. Gradients are summed over the processes, never averaged.
+
+accelerate is not used for this: its FSDP plugin turns into DDP on a CPU without a word, so nothing that is tested there
+would be what runs on GPUs.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Partial
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """How a model is laid over the processes."""
+
+    device: torch.device
+    compute_dtype: torch.dtype
+    rest_on_cpu: bool  # shards lie in CPU memory and come to the device for a pass
+    keep_whole: bool  # while sampling
+
+
+def is_sharded(weight: Tensor) -> bool:
+    return isinstance(weight, DTensor)
+
+
+def local(weight: Tensor) -> Tensor:
+    """This process's rows of a sharded tensor; any other tensor as it is."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def full(weight: Tensor) -> Tensor:
+    """The whole tensor, on every process; any other tensor as it is. Every process has to ask."""
+    whole: Tensor = weight.full_tensor() if isinstance(weight, DTensor) else weight
+    return whole
+
+
+def gathered(weight: Tensor, device: torch.device) -> Tensor:
+    """A sharded weight as a whole on `device`, for a pass: its gradients are summed back into the shards in float32."""
+    if not isinstance(weight, DTensor):
+        return weight
+    whole: Tensor = weight.full_tensor(grad_placements=[Partial()])
+    return whole.to(device)
+
+
+def skeleton_of(model: Any) -> Any:
+    """A copy of a model on the meta device: its modules, names, shapes and dtypes, and no memory."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        twin = torch.empty_like(tensor, device="meta")
+        if isinstance(tensor, torch.nn.Parameter):
+            twin = torch.nn.Parameter(twin, requires_grad=tensor.requires_grad)
+        memo[id(tensor)] = twin
+    return copy.deepcopy(model, memo)  # which takes each tensor for copied already
+
+
+def shard(skeleton: Any, settings: ShardSettings, source: Any | None) -> None:
+    """Lay a model on the meta device over all processes, in place, and fill it from `source`, which rank 0 holds.
+
+    A tensor at a time goes out, so no process but rank 0 ever holds more than its shards and one whole weight.
+    """
+    mesh = init_device_mesh(settings.device.type, (dist.get_world_size(),))
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "mp_policy": MixedPrecisionPolicy(param_dtype=settings.compute_dtype, reduce_dtype=torch.float32),
+        "offload_policy": CPUOffloadPolicy(pin_memory=settings.device.type == "cuda")
+        if settings.rest_on_cpu
+        else OffloadPolicy(),
+    }
+    body, embedding, head = skeleton.base_model, skeleton.get_input_embeddings(), skeleton.get_output_embeddings()
+    tied = head.weight is embedding.weight
+    for layer in _layers(body):
+        fully_shard(layer, **options)
+    fully_shard(body, **options)
+    if tied:
+        head.weight = embedding.weight
+    else:
+        fully_shard(head, **options)
+    for module in skeleton.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
+    skeleton.to_empty(device="cpu" if settings.rest_on_cpu else settings.device)
+    if tied:
+        head.weight = embedding.weight  # to_empty made two of it
+    fill(skeleton, settings.device, source)
+    if settings.rest_on_cpu:
+        for buffer_owner in skeleton.modules():
+            for name, buffer in buffer_owner.named_buffers(recurse=False):
+                setattr(buffer_owner, name, buffer.to(settings.device))
+
+
+@torch.no_grad()
+def fill(model: Any, device: torch.device, source: Any | None) -> None:
+    """Put the weights and buffers of rank 0's `source` into the shards of `model`."""
+    given = dict(_tensors(source)) if source is not None else {}
+    for name, target in _tensors(model):
+        whole = torch.empty(target.shape, dtype=target.dtype, device=device)
+        if given:
+            whole.copy_(given[name])
+        dist.broadcast(whole, src=0)
+        if is_sharded(target):
+            start, stop = rows_of(target.shape[0], dist.get_rank(), dist.get_world_size())
+            whole = whole[start:stop]
+        local(target).copy_(whole)
+
+
+def save_weights(model: Any, folder: Path, *, writes: bool) -> None:
+    """Write a sharded model as `save_pretrained` would, whole weights in files of up to 5 GB; one file in memory.
+
+    Every process has to call it; the one that `writes` is the only one that does.
+    """
+    weights = dict(model.named_parameters())
+    shapes = {name: torch.empty(weight.shape, dtype=weight.dtype, device="meta") for name, weight in weights.items()}
+    plan = split_torch_state_dict_into_shards(shapes, filename_pattern="model{suffix}.safetensors")
+    for file, names in plan.filename_to_tensors.items():
+        held: dict[str, Tensor] = {}
+        for name in names:
+            whole = full(weights[name].detach())
+            if writes:
+                held[name] = whole.cpu().contiguous()
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(held, folder / file, metadata={"format": "pt"})
+    if not writes:
+        return
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+
+
+def rows_of(rows: int, rank: int, size: int) -> tuple[int, int]:
+    """The rows [start, stop) of a tensor that a process holds: `fully_shard` cuts the first dimension evenly, up."""
+    each = -(-rows // size)
+    return min(rank * each, rows), min((rank + 1) * each, rows)
+
+
+@contextmanager
+def kept_whole(model: Any) -> Iterator[None]:
+    """Layers stay gathered between the passes within (no gradients): sampling reads every weight for every token."""
+    body = model.base_model
+    body.set_reshard_after_forward(False, recurse=True)
+    try:
+        yield
+    finally:
+        body.set_reshard_after_forward(True, recurse=True)
+        for module in body.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def _tensors(model: Any) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _layers(body: Any) -> list[Any]:
+    """The repeated layers of a transformer: the longest list of modules in its body."""
+    lists = [module for module in body.modules() if isinstance(module, torch.nn.ModuleList)]
+    return list(max(lists, key=len, default=[]))
