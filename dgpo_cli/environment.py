@@ -6,7 +6,10 @@ SLURM_PROCID, SLURM_STEP_NUM_TASKS and SLURM_LOCALID.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from dataclasses import dataclass
 
 STORE = "DGPO_STORE"  # file in which the workers that dgpo started find each other
@@ -41,3 +44,10 @@ def is_follower() -> bool:
     """Whether another process of the run speaks for this one: it owns the folder, the terminal and the files."""
     here = place()
     return here is not None and here.rank > 0
+
+
+def end_with_parent() -> None:
+    """A worker that dgpo started does not outlive it, even where that is killed. Linux alone can do this."""
+    if STORE in os.environ and sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from dgpo_cli.environment import end_with_parent, place
 from dgpo_cli.errors import DgpoError, Problem, RunError
 
 JOB_FILE = "job.yaml"  # in a sweep job's folder: the command, what was typed, the configurations, the exit code
@@ -39,6 +40,9 @@ def report(problems: tuple[Problem, ...]) -> None:
     """One `error:` line a problem and its `hint:` line, on stderr."""
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     error, hint = ("\033[1;31merror:\033[0m", "\033[36mhint:\033[0m") if colour else ("error:", "hint:")
+    here = place()
+    if here is not None and here.rank and not here.own_worker:
+        error = f"rank {here.rank}: {error}"  # a launcher mixes what its processes print
     for problem in problems:
         print(f"{error} {_one_line(problem.message)}", file=sys.stderr)
         if problem.hint:
@@ -150,7 +154,8 @@ def read_job(file: Path) -> dict[str, Any]:
 
 
 def run_job_file(command: str, file: str, folder: str) -> None:
-    """What a sweep's child process does: the configurations of the job file, never composed again."""
+    """What a sweep's child or a run's worker does: the configurations of the job file, never composed again."""
+    end_with_parent()
     from omegaconf import OmegaConf
 
     from dgpo_cli.config.commands import COMMANDS

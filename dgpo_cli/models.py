@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dgpo_cli.bundled import bundled_path
 from dgpo_cli.config.lora_checks import holds_adapter
@@ -36,7 +37,7 @@ from dgpo_cli.lora import (
     merged,
     save_adapter,
 )
-from dgpo_cli.sharding import ShardSettings, full, gathered, kept_whole, local, save_weights
+from dgpo_cli.sharding import ShardSettings, full, gathered, kept_whole, layers_of, local, save_weights
 
 BUNDLED = "bundled:"
 NextLogits = Callable[..., tuple[Tensor, Any]]  # inputs of a transformers model -> logits [b, V] and its cache
@@ -168,6 +169,24 @@ def logits_of(head: Head, hidden: Tensor) -> Tensor:
     if head.bias is not None:
         logits = logits + head.bias
     return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
+
+
+def adapt_layers(model: Any, *, checkpointing: bool, compiled: bool) -> None:
+    """Compile the forward pass of each layer of the body, and compute it a second time in place of keeping it.
+
+    Only the forward itself is replaced: what sharding hooks around a layer stays as it is, and so do all names.
+    """
+    if not checkpointing and not compiled:
+        return
+    for layer in layers_of(model.base_model):
+        forward = torch.compile(layer.forward, dynamic=True) if compiled else layer.forward
+        layer.forward = partial(_checkpointed, forward) if checkpointing else forward
+
+
+def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def resolve_path(path: str) -> str:

@@ -19,6 +19,7 @@ from dgpo_cli.core.token_stats import (
     token_stats,
 )
 from dgpo_cli.models import LanguageModel
+from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.types import Rollout
 
 FALLBACK_CHUNK = 256  # tokens whose logits are read at a time where the head is not to be had
@@ -49,14 +50,16 @@ def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
 
 
 def make_microbatches(
-    rollouts: list[Rollout], rows: list[int], lengths: list[int], *, tokens: int, pad_id: int
+    rollouts: list[Rollout], rows: list[int], lengths: list[int], *, tokens: int, pad_id: int, processes: int = 1
 ) -> list[MicroBatch]:
     """Cut `rows` into micro-batches of at most `tokens` positions, padding included; longest sequences first.
 
     `lengths[i]` are the counted tokens of rollout i; rows without any are left out. A sequence longer than the budget
-    is a micro-batch of its own.
+    is a micro-batch of its own. For several processes the cuts are fine enough that each has work, where there is.
     """
     size = {row: len(rollouts[row].request.prompt.token_ids) + lengths[row] for row in rows if lengths[row]}
+    if processes > 1:
+        tokens = min(tokens, -(-sum(size.values()) // processes))
     order = sorted(size, key=lambda row: (-size[row], row))
     batches: list[list[int]] = []
     for row in order:
@@ -65,6 +68,19 @@ def make_microbatches(
         else:
             batches.append([row])
     return [_microbatch(rollouts, batch, lengths, pad_id) for batch in batches]
+
+
+def dealt(batches: list[MicroBatch], processes: Processes) -> list[tuple[MicroBatch, bool]]:
+    """This process's micro-batches, as many as any other's, and whether each is its own to count.
+
+    They are dealt out in turn, longest first, so those of a round are of a size. Who has none in the last round takes
+    the first of that round, which another counts.
+    """
+    rounds = [batches[start : start + processes.size] for start in range(0, len(batches), processes.size)]
+    return [
+        (together[processes.rank], True) if processes.rank < len(together) else (together[0], False)
+        for together in rounds
+    ]
 
 
 def _microbatch(rollouts: list[Rollout], rows: list[int], lengths: list[int], pad_id: int) -> MicroBatch:
@@ -212,26 +228,47 @@ def score_rollouts(
     temperature: float,
     tokens: int,
     rows: list[int] | None = None,
+    processes: Processes = SOLO,
 ) -> TokenSignals:
-    """The signals [B, T] of a whole batch in one pass over each model; rows left out of `rows` are 0 and unmasked."""
+    """The signals [B, T] of a whole batch in one pass over each model; rows left out of `rows` are 0 and unmasked.
+
+    Several processes score a share each, and all get the whole.
+    """
     rows = list(range(len(rollouts))) if rows is None else rows
     chosen = set(rows)
     mask = mask_of([length if row in chosen else 0 for row, length in enumerate(lengths)], max(lengths, default=0))
     result = {name: torch.zeros(mask.shape) for name in ("logprobs", "entropy")}
     if reference is not None:
         result |= {name: torch.zeros(mask.shape) for name in ("ref_logprobs", "hellinger")}
-    for batch in make_microbatches(rollouts, rows, lengths, tokens=tokens, pad_id=model.pad_id):
+    batches = make_microbatches(
+        rollouts, rows, lengths, tokens=tokens, pad_id=model.pad_id, processes=processes.size
+    )
+    for batch, counts in dealt(batches, processes):
+        if not counts and model.shards is None:
+            continue
         states = predictive_states(model, batch)
         ref_states = predictive_states(reference, batch) if reference is not None else None
         stats = stats_of_states(
             model, states, batch, temperature=temperature, reference=reference, ref_states=ref_states
         )
-        signals = signals_of_stats(stats, batch)
-        for name, values in result.items():
-            values[batch.rows, : signals.mask.shape[1]] = getattr(signals, name)
+        processes.beat()
+        if counts:
+            signals = signals_of_stats(stats, batch)
+            for name, values in result.items():
+                values[batch.rows, : signals.mask.shape[1]] = getattr(signals, name)
+    share_values(list(result.values()), mask, processes)
     return TokenSignals(
         mask, result["logprobs"], result["entropy"], result.get("ref_logprobs"), result.get("hellinger")
     )
+
+
+def share_values(values: list[Tensor], mask: Tensor, processes: Processes) -> None:
+    """Put together, in place, what each process holds of [B, T] values: every counted token stands in one of them."""
+    if processes.alone or not values:
+        return
+    flat = processes.total(torch.stack([value[mask] for value in values]))
+    for value, whole in zip(values, flat, strict=True):
+        value[mask] = whole
 
 
 @torch.no_grad()

@@ -88,7 +88,7 @@ def shard(skeleton: Any, settings: ShardSettings, source: Any | None) -> None:
     }
     body, embedding, head = skeleton.base_model, skeleton.get_input_embeddings(), skeleton.get_output_embeddings()
     tied = head.weight is embedding.weight
-    for layer in _layers(body):
+    for layer in layers_of(body):
         fully_shard(layer, **options)
     fully_shard(body, **options)
     if tied:
@@ -175,7 +175,7 @@ def _tensors(model: Any) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
 
-def _layers(body: Any) -> list[Any]:
+def layers_of(body: Any) -> list[Any]:
     """The repeated layers of a transformer: the longest list of modules in its body."""
     lists = [module for module in body.modules() if isinstance(module, torch.nn.ModuleList)]
     return list(max(lists, key=len, default=[]))

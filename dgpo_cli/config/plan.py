@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from dgpo_cli.config.checks import validate
 from dgpo_cli.config.compose import complete, composed, config_error, first_job
 from dgpo_cli.config.finish import finish
 from dgpo_cli.config.overrides import Request, parse
+from dgpo_cli.environment import is_follower
 from dgpo_cli.errors import ConfigError, Problem, UsageError
 
 RUN_FILES = ("config.yaml", "run.json")  # what a folder that holds a training run has
@@ -103,6 +106,9 @@ def claim_folder(planned: Plan) -> tuple[Path, Callable[[], None]]:
 
     Raises UsageError where it cannot be written or holds a training run. Folders named by the time alone never collide.
     """
+    if is_follower():  # the main process has the folder, and says later which it is
+        scratch = Path(tempfile.mkdtemp(prefix="dgpo_"))
+        return scratch, lambda: shutil.rmtree(scratch, ignore_errors=True)
     request, config = planned.request, planned.configs[0]
     place = "hydra.sweep.dir" if request.multirun else "hydra.run.dir"
     resume = getattr(config, "resume", None)

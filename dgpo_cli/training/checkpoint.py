@@ -18,11 +18,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dgpo_cli.disk import writing
 from dgpo_cli.files import sync_folder, write_atomically
 from dgpo_cli.models import LanguageModel, save_merged, save_model
+from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.space import checkpoint_bytes
 
@@ -54,8 +53,11 @@ def checkpoint_name(step: int) -> str:
 class Checkpoints:
     """The folder checkpoints/ of a run."""
 
-    def __init__(self, run_folder: Path, *, keep: int, merge_adapter: bool = False) -> None:
+    def __init__(
+        self, run_folder: Path, *, keep: int, merge_adapter: bool = False, processes: Processes = SOLO
+    ) -> None:
         self.folder = run_folder / "checkpoints"
+        self.processes = processes
         self.keep = keep
         self.merge_adapter = merge_adapter
 
@@ -71,14 +73,26 @@ class Checkpoints:
         temporary = self.folder / f"{TEMPORARY}{target.name}"
         with writing(target, checkpoint_bytes(model, reference, merged=self.merge_adapter)):
             try:
-                self._write(temporary, state, model, optimizer, reference)
-                _replace(temporary, target)
-                write_atomically(self.folder / "latest", target.name)
+                if self.processes.main:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                    (temporary / "state").mkdir(parents=True)
+                self.processes.agreed(lambda: self._write(temporary, state, model, optimizer, reference))
+                if self.processes.main:
+                    _write_manifest(temporary)
+                    _replace(temporary, target)
+                    write_atomically(self.folder / "latest", target.name)
             except Exception:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
-        self._drop_old(state.step)
+        if self.processes.main:
+            self._drop_old(state.step)
+        self.processes.highest(0)  # no process goes on before the checkpoint stands
         return target
+
+    def newest_name(self) -> str | None:
+        """What `latest` says."""
+        latest = self.folder / "latest"
+        return latest.read_text(encoding="utf-8").strip() if latest.is_file() else None
 
     def name_best(self, step: int) -> None:
         with writing(self.folder / "best", 4096):
@@ -118,22 +132,24 @@ class Checkpoints:
         optimizer: Optimizer,
         reference: LanguageModel | None,
     ) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "state").mkdir(parents=True)
+        """Every process writes its part, the main one what there is once. A model goes out whole, by the main one."""
+        main = self.processes.main
         self._save_weights(model, folder)
-        with (folder / "state" / "optimizer.pt").open("wb") as stream:  # given a path, torch hides a full disk
-            torch.save(optimizer.state_dict(), stream)
+        self.processes.highest(0)  # the folder is there
+        optimizer.save(folder / "state")
         if reference is not None:
-            save_model(reference, folder / "state" / "reference")
-        (folder / "state" / "counters.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-        _write_manifest(folder)
+            save_model(reference, folder / "state" / "reference", writes=main)
+        if main:
+            (folder / "state" / "counters.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
 
     def _save_weights(self, model: LanguageModel, checkpoint: Path) -> None:
+        main = self.processes.main
         if model.adapter is not None and self.merge_adapter:
-            save_model(model, checkpoint / MERGED_FROM)
-            save_merged(model, checkpoint / MERGED_FROM, checkpoint / "model")
+            save_model(model, checkpoint / MERGED_FROM, writes=main)
+            if main:
+                save_merged(model, checkpoint / MERGED_FROM, checkpoint / "model")
         else:
-            save_model(model, checkpoint / "model")
+            save_model(model, checkpoint / "model", writes=main)
 
     def _drop_old(self, step: int) -> None:
         """Keep the newest up to `step` and the best. Later ones were damaged: the run went back behind them."""
@@ -159,11 +175,6 @@ def load_state(path: Path) -> RunState:
         stored["decay_from"] = tuple(stored["decay_from"])
     known = {one.name for one in fields(RunState)}
     return RunState(**{name: value for name, value in stored.items() if name in known})
-
-
-def load_optimizer(path: Path, optimizer: Optimizer, device: torch.device) -> None:
-    state = torch.load(path / "state" / "optimizer.pt", map_location=device, weights_only=True)
-    optimizer.load_state_dict(state)
 
 
 def _replace(temporary: Path, target: Path) -> None:

@@ -11,15 +11,17 @@ from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.core.seeds import derive_seed
+from dgpo_cli.engines.shared_engine import SharedEngine
 from dgpo_cli.errors import RunError
 from dgpo_cli.models import LanguageModel
+from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.reporting.records import rollout_records
 from dgpo_cli.scoring import measure_noise_floor
 from dgpo_cli.training.advice import follow, why_nothing_was_learned
-from dgpo_cli.training.checkpoint import Checkpoints, RunState
+from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
 from dgpo_cli.training.collect import Collected, Collector
-from dgpo_cli.training.metrics import metrics_row
+from dgpo_cli.training.metrics import metrics_row, peak_bytes
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.signals import SignalGuard
@@ -45,9 +47,17 @@ class Trainer:
     tracker: Tracker
     view: TrainingView
     signals: SignalGuard
+    engine: SharedEngine
+
+    @property
+    def processes(self) -> Processes:
+        return self.engine.processes
 
     def run(self) -> None:
-        """Train from the state's step to the last, evaluating before, during and after."""
+        """Train from the state's step to the last, evaluating before, during and after. All processes do so together.
+
+        What is decided from files, graders and clocks is decided by the main one; everything else is the same in each.
+        """
         if self.state.step == 0 or self._due(self.state.step, self.config.eval.every):
             self._evaluate_and_log(self.state.step)
         for step in range(self.state.step + 1, self.config.steps + 1):
@@ -58,7 +68,7 @@ class Trainer:
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
-        collected = self.collector.collect(step, self.state.next_draw)
+        collected = self.engine.led(lambda: self.collector.collect(step, self.state.next_draw))
         advantages = self.algorithm.advantages(collected.rewards)
         batch = StepBatch(
             rollouts=collected.rollouts,
@@ -69,6 +79,7 @@ class Trainer:
         )
         noise_floor = self._noise_floor(batch)
         lr = learning_rate(step, self.config.steps, self.config.optim, self.state.decay_from)
+        self.signals.agree()
         with self.signals.protected():  # from the first update to the row and the checkpoint, all or nothing
             result = self.updater.run(batch, lr=lr, noise_floor=noise_floor, may_go_on=self._may_go_on)
             self._guard_against_nonfinite(step, batch, collected, result)
@@ -79,18 +90,19 @@ class Trainer:
                 result,
                 self._diagnostics(batch, result),
                 seconds=time.perf_counter() - started,
+                peak=self.processes.highest(peak_bytes())[0],
             )
             self.state.step, self.state.next_draw = step, collected.next_draw
             self.state.tokens_per_microbatch = self.updater.budget.halved
-            self._report(row, collected, result)
+            if self.processes.main:
+                self._report(row, collected, result)
             self._refresh_reference(step)
             if self._due(step, self.config.checkpoint.every) or step == self.config.steps:
                 self.save()
 
     def save(self) -> None:
         """Checkpoint the state as it stands, unless that was done already."""
-        newest = self.checkpoints.folder / "latest"
-        if newest.is_file() and newest.read_text(encoding="utf-8").strip() == f"step_{self.state.step:06d}":
+        if self.processes.from_main(self.checkpoints.newest_name()) == checkpoint_name(self.state.step):
             return
         renewed = self.reference if self.config.reference.refresh_every else None
         self.checkpoints.save(self.state, self.model, self.optimizer, renewed)
@@ -127,20 +139,29 @@ class Trainer:
             self.tracker.show(step, records, self.config.gating if paged else None)
 
     def _evaluate_and_log(self, step: int) -> None:
-        done = self.folder.evaluated_steps()
-        if step in done:
-            return
-        row = self.evaluate(step)
+        row, is_best = self.engine.led(lambda: self._evaluated(step))
         if row is None:
             return
-        score = row["avg_at_k"]["value"]
-        best = max((earlier["avg_at_k"]["value"] for at, earlier in done.items() if at), default=float("-inf"))
         with self.signals.protected():
-            if step and score > best and self.config.checkpoint.keep_best:
+            if is_best and self.config.checkpoint.keep_best:
                 self.save()
-                self.checkpoints.name_best(step)
-            self.folder.add_evaluation(row)
-            self.tracker.log({"step": step, f"eval/{row['benchmark']}/avg_at_k": score})
+            if self.processes.main:
+                self._report_evaluation(row, is_best)
+
+    def _evaluated(self, step: int) -> tuple[dict[str, Any] | None, bool]:
+        """The row of an evaluation after `step`, and whether no earlier one was as good; nothing if it was done."""
+        done = self.folder.evaluated_steps()
+        row = None if step in done else self.evaluate(step)
+        if row is None:
+            return None, False
+        best = max((earlier["avg_at_k"]["value"] for at, earlier in done.items() if at), default=float("-inf"))
+        return row, bool(step) and row["avg_at_k"]["value"] > best
+
+    def _report_evaluation(self, row: dict[str, Any], is_best: bool) -> None:
+        if is_best and self.config.checkpoint.keep_best:
+            self.checkpoints.name_best(row["step"])
+        self.folder.add_evaluation(row)
+        self.tracker.log({"step": row["step"], f"eval/{row['benchmark']}/avg_at_k": row["avg_at_k"]["value"]})
         self.view.note(_evaluation_line(row))
 
     def _diagnostics(self, batch: StepBatch, result: StepResult) -> dict[str, float | None]:
@@ -192,9 +213,12 @@ class Trainer:
                 self.state.nonfinite_streak = 0
             return
         self.state.nonfinite_streak += result.nonfinite
-        self.view.note(f"warning: step {step}: {result.nonfinite} updates skipped, their gradient was not finite")
+        if self.processes.main:
+            self.view.note(f"warning: step {step}: {result.nonfinite} updates skipped, their gradient was not finite")
         if self.state.nonfinite_streak >= self.config.optim.max_nonfinite:
-            path = self.folder.save_rollouts(step, self._records(step, collected, result), name="nonfinite_step")
+            path = None
+            if self.processes.main:
+                path = self.folder.save_rollouts(step, self._records(step, collected, result), name="nonfinite_step")
             raise RunError(
                 f"{self.state.nonfinite_streak} updates in a row had a gradient that was not finite, last in step "
                 f"{step}; the batch is in {path}",

@@ -77,6 +77,7 @@ def metrics_row(
     diagnostics: dict[str, float | None],
     *,
     seconds: float,
+    peak: int,
 ) -> dict[str, Any]:
     """The row of a finished step: rewards, lengths and groups of all that was sampled, the rest of what was trained."""
     row: dict[str, Any] = dict.fromkeys(KEYS)
@@ -89,7 +90,7 @@ def metrics_row(
         "seconds/score": result.score_seconds,
         "seconds/train": result.train_seconds,
         "seconds/step": seconds,
-        "memory/peak_bytes": peak_bytes(),
+        "memory/peak_bytes": peak,
     }
     return row
 

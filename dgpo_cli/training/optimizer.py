@@ -1,18 +1,32 @@
-"""AdamW in float32 and the learning rate of a step."""
+"""AdamW in float32 and the learning rate of a step, on one process or several.
+
+With a whole model in each of several processes their gradients are summed here; sharded weights sum theirs as they go.
+What is saved of it says where each process's rows belong, so any number of processes can go on from it.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import Schedule
+from dgpo_cli.processes import SOLO, Processes, watching_for_loss
+from dgpo_cli.sharding import full, is_sharded, local, rows_of
 
 CHANGED_SAMPLE = 65_536  # weights of each tensor whose change is watched
+MOMENTS = ("exp_avg", "exp_avg_sq")
+BUCKET = 2**24  # weights whose gradients travel together: 64 MiB
 
 
 def learning_rate(step: int, steps: int, settings: OptimConfig, decay_from: tuple[int, float] | None = None) -> float:
@@ -46,9 +60,12 @@ class UpdateOutcome:
 class Optimizer:
     """AdamW over the trainable weights; matrices decay, vectors (norms and biases) do not."""
 
-    def __init__(self, model: torch.nn.Module, settings: OptimConfig) -> None:
+    def __init__(self, model: torch.nn.Module, settings: OptimConfig, processes: Processes = SOLO) -> None:
         self.settings = settings
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.processes = processes
+        self.named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        self.parameters = [weight for _, weight in self.named]
+        self.sharded = any(is_sharded(weight) for weight in self.parameters)
         decayed = [parameter for parameter in self.parameters if parameter.ndim >= 2]
         plain = [parameter for parameter in self.parameters if parameter.ndim < 2]
         self.adam = torch.optim.AdamW(
@@ -69,8 +86,9 @@ class Optimizer:
     @torch.no_grad()
     def update(self, lr: float, loss: float = 0.0) -> UpdateOutcome:
         """Clip, check and apply the gradient that stands in the weights, then drop it; `loss` must be finite too."""
-        limit = self.settings.grad_clip or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        if not self.sharded and not self.processes.alone:
+            _sum_over_processes(self.parameters)
+        norm = self.clipped_norm(self.settings.grad_clip or math.inf)
         if not (math.isfinite(norm) and math.isfinite(loss)):
             self.zero_grad()
             return UpdateOutcome(False, norm, 0.0)
@@ -82,16 +100,88 @@ class Optimizer:
             int((_watched(parameter) != old).sum()) for parameter, old in zip(self.parameters, before, strict=True)
         )
         self.zero_grad()
-        return UpdateOutcome(True, norm, changed / max(1, sum(old.numel() for old in before)))
+        counts = torch.tensor([changed, sum(old.numel() for old in before)], dtype=torch.int64)
+        if self.sharded:
+            self.processes.total(counts)
+        return UpdateOutcome(True, norm, int(counts[0]) / max(1, int(counts[1])))
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.adam.state_dict()
+    def clipped_norm(self, limit: float) -> float:
+        """Clip the gradient to `limit`; its norm before that."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        return float(full(norm))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adam.load_state_dict(state)
+    def save(self, folder: Path) -> None:
+        """Write what this process holds of the moments; without shards the main process holds it all.
+
+        Each file says at which row of the whole tensor its rows begin.
+        """
+        if not self.sharded and not self.processes.main:
+            return
+        rank, size = (self.processes.rank, self.processes.size) if self.sharded else (0, 1)
+        tensors: dict[str, Tensor] = {}
+        starts: dict[str, int] = {}
+        for name, weight in self.named:
+            state = self.adam.state.get(weight)
+            if not state:
+                continue
+            starts[name] = rows_of(weight.shape[0], rank, size)[0]
+            tensors[f"{name}/step"] = state["step"].detach().cpu().reshape(1)
+            for moment in MOMENTS:
+                tensors[f"{name}/{moment}"] = local(state[moment]).detach().cpu().contiguous()
+        save_file(tensors, folder / f"optimizer-{rank:05d}-of-{size:05d}.safetensors", {"starts": json.dumps(starts)})
+
+    def load(self, folder: Path) -> None:
+        """Take over the moments that any number of processes saved in `folder`: of each weight, the rows held here."""
+        with ExitStack() as stack:
+            files = [
+                stack.enter_context(safe_open(path, framework="pt")) for path in sorted(folder.glob("optimizer-*"))
+            ]
+            held = [(file, json.loads(file.metadata()["starts"]), set(file.keys())) for file in files]
+            for name, weight in self.named:
+                parts = [(file, starts[name]) for file, starts, keys in held if f"{name}/step" in keys]
+                if not parts:
+                    continue
+                state = {"step": parts[0][0].get_tensor(f"{name}/step").reshape(())}
+                for moment in MOMENTS:
+                    state[moment] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+                    _fill_rows(local(state[moment]), self._first_row(weight), f"{name}/{moment}", parts)
+                self.adam.state[weight] = state
+
+    def _first_row(self, weight: Tensor) -> int:
+        if not is_sharded(weight):
+            return 0
+        return rows_of(weight.shape[0], self.processes.rank, self.processes.size)[0]
+
+
+def _fill_rows(target: Tensor, first: int, key: str, parts: list[tuple[Any, int]]) -> None:
+    """Put the rows of `key` that begin at `first` into `target`, from files that each hold some of them."""
+    for file, start in parts:
+        rows = file.get_slice(key)
+        begin, end = max(first, start), min(first + target.shape[0], start + rows.get_shape()[0])
+        if begin < end:
+            target[begin - first : end - first].copy_(rows[begin - start : end - start])
+
+
+@torch.no_grad()
+def _sum_over_processes(parameters: list[Tensor]) -> None:
+    """Sum the gradients of all processes, many weights at a time. A weight without a gradient counts as 0."""
+    for weight in parameters:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    pending: list[Tensor] = []
+    for number, weight in enumerate(parameters):
+        assert weight.grad is not None
+        pending.append(weight.grad)
+        if sum(gradient.numel() for gradient in pending) >= BUCKET or number == len(parameters) - 1:
+            flat = torch.cat([gradient.reshape(-1) for gradient in pending])
+            with watching_for_loss():
+                dist.all_reduce(flat)
+            for gradient, part in zip(pending, flat.split([gradient.numel() for gradient in pending]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+            pending = []
 
 
 def _watched(parameter: Tensor) -> Tensor:
     """Up to 65,536 weights at even distances: a copy of every weight would cost as much memory as the model."""
-    flat = parameter.detach().reshape(-1)
+    flat = local(parameter.detach()).reshape(-1)
     return flat[:: max(1, flat.numel() // CHANGED_SAMPLE)]

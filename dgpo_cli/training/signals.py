@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from dgpo_cli.processes import SOLO, Processes
+
 
 class StopRequested(BaseException):
     """A signal came where the step can be abandoned. Not an Exception: no library may swallow it."""
@@ -27,6 +29,11 @@ class SignalGuard:
         self.received: int | None = None
         self._at = 0.0
         self._protected = 0
+        self.processes = SOLO
+
+    def share(self, processes: Processes) -> None:
+        """From here on all processes stop at the same place: a signal is noted, and obeyed where they agree on it."""
+        self.processes = processes
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -49,7 +56,17 @@ class SignalGuard:
             yield
         finally:
             self._protected -= 1
-        if self.received is not None and not self._protected:
+        if not self._protected:
+            self.agree()
+
+    def agree(self) -> None:
+        """Stop here, if any process has got a signal. All have to ask."""
+        self.obey(self.processes.highest(self.received or 0)[0])
+
+    def obey(self, number: int) -> None:
+        """Stop, if `number`, which all processes have, is a signal's."""
+        if number:
+            self._note(number)
             raise StopRequested
 
     def hold(self) -> None:
@@ -58,9 +75,11 @@ class SignalGuard:
 
     def may_go_on(self, seconds_left: float) -> bool:
         """Whether work of about that length still fits the grace time; always, while no signal came."""
-        if self.received is None:
+        number = self.processes.highest(self.received or 0)[0]
+        if not number:
             return True
-        return time.monotonic() - self._at + seconds_left <= self.grace_seconds
+        self._note(number)
+        return self.processes.from_main(time.monotonic() - self._at + seconds_left <= self.grace_seconds)
 
     @property
     def exit_code(self) -> int:
@@ -69,6 +88,10 @@ class SignalGuard:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             os._exit(128 + number)
-        self.received, self._at = number, time.monotonic()
-        if not self._protected:
+        self._note(number)
+        if not self._protected and self.processes.alone:
             raise StopRequested
+
+    def _note(self, number: int) -> None:
+        if self.received is None:
+            self.received, self._at = number, time.monotonic()

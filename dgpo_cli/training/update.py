@@ -22,14 +22,17 @@ from dgpo_cli.config.groups import ScorePolicy
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.policy_loss import PolicyLoss, token_weights
 from dgpo_cli.models import LanguageModel
+from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.scoring import (
     MicroBatch,
+    dealt,
     logprobs_and_stats,
     make_microbatches,
     mask_of,
     predictive_states,
     scatter_rows,
     score_rollouts,
+    share_values,
     signals_of_stats,
 )
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
@@ -48,6 +51,9 @@ class StepBatch:
     control_seeds: list[int]  # [B]
 
 
+SUMMED = ("loss", "tokens", "clipped_low", "clipped_high", "ratio_error", "positions", "padding")
+
+
 @dataclass
 class Tally:
     """Sums over the micro-batches of one update, and over the updates of one step."""
@@ -57,7 +63,6 @@ class Tally:
     clipped_low: int = 0
     clipped_high: int = 0
     ratio_error: float = 0.0
-    kl: float = 0.0
     kl_values: list[Tensor] = field(default_factory=list)
     positions: int = 0
     padding: int = 0
@@ -73,6 +78,14 @@ class Tally:
             self.kl_values.append(loss.kl[mask].cpu())
         self.positions += batch.input_ids.numel()
         self.padding += batch.padding
+
+    def over(self, processes: Processes) -> Tally:
+        """The sums over all processes, the same in each."""
+        if processes.alone:
+            return self
+        parts = processes.gathered(self)
+        sums = {name: sum(getattr(part, name) for part in parts) for name in SUMMED}
+        return Tally(**sums, kl_values=[values for part in parts for values in part.kl_values])
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,9 @@ class Updater:
         *,
         temperature: float,
         say: Callable[[str], None] = print,
+        processes: Processes = SOLO,
     ) -> None:
+        self.processes = processes
         self.model = model
         self.reference = reference if algorithm.needs_reference else None
         self.algorithm = algorithm
@@ -154,6 +169,8 @@ class Updater:
 
     def _fitted(self, batch: StepBatch, work: Callable[[], Result]) -> Result:
         """`work` with micro-batches that memory holds."""
+        if not self.processes.alone:  # the others are in the middle of it, and cannot go back
+            return work()
 
         def in_use() -> tuple[int, int]:
             rows = list(range(len(batch.rollouts)))
@@ -178,9 +195,10 @@ class Updater:
         """The gradient of one minibatch, with the step's signals and credit."""
         if signals is None and not self._inline(batch, plan):  # no longer: the micro-batches became smaller
             signals, credit = self._score_all(batch, plan)
-        recorder = _Recorder(batch) if signals is None else None
-        tally = self._accumulate(batch, rows, signals, credit, recorder)
+        recorder = _Recorder(batch, has_reference=self.reference is not None) if signals is None else None
+        tally = self._accumulate(batch, rows, signals, credit, recorder).over(self.processes)
         if recorder is not None:
+            recorder.share(self.processes)
             signals, credit = recorder.signals(), recorder.credit()
         assert signals is not None
         assert credit is not None
@@ -212,8 +230,14 @@ class Updater:
         return self._trained_rows(batch, rows) == rows and len(self._microbatches(batch, rows)) == 1
 
     def _microbatches(self, batch: StepBatch, rows: list[int]) -> list[MicroBatch]:
-        tokens = self.budget.tokens
-        return make_microbatches(batch.rollouts, rows, batch.lengths, tokens=tokens, pad_id=self.model.pad_id)
+        return make_microbatches(
+            batch.rollouts,
+            rows,
+            batch.lengths,
+            tokens=self.budget.tokens,
+            pad_id=self.model.pad_id,
+            processes=self.processes.size,
+        )
 
     def _score(self, batch: StepBatch, rows: list[int]) -> TokenSignals:
         return score_rollouts(
@@ -224,6 +248,7 @@ class Updater:
             temperature=self.temperature,
             tokens=self.budget.tokens,
             rows=rows,
+            processes=self.processes,
         )
 
     def _credit(self, signals: TokenSignals, control_seeds: list[int]) -> Credit:
@@ -242,7 +267,7 @@ class Updater:
         credit: Credit | None,
         recorder: _Recorder | None,
     ) -> Tally:
-        """The gradient of one minibatch, summed over its micro-batches."""
+        """The gradient of one minibatch, summed over this process's micro-batches; those it does not count add 0."""
         algorithm, tally = self.algorithm, Tally()
         lengths = torch.tensor([batch.lengths[row] for row in rows])
         averaging = token_weights(
@@ -253,7 +278,9 @@ class Updater:
         weight_of = dict(zip(rows, averaging.tolist(), strict=True))
         if signals is not None and algorithm.gates and algorithm.gating.score_policy is ScorePolicy.current:
             credit = self._credit(self._score(batch, rows), batch.control_seeds)
-        for micro in self._microbatches(batch, self._trained_rows(batch, rows)):
+        for micro, counts in dealt(self._microbatches(batch, self._trained_rows(batch, rows)), self.processes):
+            if not counts and self.model.shards is None:
+                continue
             device = self.model.device
             states = predictive_states(self.model, micro)
             reference = self.reference if recorder is not None else None
@@ -269,7 +296,8 @@ class Updater:
             if recorder is not None:
                 own = signals_of_stats(stats, micro)
                 weights = self._credit(own, [batch.control_seeds[row] for row in micro.rows])
-                recorder.add(micro, own, weights)
+                if counts:
+                    recorder.add(micro, own, weights)
                 old, credit_rows = logprobs.detach(), weights.weights
                 ref_rows = own.ref_logprobs
             else:
@@ -288,9 +316,11 @@ class Updater:
                 None if ref_rows is None else ref_rows.to(device),
             )
             scale = torch.tensor([weight_of[row] for row in micro.rows], device=device)[:, None]
-            total = (loss.token_loss * scale).sum()
+            total = (loss.token_loss * scale).sum() * float(counts)
             total.backward()
-            tally.add(micro, loss, float(total.detach()))
+            self.processes.beat()
+            if counts:
+                tally.add(micro, loss, float(total.detach()))
         return tally
 
     @torch.no_grad()
@@ -302,10 +332,11 @@ class Updater:
 class _Recorder:
     """Gathers the signals and the credit of micro-batches into [B, T]; rows that were not trained stay unmasked."""
 
-    def __init__(self, batch: StepBatch) -> None:
+    def __init__(self, batch: StepBatch, *, has_reference: bool) -> None:
         shape = (len(batch.lengths), max(batch.lengths, default=0))
+        names = ("logprobs", "entropy", "ref_logprobs", "hellinger") if has_reference else ("logprobs", "entropy")
         self._lengths = [0] * shape[0]
-        self._values: dict[str, Tensor] = {name: torch.zeros(shape) for name in ("logprobs", "entropy")}
+        self._values: dict[str, Tensor] = {name: torch.zeros(shape) for name in names}
         self._weights, self._score = torch.zeros(shape), torch.zeros(shape)
         self._gate = 1.0
         self._width = shape[1]
@@ -314,14 +345,17 @@ class _Recorder:
         width = signals.mask.shape[1]
         for row, length in zip(micro.rows, micro.lengths, strict=True):
             self._lengths[row] = length
-        for name in ("logprobs", "entropy", "ref_logprobs", "hellinger"):
-            values = getattr(signals, name)
-            if values is not None:
-                target = self._values.setdefault(name, torch.zeros_like(self._weights))
-                target[micro.rows, :width] = values
+        for name, target in self._values.items():
+            target[micro.rows, :width] = getattr(signals, name)
         self._weights[micro.rows, :width] = credit.weights
         self._score[micro.rows, :width] = credit.score
         self._gate = credit.noise_gate
+
+    def share(self, processes: Processes) -> None:
+        """Put together what each process recorded."""
+        self._lengths = processes.total(torch.tensor(self._lengths)).tolist()
+        mask = mask_of(self._lengths, self._width)
+        share_values([*self._values.values(), self._weights, self._score], mask, processes)
 
     def signals(self) -> TokenSignals:
         mask = mask_of(self._lengths, self._width)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.models import LanguageModel, load_model
-from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_optimizer, load_state
+from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
 from dgpo_cli.training.optimizer import Optimizer
 
 
@@ -36,7 +36,7 @@ def test_a_checkpoint_is_a_model_and_a_state(parts: tuple[LanguageModel, Optimiz
         assert torch.equal(left, right)
     assert load_state(path) == state
     fresh = Optimizer(load_model(str(path / "model")).model, OptimConfig())
-    load_optimizer(path, fresh, torch.device("cpu"))
+    fresh.load(path / "state")
     assert torch.equal(
         fresh.adam.state_dict()["state"][0]["exp_avg"], optimizer.adam.state_dict()["state"][0]["exp_avg"]
     )
@@ -53,7 +53,7 @@ def test_the_newest_are_kept_and_the_best(parts: tuple[LanguageModel, Optimizer]
     assert names == ["step_000001", "step_000003", "step_000004"]
 
 
-@pytest.mark.parametrize("part", ["model/model.safetensors", "state/optimizer.pt", "state/counters.json"])
+@pytest.mark.parametrize("part", ["model/model.safetensors", "state/optimizer-00000-of-00001.safetensors", "state/counters.json"])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_damage_is_found_and_the_one_before_is_used(
     parts: tuple[LanguageModel, Optimizer], tmp_path: Path, part: str, damage: str

@@ -1,0 +1,97 @@
+"""Where a run's models compute: in this process, in several that each have them whole, or shared out among those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from dgpo_cli.commands.parts import Policy
+from dgpo_cli.config.groups import ComputeDtype, StrategyConfig
+from dgpo_cli.errors import ConfigError
+from dgpo_cli.models import LanguageModel, adapt_layers
+from dgpo_cli.processes import Processes
+from dgpo_cli.sharding import ShardSettings, shard, skeleton_of
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Puts a loaded model where it computes. Only the main process reads weights that are shared out."""
+
+    strategy: StrategyConfig
+    device: str  # cpu, cuda or cuda:1
+    processes: Processes
+
+    @property
+    def shards(self) -> bool:
+        return self.strategy.name in ("fsdp", "fsdp_offload")
+
+    @property
+    def compute_dtype(self) -> torch.dtype | None:
+        """Of forward and backward; None is that of the weights."""
+        chosen = self.strategy.compute_dtype
+        if chosen is ComputeDtype.bfloat16 or (chosen is ComputeDtype.auto and self.device.startswith("cuda")):
+            return torch.bfloat16
+        return None
+
+    def policy(self, load: Callable[[str], Policy]) -> Policy:
+        """The policy that `load(device)` gives."""
+        if not self.shards:
+            policy = load(self.device)
+            return replace(policy, model=self._whole(policy.model))
+        source = load("cpu") if self.processes.main else None
+        stop_ids = self.processes.from_main(source and source.stop_ids)
+        model = self._shared(source and source.model, rest_on_cpu=self.strategy.name == "fsdp_offload")
+        return Policy(model, stop_ids or frozenset())
+
+    def reference(self, load: Callable[[str], LanguageModel]) -> LanguageModel:
+        """The frozen reference that `load(device)` gives."""
+        if not self.shards:
+            return self._whole(load(self.device))
+        source = load("cpu") if self.processes.main else None
+        rests = self.strategy.reference_offload or self.strategy.name == "fsdp_offload"
+        return self._shared(source, rest_on_cpu=rests, frozen=True)
+
+    def _whole(self, model: LanguageModel) -> LanguageModel:
+        self._adapt(model.model)
+        return replace(model, compute_dtype=self.compute_dtype)
+
+    def _shared(self, source: LanguageModel | None, *, rest_on_cpu: bool, frozen: bool = False) -> LanguageModel:
+        shell = None
+        if source is not None:
+            if not source.has_head:
+                raise ConfigError(
+                    f"strategy={self.strategy.name}: the output head of {type(source.model).__name__} cannot be told "
+                    "apart from its body, so it cannot be sharded",
+                    "strategy=single or strategy=ddp",
+                )
+            skeleton = skeleton_of(source.model)
+            adapter = None if source.adapter is None else replace(source.adapter, model=skeleton)
+            shell = replace(source, model=skeleton, adapter=adapter)
+        shell = self.processes.from_main(shell)
+        assert shell is not None
+        settings = ShardSettings(
+            torch.device(self.device),
+            self.compute_dtype or torch.float32,
+            rest_on_cpu,
+            self.strategy.gather_for_generation,
+        )
+        if frozen:
+            # What is computed with is all that is ever read of them: the same numbers in half the memory.
+            _cast(shell.model, settings.compute_dtype)
+        shard(shell.model, settings, None if source is None else source.model)
+        self._adapt(shell.model)
+        return replace(shell, shards=settings, compute_dtype=self.compute_dtype)
+
+    def _adapt(self, model: Any) -> None:
+        adapt_layers(
+            model, checkpointing=self.strategy.activation_checkpointing, compiled=self.strategy.compile
+        )
+
+
+def _cast(model: Any, dtype: torch.dtype) -> None:
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+        parameter.requires_grad_(False)
