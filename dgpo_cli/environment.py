@@ -1,4 +1,4 @@
-"""Which process of a run this is, as a launcher says it in the environment. No torch in here: the command line asks too.
+"""Which process of a run this is, as a launcher says it in the environment. No torch here: the command line asks too.
 
 torchrun and accelerate launch set RANK, WORLD_SIZE and LOCAL_RANK, as `dgpo` does for its own workers; srun sets
 SLURM_PROCID, SLURM_STEP_NUM_TASKS and SLURM_LOCALID.

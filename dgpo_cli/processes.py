@@ -1,4 +1,4 @@
-"""The processes of a run: joining them, and what they tell each other. One process alone is the same with nobody to ask.
+"""The processes of a run: joining them, and what they tell each other. One alone is the same with nobody to ask.
 
 Everything here goes over gloo between CPUs: numbers, records, flags. Weights and gradients go their own way
 (sharding.py, training/optimizer.py), over NCCL on GPUs.
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import FileStore, PrefixStore, TCPStore
 
 from dgpo_cli.environment import STORE, Place
 from dgpo_cli.errors import ConfigError, DgpoError, RunError
@@ -138,10 +139,10 @@ def join(here: Place, *, device: str, connect_seconds: float) -> Processes:
     """
     store = _store(here, connect_seconds)
     _wait_for_all(store, here, connect_seconds)
-    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "cpu:gloo"
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     if device == "cuda":
         torch.cuda.set_device(here.local_rank)
-    dist.init_process_group(backend, store=dist.PrefixStore("run", store), rank=here.rank, world_size=here.size)
+    dist.init_process_group(backend, store=PrefixStore("run", store), rank=here.rank, world_size=here.size)
     processes = Processes(here.rank, here.size, here.local_rank, dist.new_group(backend="gloo"))
     try:
         dist.monitored_barrier(processes.group, timedelta(seconds=connect_seconds), wait_all_ranks=True)
@@ -162,17 +163,17 @@ def leave() -> None:
 
 def _store(here: Place, seconds: float) -> Any:
     if STORE in os.environ:
-        return dist.FileStore(os.environ[STORE], here.size)
+        return FileStore(os.environ[STORE], here.size)
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if not address or not port:
         raise ConfigError(
             f"this is process {here.rank} of {here.size}, and MASTER_ADDR and MASTER_PORT do not say where they meet",
-            "torchrun sets them; with srun: export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n1) "
-            "MASTER_PORT=29500",
+            "torchrun sets them; with srun: export MASTER_PORT=29500 "
+            "MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n1)",
         )
     agent_owns_it = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
-        return dist.TCPStore(
+        return TCPStore(
             address,
             int(port),
             here.size,

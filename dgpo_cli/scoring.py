@@ -240,9 +240,7 @@ def score_rollouts(
     result = {name: torch.zeros(mask.shape) for name in ("logprobs", "entropy")}
     if reference is not None:
         result |= {name: torch.zeros(mask.shape) for name in ("ref_logprobs", "hellinger")}
-    batches = make_microbatches(
-        rollouts, rows, lengths, tokens=tokens, pad_id=model.pad_id, processes=processes.size
-    )
+    batches = make_microbatches(rollouts, rows, lengths, tokens=tokens, pad_id=model.pad_id, processes=processes.size)
     for batch, counts in dealt(batches, processes):
         if not counts and model.shards is None:
             continue

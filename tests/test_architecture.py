@@ -14,6 +14,7 @@ PACKAGE = Path(dgpo_cli.__file__).parent
 LAYERS = [
     ["errors", "types", "bundled", "files", "environment"],
     ["config", "core", "disk"],
+    ["processes", "sharding"],
     ["lora", "planning"],
     ["models"],
     ["data", "engines", "rewards", "scoring"],

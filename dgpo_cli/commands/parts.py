@@ -22,6 +22,7 @@ from dgpo_cli.data.prompts import make_prompts, stop_token_ids
 from dgpo_cli.errors import ConfigError, DataError, Problem, RunError
 from dgpo_cli.lora import add_adapter, load_adapter
 from dgpo_cli.models import LanguageModel, adapter_base, load_model
+from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import try_grader
 from dgpo_cli.training.checkpoint import adapter_folder
@@ -38,8 +39,8 @@ class Policy:
     stop_ids: frozenset[int]
 
 
-def prepare_device(strategy: StrategyConfig, model: ModelConfig) -> str:
-    """The device of a run; sets the number of CPU threads.
+def prepare_device(strategy: StrategyConfig, model: ModelConfig, processes: Processes = SOLO) -> str:
+    """The device of a run, of each of its processes one of its own; sets the number of CPU threads.
 
     Raises:
         RunError: cuda was asked for and there is none.
@@ -47,11 +48,11 @@ def prepare_device(strategy: StrategyConfig, model: ModelConfig) -> str:
     threads = strategy.threads or model.threads
     if threads is not None:
         torch.set_num_threads(threads)
-    if strategy.device.name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
     if strategy.device.name == "cuda" and not torch.cuda.is_available():
         raise RunError("strategy.device=cuda, but torch sees no GPU here", "strategy.device=auto or cpu")
-    return strategy.device.name
+    if strategy.device.name == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    return "cuda" if processes.alone else f"cuda:{processes.local_rank}"
 
 
 def load_policy(settings: ModelConfig, device: str, *, path: str | None = None, merge_adapter: bool = False) -> Policy:

@@ -42,8 +42,9 @@ class Placement:
             policy = load(self.device)
             return replace(policy, model=self._whole(policy.model))
         source = load("cpu") if self.processes.main else None
-        stop_ids = self.processes.from_main(source and source.stop_ids)
-        model = self._shared(source and source.model, rest_on_cpu=self.strategy.name == "fsdp_offload")
+        stop_ids = self.processes.from_main(None if source is None else source.stop_ids)
+        whole = None if source is None else source.model
+        model = self._shared(whole, rest_on_cpu=self.strategy.name == "fsdp_offload")
         return Policy(model, stop_ids or frozenset())
 
     def reference(self, load: Callable[[str], LanguageModel]) -> LanguageModel:
@@ -86,9 +87,7 @@ class Placement:
         return replace(shell, shards=settings, compute_dtype=self.compute_dtype)
 
     def _adapt(self, model: Any) -> None:
-        adapt_layers(
-            model, checkpointing=self.strategy.activation_checkpointing, compiled=self.strategy.compile
-        )
+        adapt_layers(model, checkpointing=self.strategy.activation_checkpointing, compiled=self.strategy.compile)
 
 
 def _cast(model: Any, dtype: torch.dtype) -> None:

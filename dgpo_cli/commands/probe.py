@@ -9,12 +9,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.commands.build import load_frozen
 from dgpo_cli.commands.parts import load_trainee, prepare_device
+from dgpo_cli.commands.placement import Placement
 from dgpo_cli.commands.plan import plan_of
-from dgpo_cli.commands.train import load_initial_reference
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import ModelConfig, ReferenceConfig
 from dgpo_cli.planning.plan import Plan, probed_batch
+from dgpo_cli.processes import SOLO
 from dgpo_cli.reporting.plan_view import probe_tables
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.training.optimizer import Optimizer
@@ -46,12 +48,13 @@ def measure(config: TrainConfig, plan: Plan) -> Measured:
 
 
 def _updater(config: TrainConfig, device: str) -> Updater:
-    policy = load_trainee(config.model, device, None, seed=config.seed)
+    placement = Placement(config.strategy, device, SOLO)
+    policy = placement.policy(lambda place: load_trainee(config.model, place, None, seed=config.seed))
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     settings = probed_settings(config.optim)
     return Updater(
         policy.model,
-        load_initial_reference(config, policy.model, algorithm, device),
+        load_frozen(config, policy.model, algorithm, None, placement),
         algorithm,
         Optimizer(policy.model.model, settings),
         settings,

@@ -1,9 +1,9 @@
 """Sampling by all processes of a run, ordered by the main one.
 
-The main process asks as if it sampled alone; the others `follow`. Generation units are the same as on one process and are
-dealt out in turn, so the same tokens are drawn. Every process makes the same number of forward passes, token by token
-and unit by unit: sharded weights are gathered by all of them or by none. One without a unit computes one that another
-has, and lets the result go.
+The main process asks as if it sampled alone, within `led`, where the others wait for what it asks. Generation units are
+those of one process, dealt out in turn, so the same tokens are drawn. Every process makes the same number of forward
+passes, token by token and unit by unit: sharded weights are gathered by all of them or by none. One without a unit
+computes one that another has, and lets the result go.
 """
 
 from __future__ import annotations
@@ -42,13 +42,12 @@ class SharedEngine:
         if self.processes.alone:
             return action()
         if self.processes.main:
-            result: T | None = action()
+            result = action()
             self.processes.from_main(None)
-        else:
-            result = None
-            while (order := self.processes.from_main(None)) is not None:
-                self._draw(*order)
-        return self.processes.from_main(result)  # type: ignore[return-value]
+            return self.processes.from_main(result)
+        while (order := self._order()) is not None:
+            self._draw(*order)
+        return self.processes.from_main(None)  # type: ignore[return-value]
 
     def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
         """One completion a request, in order. For the main process, within `led`."""
@@ -56,6 +55,10 @@ class SharedEngine:
             return self.engine.generate(requests, sampling)
         self.processes.from_main((requests, sampling))
         return self._draw(requests, sampling)
+
+    def _order(self) -> tuple[list[SampleRequest], Sampling] | None:
+        """What the main process asks for next; None where it needs nothing more."""
+        return self.processes.from_main(None)
 
     def _draw(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
         units, mine = self.engine.units(requests), {}

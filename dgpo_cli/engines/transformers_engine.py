@@ -52,7 +52,7 @@ class TransformersEngine:
         next_logits: NextLogits,
         goes_on: Callable[[bool], bool] = bool,
     ) -> list[Rollout]:
-        """One unit's completions. `goes_on`, asked after each token whether any is unfinished here, has the last word."""
+        """One unit's completions. `goes_on` is told after each token whether any is unfinished, and decides."""
         ids = self._decode(unit, sampling, next_logits, goes_on)
         return [self._rollout(request, drawn, sampling) for request, drawn in zip(unit, ids, strict=True)]
 

@@ -105,9 +105,7 @@ def _start(
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
     command = [sys.executable, "-m", "dgpo_cli", "_job", "train", str(job), str(folder)]
     options: dict[str, Any] = {} if log is None else {"stdout": log, "stderr": log}
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True, **options
-    )
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True, **options)
     return Worker(rank, process, None if log is None else Path(log.name))
 
 

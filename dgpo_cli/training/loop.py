@@ -20,7 +20,7 @@ from dgpo_cli.reporting.records import rollout_records
 from dgpo_cli.scoring import measure_noise_floor
 from dgpo_cli.training.advice import follow, why_nothing_was_learned
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
-from dgpo_cli.training.collect import Collected, Collector
+from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.metrics import metrics_row, peak_bytes
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
@@ -40,7 +40,7 @@ class Trainer:
     model: LanguageModel
     reference: LanguageModel | None
     algorithm: Algorithm
-    collector: Collector
+    collect: Callable[[int, int], Collected]  # a step, its first draw; in the main process
     optimizer: Optimizer
     updater: Updater
     evaluate: Callable[[int], dict[str, Any] | None]  # the row of eval.jsonl after that step; None without a benchmark
@@ -68,7 +68,7 @@ class Trainer:
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
-        collected = self.engine.led(lambda: self.collector.collect(step, self.state.next_draw))
+        collected = self.engine.led(lambda: self.collect(step, self.state.next_draw))
         advantages = self.algorithm.advantages(collected.rewards)
         batch = StepBatch(
             rollouts=collected.rollouts,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,7 @@ def _fill_rows(target: Tensor, first: int, key: str, parts: list[tuple[Any, int]
 
 
 @torch.no_grad()
-def _sum_over_processes(parameters: list[Tensor]) -> None:
+def _sum_over_processes(parameters: Sequence[Tensor]) -> None:
     """Sum the gradients of all processes, many weights at a time. A weight without a gradient counts as 0."""
     for weight in parameters:
         if weight.grad is None:

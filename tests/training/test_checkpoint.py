@@ -53,7 +53,9 @@ def test_the_newest_are_kept_and_the_best(parts: tuple[LanguageModel, Optimizer]
     assert names == ["step_000001", "step_000003", "step_000004"]
 
 
-@pytest.mark.parametrize("part", ["model/model.safetensors", "state/optimizer-00000-of-00001.safetensors", "state/counters.json"])
+@pytest.mark.parametrize(
+    "part", ["model/model.safetensors", "state/optimizer-00000-of-00001.safetensors", "state/counters.json"]
+)
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_damage_is_found_and_the_one_before_is_used(
     parts: tuple[LanguageModel, Optimizer], tmp_path: Path, part: str, damage: str

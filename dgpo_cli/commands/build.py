@@ -1,0 +1,327 @@
+"""From a configuration to a Trainer, in each process of a run.
+
+The main process reads data, grades, evaluates and writes; the others have the models and lend a hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.commands.parts import (
+    Policy,
+    benchmark_prompts,
+    load_data_prompts,
+    load_grader,
+    load_policy,
+    load_reference,
+    load_trainee,
+    prepare_device,
+)
+from dgpo_cli.commands.placement import Placement
+from dgpo_cli.config.checks import warnings as config_warnings
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.groups import LoggerMode, Schedule
+from dgpo_cli.core.seeds import derive_seed
+from dgpo_cli.engines.shared_engine import SharedEngine
+from dgpo_cli.engines.transformers_engine import TransformersEngine
+from dgpo_cli.evaluation.benchmark import load_benchmark
+from dgpo_cli.evaluation.evaluate import evaluate
+from dgpo_cli.files import read_lines
+from dgpo_cli.models import LanguageModel, architecture_summary
+from dgpo_cli.processes import Processes
+from dgpo_cli.reporting.console import TrainingView
+from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
+from dgpo_cli.training.collect import Collected, Collector
+from dgpo_cli.training.loop import Trainer
+from dgpo_cli.training.memory import check_memory
+from dgpo_cli.training.optimizer import Optimizer, learning_rate
+from dgpo_cli.training.run_folder import RunFolder
+from dgpo_cli.training.showcase import run_name
+from dgpo_cli.training.signals import SignalGuard
+from dgpo_cli.training.space import check_space, checkpoint_bytes, predicted_need
+from dgpo_cli.training.tracker import Tracker
+from dgpo_cli.training.update import Updater
+from dgpo_cli.types import Grader, Prompt, Sampling
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the main process alone reads and writes; the others have one that does nothing."""
+
+    collect: Callable[[int, int], Collected]
+    evaluate: Callable[[int], dict[str, Any] | None]
+    tracker: Tracker
+    view: TrainingView
+
+
+def build(
+    config: TrainConfig, folder: Path, grader: Grader | None, signals: SignalGuard, processes: Processes
+) -> Trainer:
+    """Everything that can be refused is refused here, before the run's folder holds anything.
+
+    grader: of the main process; None in the others.
+    """
+    placement = Placement(config.strategy, prepare_device(config.strategy, config.model, processes), processes)
+    run_folder = RunFolder(folder)
+    checkpoints = Checkpoints(
+        folder, keep=config.checkpoint.keep, merge_adapter=config.model.lora.merge, processes=processes
+    )
+    checkpoint = processes.from_main(_checkpoint_to_resume(config, checkpoints) if processes.main else None)
+    policy = placement.policy(lambda device: load_trainee(config.model, device, checkpoint, seed=config.seed))
+    torch.manual_seed(derive_seed("torch", config.seed))
+    algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
+    reference = load_frozen(config, policy.model, algorithm, checkpoint, placement)
+    engine = SharedEngine(
+        TransformersEngine(policy.model, stop_ids=policy.stop_ids, batch_size=config.engine.batch_size),
+        processes,
+        signal_number=lambda: signals.received or 0,
+        stop_agreed=signals.obey,
+    )
+    optimizer = Optimizer(policy.model.model, config.optim, processes)
+    state = RunState() if checkpoint is None else load_state(checkpoint)
+    if checkpoint is not None:
+        optimizer.load(checkpoint / "state")
+    _move_the_end(state, config, says=processes.main)
+    state.planned_steps = config.steps
+    if grader is not None:
+        books = _books(config, run_folder, checkpoints, checkpoint, state, policy, reference, engine, grader)
+    else:
+        books = _no_books(config, folder)
+    updater = Updater(
+        policy.model,
+        reference,
+        algorithm,
+        optimizer,
+        config.optim,
+        temperature=config.rollout.temperature,
+        say=books.view.note,
+        processes=processes,
+    )
+    updater.budget.continue_with(state.tokens_per_microbatch)
+    return Trainer(
+        config=config,
+        folder=run_folder,
+        checkpoints=checkpoints,
+        state=state,
+        model=policy.model,
+        reference=reference,
+        algorithm=algorithm,
+        collect=books.collect,
+        optimizer=optimizer,
+        updater=updater,
+        evaluate=books.evaluate,
+        tracker=books.tracker,
+        view=books.view,
+        signals=signals,
+        engine=engine,
+    )
+
+
+def _books(
+    config: TrainConfig,
+    run_folder: RunFolder,
+    checkpoints: Checkpoints,
+    checkpoint: Path | None,
+    state: RunState,
+    policy: Policy,
+    reference: LanguageModel | None,
+    engine: SharedEngine,
+    grader: Grader,
+) -> Books:
+    """Read the data, check the machine, open the run's folder."""
+    algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
+    folder = run_folder.folder
+    prompts = load_data_prompts(
+        config.data,
+        config.model,
+        policy,
+        grader,
+        seed=config.seed,
+        max_completion_tokens=config.rollout.max_completion_tokens,
+    )
+    evaluation = _evaluation(config, policy, engine, run_folder)
+    if policy.model.device.type == "cpu" and policy.model.shards is None:
+        check_memory(policy.model, positions=_largest_microbatch(config, prompts))
+    warnings = config_warnings(config, "train") + _disk_warnings(config, folder, state, policy.model, reference)
+    if config.overwrite and config.resume is None:
+        run_folder.clear()
+    checkpoints.rewind(checkpoint)
+    tracker_id = state.tracker_id or (run_folder.tracker_id() if config.resume else None)
+    run_folder.start(config, _facts(config, policy, reference is not None, len(prompts), engine.processes.size))
+    run_folder.rewind(state.step)
+    tracked = _plain(config) | {"manifest": run_folder.manifest}
+    tracker = Tracker(config.logger, folder, tracked, run_id=tracker_id, name=run_name(config))
+    state.tracker_id = tracker.run_id or state.tracker_id
+    run_folder.note(wandb_run=state.tracker_id)
+    for text in warnings:
+        print(f"warning: {text}", file=sys.stderr)
+    collector = Collector(
+        prompts,
+        engine,
+        grader,
+        algorithm,
+        _sampling(config),
+        seed=config.seed,
+        group_size=config.rollout.group_size,
+        prompts_per_step=config.rollout.prompts_per_step,
+    )
+    view = TrainingView(config.steps, state.step + 1, _title(config), read_lines(run_folder.metrics))
+    return Books(collector.collect, evaluation, tracker, view)
+
+
+def _no_books(config: TrainConfig, folder: Path) -> Books:
+    def not_here(*_: int) -> NoReturn:
+        raise AssertionError("the main process collects and evaluates")
+
+    silent = replace(config.logger, mode=LoggerMode.disabled)
+    tracker = Tracker(silent, folder, {}, run_id=None, name=folder.name)
+    return Books(not_here, not_here, tracker, TrainingView(config.steps, 1, ""))
+
+
+def _largest_microbatch(config: TrainConfig, prompts: list[Prompt]) -> int:
+    """Positions of a micro-batch of completions that are as long as they may be."""
+    rollout = config.rollout
+    longest = max(len(prompt.token_ids) for prompt in prompts) + rollout.max_completion_tokens
+    samples = rollout.prompts_per_step * rollout.group_size
+    return longest * min(samples, max(1, config.optim.tokens_per_microbatch // longest))
+
+
+def _sampling(config: TrainConfig) -> Sampling:
+    rollout = config.rollout
+    return Sampling(rollout.temperature, rollout.top_p, rollout.max_completion_tokens)
+
+
+def _checkpoint_to_resume(config: TrainConfig, checkpoints: Checkpoints) -> Path | None:
+    if config.resume is None:
+        return None
+    checkpoint, warnings = checkpoints.newest_intact()
+    for text in warnings:
+        print(f"warning: {text}", file=sys.stderr)
+    if checkpoint is None:
+        print(f"{config.resume} holds no complete checkpoint: starting at step 1", file=sys.stderr)
+    return checkpoint
+
+
+def load_frozen(
+    config: TrainConfig, policy: LanguageModel, algorithm: Algorithm, checkpoint: Path | None, placement: Placement
+) -> LanguageModel | None:
+    """A reference where distance, KL or the noise gate needs one, and only there."""
+    if not algorithm.needs_reference:
+        return None
+    stored = checkpoint / "state" / "reference" if checkpoint is not None else None
+    if policy.adapter is not None and config.reference.name == "initial":
+        return policy.renewable_reference(stored) if config.reference.refresh_every else policy.frozen_copy()
+    if stored is not None and config.reference.refresh_every:
+        return placement.reference(lambda device: _renewed(config, stored, device))
+    if checkpoint is None and config.reference.name == "initial" and policy.shards is None:
+        return policy.frozen_copy()
+    return placement.reference(lambda device: load_reference(config.reference, config.model, policy, device))
+
+
+def _renewed(config: TrainConfig, stored: Path, device: str) -> LanguageModel:
+    model = load_policy(config.model, device, path=str(stored)).model
+    model.model.requires_grad_(False)
+    return model
+
+
+def _evaluation(
+    config: TrainConfig, policy: Policy, engine: SharedEngine, folder: RunFolder
+) -> Callable[[int], dict[str, Any] | None]:
+    """Evaluation after a step, by the code of `dgpo eval`; the benchmark's own grader, whatever the reward is."""
+    benchmark = config.benchmark
+    if benchmark.name is None:
+        return lambda step: None
+    benchmark = replace(benchmark, k=config.eval.k or benchmark.k, limit=config.eval.limit or benchmark.limit)
+    reward = replace(config.reward, name=benchmark.reward)
+    loaded = load_benchmark(benchmark, grader=reward.name, limit=benchmark.limit)
+    prompts = benchmark_prompts(loaded, benchmark, config.model, policy)
+    name = str(benchmark.name)
+
+    def after(step: int) -> dict[str, Any]:
+        with closing(load_grader(reward)) as grader:
+            result = evaluate(
+                engine,
+                grader,
+                prompts,
+                benchmark=name,
+                k=benchmark.k,
+                sampling=Sampling(benchmark.temperature, benchmark.top_p, benchmark.max_tokens),
+                seed=config.seed,
+                batch_size=config.engine.batch_size,
+                pass_at=None if benchmark.pass_at is None else [k for k in benchmark.pass_at if k <= benchmark.k],
+                folder=folder.evaluation_folder(step),
+                model=config.model.name,
+                manifest={"step": step},
+            )
+        return {"step": step, **folder.evaluation_row(result.as_record())}
+
+    return after
+
+
+def _disk_warnings(
+    config: TrainConfig, folder: Path, state: RunState, model: LanguageModel, reference: LanguageModel | None
+) -> list[str]:
+    """Whether the disk holds what the run will write. Raises ConfigError where not even a checkpoint fits."""
+    if state.step >= config.steps:
+        return []  # it was all written
+    renewed = reference if config.reference.refresh_every else None
+    checkpoint = checkpoint_bytes(model, renewed, merged=config.model.lora.merge)
+    need = predicted_need(config, checkpoint, measured=reference is not None)
+    warning = check_space(folder, need, overwrite=config.overwrite and config.resume is None)
+    return [] if warning is None else [warning]
+
+
+def _move_the_end(state: RunState, config: TrainConfig, *, says: bool) -> None:
+    """Resumed with other `steps`: a schedule that decays does so from where it stands."""
+    before, settings = state.planned_steps, config.optim
+    if before is None or before == config.steps or settings.schedule is Schedule.constant:
+        return
+    if state.step >= settings.warmup_steps:
+        state.decay_from = (state.step, learning_rate(state.step, before, settings, state.decay_from))
+    if says:
+        print(
+            f"warning: steps={config.steps} in place of {before}: the {settings.schedule.name} schedule decays from "
+            f"where it stands after step {state.step} to its end at step {config.steps}",
+            file=sys.stderr,
+        )
+
+
+def _facts(config: TrainConfig, policy: Policy, has_reference: bool, prompts: int, processes: int) -> dict[str, Any]:
+    """What run.json says of the run beside its configuration."""
+    return {
+        "model": {"path": config.model.path, **architecture_summary(policy.model)},
+        "reference": config.reference.name if has_reference else None,
+        "prompts": prompts,
+        "processes": processes,
+        "sampling": {
+            **asdict(_sampling(config)),
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "stop_ids": sorted(policy.stop_ids),
+        },
+    }
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _title(config: TrainConfig) -> str:
+    rollout = config.rollout
+    return (
+        f"{config.algo.name} with gating {config.gating.name}: {config.model.name} on {config.data.name}, "
+        f"{config.steps} steps of {rollout.prompts_per_step} prompts x {rollout.group_size}"
+    )
