@@ -32,7 +32,13 @@ class Gated:
 
 def lacking(stored: StoredRollouts, gating: GatingConfig, label: str) -> DataError | None:
     """Why the gating cannot be computed from what is stored, or None."""
-    for name, reason in Algorithm(AlgoConfig(), gating, max_completion_tokens=1).needed_signals.items():
+    needed = Algorithm(AlgoConfig(), gating, max_completion_tokens=1).needed_signals
+    if needed and not stored.scored:
+        return DataError(
+            f"{stored.source}: no rollout in it was scored: gating {label} needs {', '.join(needed)}",
+            "a step where no advantage differs from 0, or a run without token-level credit: take another file",
+        )
+    for name, reason in needed.items():
         if name in stored.lacking:
             return DataError(
                 f"{stored.source} {stored.lacking[name]}: no {name}: gating {label} needs it ({reason})",

@@ -129,6 +129,17 @@ def test_what_the_file_lacks_is_refused_where_it_is_needed(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_of_unscored_rollouts_is_refused_but_can_be_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("logprobs", "entropy", "ref_logprobs", "hellinger")
+    file = write_rollouts(tmp_path / "step.jsonl", [record | dict.fromkeys(names) for record in made_up(2, 4)])
+    assert main(["rollout", f"rollouts={file}", f"hydra.run.dir={tmp_path / 'out'}", "gating=paper"]) == 2
+    assert "no rollout in it was scored: gating paper needs entropy, hellinger" in capsys.readouterr().err
+    rescore(file, tmp_path / "plain", "gating=uniform", "report=true")
+    assert (tmp_path / "plain/report.html").is_file()
+
+
 def test_a_vocabulary_that_is_typed_serves_a_file_that_does_not_say(tmp_path: Path) -> None:
     records = made_up(2, 4, group_size=2)
     named = rescore(write_rollouts(tmp_path / "a.jsonl", records), tmp_path / "a", "gating=paper")

@@ -259,7 +259,7 @@ function rolloutElement(rollout, side) {
   if (rollout.answer !== null && rollout.answer.length < 60 && !isWhole(rollout, rollout.answer)) fact("answer", visibleText(rollout.answer), true);
   if (rollout.error) facts.append(make("span", "", visibleText(rollout.error)));
   if (rollout.finish_reason === "length") facts.append(make("span", "", "cut at the limit"));
-  if (!rollout.counted && rollout.tokens) facts.append(make("span", "", "not scored: its advantage is 0, so no token carries a gradient"));
+  if (!rollout.counted && rollout.tokens) facts.append(make("span", "", "not scored: nothing is known of its tokens"));
   card.append(facts, make("div", "views"));
   card.rollout = rollout;
   rollout.card = card;
