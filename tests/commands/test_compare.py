@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from run_factory import SAMPLING, evaluation, results, suite, training
 
+from dgpo_cli.cli import main
 from dgpo_cli.commands import compare as command
 from dgpo_cli.config.commands import CompareConfig, CompareSettings
 from dgpo_cli.errors import ConfigError, DataError
@@ -295,6 +296,25 @@ def test_a_folder_that_is_given_twice_counts_once(tmp_path: Path) -> None:
     runs, notes = find_runs([a, a + "/"])
     assert len(runs) == 1
     assert notes
+
+
+def test_the_real_command_answers_with_files_json_and_exit_codes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        training(tmp_path / f"{algo}{seed}", [1, 2], seed=seed, algo=algo)
+        for algo in ("grpo", "dapo")
+        for seed in (0, 1)
+    ]
+    assert main(["compare", f"runs=[{','.join(runs)}]", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out) == json.loads((tmp_path / "out" / "compare.json").read_text())
+    files = {"compare.html", "compare.json", "curves.png", "differences.png"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == files
+    other = evaluation(tmp_path / "other", [1, 2], k=8)
+    assert main(["compare", f"runs=[{runs[0]},{other}]", f"hydra.run.dir={tmp_path / 'refused'}"]) == 2
+    assert "error: k differs: 4 in" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_terminal_gets_tables(
