@@ -161,7 +161,12 @@ def generating_weights(model: Architecture, setting: Setting) -> int:
 def reference_weights(model: Architecture, setting: Setting) -> int:
     if setting.reference != "copy" or setting.reference_offloaded or setting.offloaded:
         return 0
-    return _shard(setting.weight_bytes * model.parameters, setting)
+    return _shard(_reference_bytes(setting) * model.parameters, setting)
+
+
+def _reference_bytes(setting: Setting) -> int:
+    """A sharded reference is stored as it computes: nothing is added up in it."""
+    return setting.compute_bytes if setting.sharded else setting.weight_bytes
 
 
 def reference_at_work(model: Architecture, setting: Setting) -> int:
@@ -177,7 +182,7 @@ def host_bytes(model: Architecture, setting: Setting) -> int:
     trained = trained_parameters(model, setting)
     offloaded = setting.weight_bytes * model.parameters + 3 * FLOAT * trained if setting.offloaded else 0
     resting = setting.offloaded or setting.reference_offloaded
-    reference = setting.weight_bytes * model.parameters if setting.reference == "copy" and resting else 0
+    reference = _reference_bytes(setting) * model.parameters if setting.reference == "copy" and resting else 0
     return _shard(offloaded + reference, setting)
 
 

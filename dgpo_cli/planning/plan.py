@@ -65,7 +65,11 @@ class Placement:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it; sizes in bytes, `memory` of one process."""
+    """All of it; sizes in bytes, `memory` of one process.
+
+    `host_bytes` is CPU memory of a process on a GPU; `loading_bytes` what the main process takes there while it loads
+    a model that is then shared out.
+    """
 
     command: str
     model: dict[str, Any]
@@ -74,6 +78,7 @@ class Plan:
     batch: dict[str, Any]
     phases: dict[str, Memory]
     host_bytes: int = 0
+    loading_bytes: int = 0
     disk: dict[str, int] = field(default_factory=dict)
     fits: dict[str, bool] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -103,6 +108,7 @@ class Plan:
             "memory_peak": {"bytes": self.peak_bytes, "phase": self.peak_phase},
             "memory_by_phase": {name: {"total": phase.total, **asdict(phase)} for name, phase in self.phases.items()},
             "host_memory": self.host_bytes,
+            "host_memory_loading": self.loading_bytes,
             "disk": self.disk,
             "fits": self.fits,
             "warnings": list(self.warnings),
@@ -147,6 +153,7 @@ def plan_training(
         batch=_training_batch(config, placement, batch, prompt, data),
         phases=phases,
         host_bytes=host_bytes(model, setting),
+        loading_bytes=setting.weight_bytes * model.parameters if setting.sharded else 0,
         disk=disk,
     )
     return _judged(made, machine, warnings)

@@ -37,6 +37,8 @@ def _arithmetic(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("disk", f"{size(disk['checkpoint'])} a checkpoint, {kept} kept, {most} at most"))
     if plan.host_bytes:
         rows.append(("CPU memory of a process", size(plan.host_bytes)))
+    if plan.loading_bytes:
+        rows.append(("CPU memory while loading", f"{size(plan.loading_bytes)} in the main process"))
     if plan.fits:
         rows.append(("fits", ", ".join(f"{name}: {'yes' if fits else 'no'}" for name, fits in plan.fits.items())))
     return rows
