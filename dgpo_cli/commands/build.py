@@ -149,7 +149,14 @@ def _books(
     )
     evaluation = _evaluation(config, policy, engine, run_folder)
     if policy.model.device.type == "cpu" and policy.model.shards is None:
-        check_memory(policy.model, positions=_largest_microbatch(config, prompts))
+        rows, longest = _largest_microbatch(config, prompts)
+        samples = config.rollout.prompts_per_step * config.rollout.group_size // config.optim.minibatches
+        check_memory(
+            policy.model,
+            positions=rows * longest,
+            micro_batches=1 if rows >= samples else 2,
+            checkpointing=config.strategy.activation_checkpointing,
+        )
     warnings = config_warnings(config, "train") + _disk_warnings(config, folder, state, policy.model, reference)
     if config.overwrite and config.resume is None:
         run_folder.clear()
@@ -186,12 +193,12 @@ def _no_books(config: TrainConfig, folder: Path) -> Books:
     return Books(not_here, not_here, tracker, TrainingView(config.steps, 1, ""))
 
 
-def _largest_microbatch(config: TrainConfig, prompts: list[Prompt]) -> int:
-    """Positions of a micro-batch of completions that are as long as they may be."""
+def _largest_microbatch(config: TrainConfig, prompts: list[Prompt]) -> tuple[int, int]:
+    """Rollouts in a micro-batch of completions that are as long as they may be, and their tokens each."""
     rollout = config.rollout
     longest = max(len(prompt.token_ids) for prompt in prompts) + rollout.max_completion_tokens
     samples = rollout.prompts_per_step * rollout.group_size
-    return longest * min(samples, max(1, config.optim.tokens_per_microbatch // longest))
+    return min(samples, max(1, config.optim.tokens_per_microbatch // longest)), longest
 
 
 def _sampling(config: TrainConfig) -> Sampling:

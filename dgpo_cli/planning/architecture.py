@@ -185,7 +185,14 @@ def from_json(file: Path) -> Architecture:
         ValueError: it lacks a size that the plan needs.
         OSError: it cannot be read.
     """
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return from_content(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def from_content(content: dict[str, Any]) -> Architecture:
+    """The architecture of what a config.json holds; ValueError as in `from_json`."""
     content = content.get("text_config") or content
     family = content.get("model_type", "")
     try:
@@ -206,4 +213,4 @@ def from_json(file: Path) -> Architecture:
             family=family if family in EXACT_FAMILIES else None,
         )
     except KeyError as error:
-        raise ValueError(f"{file}: it has no {error.args[0]}") from None
+        raise ValueError(f"it has no {error.args[0]}") from None

@@ -11,18 +11,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import torch
 
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.models import LanguageModel
+from dgpo_cli.planning.architecture import BFLOAT, FLOAT, Adapters, from_content
 
 GRADIENT, MOMENTS = 4, 8  # bytes a trained weight, in float32
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def check_memory(model: LanguageModel, *, positions: int, available: int | None = None) -> None:
-    """positions: of the largest micro-batch. available: bytes, the machine's where it is None.
+def check_memory(
+    model: LanguageModel,
+    *,
+    positions: int,
+    micro_batches: int = 2,
+    checkpointing: bool = False,
+    available: int | None = None,
+) -> None:
+    """positions: of the largest micro-batch; micro_batches: of an update. available: bytes, the machine's where None.
 
-    Weights and reference are in memory already; gradients, AdamW's moments and a micro-batch's activations are to come.
+    Weights and reference are in memory already; gradients, AdamW's moments and a micro-batch's activations are to come,
+    as the plan counts them (planning/memory.py). Where an update has one micro-batch, gradients take the place of its
+    activations as its backward goes on.
 
     Raises:
         ConfigError: they do not fit.
@@ -31,14 +42,17 @@ def check_memory(model: LanguageModel, *, positions: int, available: int | None 
     parts = {
         "gradients": trained * GRADIENT,
         "optimizer": trained * MOMENTS,
-        "micro-batch": positions * _bytes_of_a_position(model),
+        "micro-batch": positions * _bytes_of_a_position(model, checkpointing=checkpointing),
     }
+    need = sum(parts.values())
+    if micro_batches == 1:
+        need -= min(parts["gradients"], parts["micro-batch"])
     free = available_bytes() if available is None else available
-    if sum(parts.values()) <= free:
+    if need <= free:
         return
     listed = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in parts.items())
     raise ConfigError(
-        f"this run does not fit in memory: beside its weights it needs {sum(parts.values()) / 2**30:.2f} GiB "
+        f"this run does not fit in memory: beside its weights it needs {need / 2**30:.2f} GiB "
         f"({listed}), {free / 2**30:.2f} GiB are free",
         "a smaller model; optim.tokens_per_microbatch=TOKENS makes the micro-batch smaller",
     )
@@ -53,11 +67,19 @@ def available_bytes() -> int:
     return max(0, min(free))
 
 
-def _bytes_of_a_position(model: LanguageModel) -> int:
-    """What a layer keeps for the backward pass: its input, queries, keys and values, and two inside its MLP."""
-    config = model.model.config.get_text_config()
-    layers, hidden = getattr(config, "num_hidden_layers", 0), getattr(config, "hidden_size", 0)
-    return 4 * int(layers) * (4 * int(hidden) + 2 * int(getattr(config, "intermediate_size", None) or 0))
+def _bytes_of_a_position(model: LanguageModel, *, checkpointing: bool) -> int:
+    """What the layers keep of a position for the backward pass, at least; 0 for an architecture without these sizes."""
+    try:
+        sizes = from_content(model.model.config.to_dict())
+    except ValueError:
+        return 0
+    low = model.compute_dtype is torch.bfloat16 or model.model.dtype is torch.bfloat16
+    element = BFLOAT if low else FLOAT
+    if checkpointing:
+        return sizes.layers * sizes.hidden_size * element
+    if model.adapter is not None:
+        return sizes.layers * sizes.saved_bytes_of_adapters(element, Adapters(), masked=False)
+    return sizes.layers * sizes.saved_bytes(element, masked=False)
 
 
 def _cgroup_bytes() -> Iterator[int]:

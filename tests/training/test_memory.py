@@ -15,15 +15,23 @@ from dgpo_cli.training.memory import available_bytes, check_memory
 
 
 def test_what_cannot_fit_is_refused_with_its_parts(random_model: Path) -> None:
-    """12 bytes a weight for gradient and moments; 4 layers' inputs and 2 MLP widths of floats a position and layer."""
+    """12 bytes a weight for gradient and moments; a layer saves of a position six hidden states (32), queries and the
+    attention's output (32), keys and values (16), four MLP widths (64), two norms' and two heads' numbers."""
     model = load_model(str(random_model))
     weights = sum(weight.numel() for weight in model.model.parameters())
-    need = 12 * weights + 1000 * 2 * 4 * (4 * 32 + 2 * 64)
+    micro_batch = 1000 * 2 * 4 * (6 * 32 + 2 * 32 + 2 * 16 + 4 * 64 + 2 + 2)
+    need = 12 * weights + micro_batch
     check_memory(model, positions=1000, available=need)
     with pytest.raises(ConfigError) as caught:
         check_memory(model, positions=1000, available=need - 1)
     for part in ("gradients", "optimizer", "micro-batch", "are free"):
         assert part in caught.value.problems[0].message
+    # With one micro-batch in an update, the gradients are there only as its activations go.
+    check_memory(model, positions=1000, micro_batches=1, available=8 * weights + micro_batch)
+    with pytest.raises(ConfigError):
+        check_memory(model, positions=1000, micro_batches=1, available=8 * weights + micro_batch - 1)
+    # With checkpointing each layer keeps its input.
+    check_memory(model, positions=1000, checkpointing=True, available=12 * weights + 1000 * 2 * 4 * 32)
 
 
 def test_a_limit_on_the_process_counts() -> None:
