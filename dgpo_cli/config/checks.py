@@ -196,6 +196,10 @@ def _stored_rollouts(config: RolloutConfig) -> Iterator[Problem]:
         return
     if config.prompt is not None:
         yield Problem("rollouts= and prompt=: one is read, the other sampled", "leave one of them out")
+    if config.dry_run:
+        yield Problem(
+            "rollouts= and dry_run=true: no model is loaded, so there is nothing to plan", "leave out dry_run"
+        )
     if Path(path).is_dir():
         inside = sorted(file for file in Path(path).glob("**/*.jsonl") if "rollouts" in (file.stem, file.parent.name))
         yield Problem(

@@ -136,7 +136,7 @@ class Trainer:
         if saved:
             self.folder.save_rollouts(step, records)
         if tabled or paged:
-            self.tracker.show(step, records, self.config.gating if paged else None)
+            self.tracker.show(step, records, table=tabled, gating=self.config.gating if paged else None)
 
     def _evaluate_and_log(self, step: int) -> None:
         row, is_best = self.engine.led(lambda: self._evaluated(step))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.config.groups import GatingConfig, LoggerConfig, LoggerMode
-from dgpo_cli.training.showcase import COLUMNS, completion_rows, step_page
+from dgpo_cli.training.showcase import COLUMNS, PAGE_ROLLOUTS, completion_rows, step_page
 
 INIT_SECONDS = 30.0  # for an online run to begin; meanwhile rows wait
 FINISH_SECONDS = 10.0  # for what is not yet sent at the end; it stays on disk
@@ -35,9 +35,10 @@ STORY = (
 
 @dataclass(frozen=True)
 class Shown:
-    """Rollouts of a step: a table of some, and with `gating` the credit page of more."""
+    """What a step shows of its rollouts: rows of a table, and with `gating` the credit page of `records`."""
 
     step: int
+    rows: list[list[Any]]
     records: list[dict[str, Any]]
     gating: GatingConfig | None
 
@@ -82,10 +83,13 @@ class Tracker:
         if self._thread is not None:
             self._rows.put({key: value for key, value in row.items() if value is not None} | story(row))
 
-    def show(self, step: int, records: list[dict[str, Any]], gating: GatingConfig | None) -> None:
-        """Hand over a step's rollouts, with a gating for the credit page too. What is sent is made in the thread."""
+    def show(
+        self, step: int, records: list[dict[str, Any]], *, table: bool = True, gating: GatingConfig | None = None
+    ) -> None:
+        """Hand over a step's rollouts: a table of some and, with a gating, the credit page, which the thread makes."""
         if self._thread is not None:
-            self._rows.put(Shown(step, records, gating))
+            rows = completion_rows(step, records) if table else []
+            self._rows.put(Shown(step, rows, records[:PAGE_ROLLOUTS] if gating else [], gating))
 
     def close(self, exit_code: int) -> None:
         """End the W&B run; what cannot be sent within seconds stays in the run's folder."""
@@ -129,9 +133,10 @@ class Tracker:
         return run
 
     def _show(self, run: Any, shown: Shown) -> None:
-        rows = completion_rows(shown.step, shown.records)
         with _staged_in(Path(str(self._options["dir"])) / "wandb"):
-            run.log({"step": shown.step, "completions": self._wandb.Table(columns=list(COLUMNS), data=rows)})
+            if shown.rows:
+                table = self._wandb.Table(columns=list(COLUMNS), data=shown.rows)
+                run.log({"step": shown.step, "completions": table})
             if shown.gating is not None:
                 self._send_page(run, shown.step, step_page(shown.step, shown.records, shown.gating))
 

@@ -157,6 +157,7 @@ def test_a_vocabulary_that_is_typed_serves_a_file_that_does_not_say(tmp_path: Pa
         (["rollouts=."], "rollouts: expected a file, got the folder '.'"),
         (["vocabulary_size=5"], "vocabulary_size: the model says it"),
         (["rollouts=rows.jsonl", "prompt=hello"], "rollouts= and prompt="),
+        (["rollouts=rows.jsonl", "dry_run=true"], "nothing to plan"),
         (["gatings=[papr]"], "gating=papr: there is no such option"),
         (["shade=creditt"], "shade: expected"),
     ],
