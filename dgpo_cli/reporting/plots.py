@@ -58,8 +58,11 @@ def colour(number: int) -> str:
 def curves_png(curves: Curves) -> bytes:
     """A PNG of all metrics (rows) against all axes (columns)."""
     metrics = [metric for metric in METRICS if any(key == metric.key for _, key in curves)]
+    names = _legend(curves)
+    columns = max(1, min(len(names), 130 // (max(map(len, names.values()), default=0) + 8)))
+    top = 0.45 + 0.2 * -(-len(names) // columns)  # inches, for as many lines of names as it takes
     with _drawing() as new_figure:
-        figure = new_figure(11, 0.6 + 2.1 * len(metrics))
+        figure = new_figure(11, 0.5 + top + 2.1 * len(metrics))
         grid = figure.subplots(len(metrics), len(AXES), squeeze=False, sharex="col", sharey="row")
         for row, metric in enumerate(metrics):
             for column, axis in enumerate(AXES):
@@ -68,7 +71,8 @@ def curves_png(curves: Curves) -> bytes:
                     grid[row][column].set_ylabel("")
                 if row < len(metrics) - 1:
                     grid[row][column].set_xlabel("")
-        _add_legend(figure, curves)
+        _add_legend(figure, names, columns)
+        _set_margins(figure, top=top, between=(0.06, 0.28))
         return _png(figure)
 
 
@@ -83,6 +87,7 @@ def curves_svg(curves: Curves, axis: Axis) -> str:
             _draw_panel(panel, curves[axis.name, metric.key], metric, axis)
         for panel in panels[len(metrics) :]:
             panel.set_axis_off()
+        _set_margins(figure, top=0.35, between=(0.3, 0.55))
         return _svg(figure, f"learning curves at {axis.title}")
 
 
@@ -100,6 +105,7 @@ def differences_svg(pairs: Sequence[Pair], names: Sequence[str]) -> str:
 
 def _differences(new_figure: Any, pairs: Sequence[Pair], names: Sequence[str]) -> Figure:
     figure = new_figure(9, 1.1 + 0.42 * len(pairs))
+    figure.set_layout_engine("constrained")  # names are of any length
     panel = figure.subplots()
     for place, pair in enumerate(pairs):
         result = pair.result
@@ -132,21 +138,36 @@ def _draw_panel(panel: Axes, curves: Sequence[Curve], metric: Metric, axis: Axis
     panel.locator_params(nbins=5)
 
 
-def _add_legend(figure: Figure, curves: Curves) -> None:
+def _set_margins(figure: Figure, *, top: float, between: tuple[float, float]) -> None:
+    """Fixed room, in inches, around panels of known make: a layout engine would take half of the time of a drawing."""
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(
+        left=0.75 / width,
+        right=1 - 0.1 / width,
+        bottom=0.5 / height,
+        top=1 - top / height,
+        wspace=between[0],
+        hspace=between[1],
+    )
+
+
+def _legend(curves: Curves) -> dict[int, str]:
+    """The name of each side, by its place."""
+    sides = {curve.number: curve for found in curves.values() for curve in found}
+    return {
+        number: drawable(curve.label) + (f" (mean and range of {curve.band.runs} seeds)" if curve.band.runs > 1 else "")
+        for number, curve in sorted(sides.items())
+    }
+
+
+def _add_legend(figure: Figure, names: dict[int, str], columns: int) -> None:
     from matplotlib.lines import Line2D
 
-    sides = {curve.number: curve for found in curves.values() for curve in found}
     lines = [
-        Line2D([], [], color=colour(number), linestyle=STYLES[number % len(STYLES)], label=_named(curve))
-        for number, curve in sorted(sides.items())
+        Line2D([], [], color=colour(number), linestyle=STYLES[number % len(STYLES)], label=name)
+        for number, name in names.items()
     ]
-    widest = max((len(str(line.get_label())) for line in lines), default=0)
-    figure.legend(handles=lines, loc="outside upper left", ncols=max(1, min(len(lines), 130 // (widest + 8))))
-
-
-def _named(curve: Curve) -> str:
-    label = drawable(curve.label)
-    return label if curve.band.runs == 1 else f"{label} (mean and range of {curve.band.runs} seeds)"
+    figure.legend(handles=lines, loc="upper left", ncols=columns)
 
 
 def drawable(label: str, longest: int = 60) -> str:
@@ -162,7 +183,7 @@ def _drawing() -> Iterator[Any]:
     from matplotlib.figure import Figure
 
     def new_figure(width: float, height: float) -> Figure:
-        return Figure(figsize=(width, height), layout="constrained")
+        return Figure(figsize=(width, height))
 
     with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name may be in any script; boxes will do
