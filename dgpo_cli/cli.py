@@ -111,9 +111,9 @@ def _run(command: str, argv: list[str]) -> int:
             show_plans(command, planned.configs)
             return 0
         if not shows_only and getattr(planned.configs[0], "probe", False):
-            from dgpo_cli.commands.probe import probe
+            from dgpo_cli.jobs import run_without_folder
 
-            probe(planned.configs[0])
+            run_without_folder(command, planned.configs)
             return 0
         folder, remove_empty = (None, None) if shows_only else claim_folder(planned)
     from dgpo_cli.hydra_app import run_hydra, run_sweep

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,6 +89,12 @@ def run_here(command: str, configs: list[Any], folder: Path) -> None:
     """Call the command's module: `run(config, folder)`, and `run(configs, folder)` for eval."""
     module = importlib.import_module(f"dgpo_cli.commands.{command}")
     module.run(configs if command == "eval" else configs[0], folder)
+
+
+def run_without_folder(command: str, configs: list[Any]) -> None:
+    """`run_here` for what leaves nothing behind: its folder, of worker processes' logs, is dropped afterwards."""
+    with tempfile.TemporaryDirectory(prefix="dgpo_") as folder:
+        run_here(command, configs, Path(folder))
 
 
 @dataclass

@@ -14,6 +14,7 @@ from dgpo_cli.config.groups import ArchitectureConfig
 from dgpo_cli.config.lora_checks import holds_adapter
 from dgpo_cli.data.problems import load_problem_set
 from dgpo_cli.data.prompts import SLOT, read_template
+from dgpo_cli.environment import place
 from dgpo_cli.errors import ConfigError, DgpoError
 from dgpo_cli.planning.architecture import Architecture, from_config, from_json
 from dgpo_cli.planning.plan import Data, Machine, Plan, plan_evaluation, plan_rollout, plan_training
@@ -130,7 +131,8 @@ def this_machine() -> Machine:
 
         gpus = torch.cuda.device_count()
         gpu_bytes = torch.cuda.mem_get_info(0)[1] if gpus else None
-    return Machine(gpus, gpu_bytes, _cpu_bytes(), shutil.disk_usage(Path.cwd()).free)
+    here = place()
+    return Machine(gpus, gpu_bytes, _cpu_bytes(), shutil.disk_usage(Path.cwd()).free, here.size if here else None)
 
 
 def _cpu_bytes() -> int | None:

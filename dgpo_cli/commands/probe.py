@@ -16,7 +16,7 @@ from dgpo_cli.commands.plan import plan_of
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import ModelConfig, ReferenceConfig
 from dgpo_cli.planning.plan import Plan, probed_batch
-from dgpo_cli.processes import SOLO
+from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.plan_view import probe_tables
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.training.optimizer import Optimizer
@@ -26,29 +26,33 @@ from dgpo_cli.training.update import Updater
 MEASURED_PHASES = ("score", "forward", "backward", "accumulation", "optimizer")
 
 
-def probe(config: TrainConfig) -> None:
-    """Predicted beside measured peak on stdout.
+def probe(config: TrainConfig, processes: Processes) -> None:
+    """Predicted beside measured peak on stdout, by one process of the run; of several, the most that any of them took.
 
     Raises:
         DgpoError: the model cannot be loaded, or this system does not count memory.
     """
     plan = plan_of(config)
-    measured = measure(config, plan)
-    record = probe_record(plan, measured)
-    show(probe_tables(plan, record), record)
+    measured = measure(config, plan, processes)
+    if processes.main:
+        record = probe_record(plan, measured)
+        show(probe_tables(plan, record), record)
 
 
-def measure(config: TrainConfig, plan: Plan) -> Measured:
+def measure(config: TrainConfig, plan: Plan, processes: Processes) -> Measured:
     """Load what a run loads, and update once at full length."""
-    device = prepare_device(config.strategy, config.model)
+    device = prepare_device(config.strategy, config.model, processes)
     tiny = ModelConfig(name="tiny", path="bundled:tiny", lora=config.model.lora)
-    warm_up(_updater(replace(config, model=tiny, reference=ReferenceConfig()), device), lr=config.optim.lr)
+    small = replace(config, model=tiny, reference=ReferenceConfig())
+    warm_up(_updater(small, device, processes), lr=config.optim.lr)
     memory = PeakMemory(device)
-    return run_probe(_updater(config, device), memory, probed_batch(config, plan), lr=config.optim.lr)
+    updater = _updater(config, device, processes)
+    measured = run_probe(updater, memory, probed_batch(config, plan), lr=config.optim.lr)
+    return replace(measured, peak_bytes=max(processes.gathered(measured.peak_bytes)))
 
 
-def _updater(config: TrainConfig, device: str) -> Updater:
-    placement = Placement(config.strategy, device, SOLO)
+def _updater(config: TrainConfig, device: str, processes: Processes) -> Updater:
+    placement = Placement(config.strategy, device, processes)
     policy = placement.policy(lambda place: load_trainee(config.model, place, None, seed=config.seed))
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     settings = probed_settings(config.optim)
@@ -56,9 +60,10 @@ def _updater(config: TrainConfig, device: str) -> Updater:
         policy.model,
         load_frozen(config, policy.model, algorithm, None, placement),
         algorithm,
-        Optimizer(policy.model.model, settings),
+        Optimizer(policy.model.model, settings, processes),
         settings,
         temperature=config.rollout.temperature,
+        processes=processes,
     )
 
 

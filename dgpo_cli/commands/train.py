@@ -88,6 +88,11 @@ def _run_with_others(config: TrainConfig, folder: Path, here: Place) -> None:
 
 
 def _run(config: TrainConfig, folder: Path, processes: Processes) -> None:
+    if config.probe:
+        from dgpo_cli.commands.probe import probe
+
+        probe(config, processes)
+        return
     signals = SignalGuard(config.checkpoint.grace_seconds, config.checkpoint.signals)
     signals.share(processes)
     grader = None

@@ -43,6 +43,7 @@ class Machine:
     gpu_bytes: int | None = None
     cpu_bytes: int | None = None
     disk_free_bytes: int | None = None
+    launched: int | None = None  # processes that a launcher has started
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def place(config: Any, machine: Machine) -> Placement:
     assumed = []
     processes = 1
     if distributed:
-        processes = strategy.num_processes or machine.gpus or ASSUMED_PROCESSES
+        processes = machine.launched or strategy.num_processes or machine.gpus or ASSUMED_PROCESSES
         if not machine.gpus and device == "cuda":
             source = "strategy.num_processes" if strategy.num_processes else "num_processes unset"
             assumed.append(f"no GPU here: planned for {processes} GPU processes ({source})")

@@ -89,15 +89,19 @@ def probed_settings(settings: OptimConfig) -> OptimConfig:
 def warm_up(updater: Updater, *, lr: float) -> None:
     """A short update: whatever is loaded or made once is there afterwards."""
     give_freed_memory_back()
-    _update(updater, _made_up(updater, 2 * updater.settings.minibatches, SHORT + 1, SHORT), lr)
+    rows = 2 * updater.settings.minibatches * updater.processes.size
+    _update(updater, _made_up(updater, rows, SHORT + 1, SHORT), lr)
 
 
 def run_probe(updater: Updater, memory: PeakMemory, batch: Batch, *, lr: float) -> Measured:
-    """Update on `batch.rows` full-length rollouts a micro-batch, two micro-batches an update where a run has more."""
+    """Update on `batch.rows` full-length rollouts a micro-batch, two micro-batches an update where a run has more.
+
+    Of several processes each gets so many.
+    """
     warm_up(updater, lr=lr)
     memory.reset()
     minibatches = updater.settings.minibatches
-    rows = batch.rows * min(2, batch.micro_batches) * minibatches
+    rows = batch.rows * min(2, batch.micro_batches) * minibatches * updater.processes.size
     full = _made_up(updater, rows, batch.width, batch.counted)
     started = time.perf_counter()
     _update(updater, full, lr)

@@ -10,8 +10,17 @@ WITHIN = 0.15
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is counted by Linux alone")
-def test_a_measured_update_takes_what_was_planned_and_leaves_no_folder(tmp_path):
-    line = [sys.executable, "-m", "dgpo_cli", "train", "probe=true", "strategy.threads=1"]
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        pytest.param(["strategy=ddp", "strategy.num_processes=2", "strategy.device=cpu"], marks=pytest.mark.slow),
+        pytest.param(["strategy=fsdp", "strategy.num_processes=2", "strategy.device=cpu"], marks=pytest.mark.slow),
+    ],
+    ids=["single", "ddp", "fsdp"],
+)
+def test_a_measured_update_takes_what_was_planned_and_leaves_no_folder(more, tmp_path):
+    line = [sys.executable, "-m", "dgpo_cli", "train", "probe=true", "strategy.threads=1", *more]
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
