@@ -138,9 +138,10 @@ def _save_interrupted(trainer: Trainer, *, finished: bool) -> None:
     """After a signal: the state after the last finished step is saved, or the last checkpoint stands."""
     if finished and trainer.state.step:
         trainer.save()
-    if trainer.processes.main:
+    elif trainer.processes.main:
         newest, _ = trainer.checkpoints.newest_intact()
         trainer.state.step = load_state(newest).step if newest is not None else 0
+    if trainer.processes.main:
         trainer.folder.rewind(trainer.state.step)
 
 

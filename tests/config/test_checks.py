@@ -50,6 +50,7 @@ WRONG = [
     ("train", {"optim.betas": [0.9]}, "optim.betas: expected two numbers"),
     ("train", {"optim.betas": [0.9, 1.0]}, "optim.betas: expected two numbers"),
     ("train", {"optim.lr": -1.0}, "optim.lr: expected at least 0"),
+    ("train", {"checkpoint.signals": ["SIGTERM", "SIGKILL"]}, "checkpoint.signals: expected names of SIGTERM, SIGINT"),
     ("train", {"algo.clip_low": -0.1}, "algo.clip_low: expected at least 0"),
     ("train", {"algo.clip_high": -0.1}, "algo.clip_high"),
     ("train", {"algo.clip_dual": 1.0}, "algo.clip_dual: expected more than 1"),
