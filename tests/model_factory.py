@@ -38,6 +38,7 @@ def save_random_model(
     hostile: bool = False,
     scale: float = 1.0,
     max_context: int = 512,
+    tied: bool = True,
 ) -> Path:
     """A Qwen2 of random weights. `hostile` gives it a generation_config that would change every sample."""
     torch.manual_seed(seed)
@@ -50,7 +51,7 @@ def save_random_model(
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=max_context,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=None,  # an id here would zero a row of the embedding and so change the weights
         bos_token_id=None,

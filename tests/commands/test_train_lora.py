@@ -97,8 +97,11 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, overrides: lis
     ours, theirs = ([without_clocks(row) for row in rows(folder / "metrics.jsonl")] for folder in (whole, killed))
     assert ours == theirs
     assert ours[-1]["hellinger/mean"] > 0.0
-    assert {path.relative_to(latest(whole)).as_posix() for path in latest(whole).rglob("*.safetensors")} == stored
-    for file in stored:
+    assert {path.relative_to(latest(whole)).as_posix() for path in latest(whole).rglob("*.safetensors")} == {
+        *stored,
+        "state/optimizer-00000-of-00001.safetensors",
+    }
+    for file in (*stored, "state/optimizer-00000-of-00001.safetensors"):
         assert (latest(whole) / file).read_bytes() == (latest(killed) / file).read_bytes()
     if "model.lora.merge=true" in overrides:
         holds_the_base_and_the_adapter(latest(killed))

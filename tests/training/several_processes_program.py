@@ -1,0 +1,138 @@
+"""One process of several that take real updates on stored rollouts, started by test_several_processes.py.
+
+Arguments: two models' folders (tied head, head of its own). Rank 0 does the same alone first, and prints one JSON
+object a case: how far gradient, loss and weights are from there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.commands.parts import load_trainee
+from dgpo_cli.commands.placement import Placement
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.compose import compose
+from dgpo_cli.environment import place
+from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.processes import SOLO, Processes, join, leave
+from dgpo_cli.sharding import full
+from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.update import StepBatch, StepResult, Updater
+from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
+
+STEPS = 4
+GROUP = 4
+LENGTHS = [300, 3, 5, 2, 9, 40, 7, 1, 12, 6, 3, 30, 8, 0, 4, 5]  # one long beside many short ones
+CASES = {
+    "dgpo": ["algo=dgpo"],
+    "dgpo calibrated, 2 minibatches x 2 epochs": ["gating=calibrated", "optim.minibatches=2", "optim.epochs=2"],
+    "grpo with KL": ["algo=grpo", "optim.minibatches=2"],
+    "dapo, current scores, top entropy": ["algo=dapo", "gating=top_entropy", "gating.score_policy=current"],
+    "LoRA": ["model.lora.rank=4", "algo=dgpo", "gating=calibrated"],
+    "checkpointed activations": ["algo=dgpo", "strategy.activation_checkpointing=true"],
+}
+
+
+class Recording(Optimizer):
+    """The real one, which also keeps the first whole gradient that it was given."""
+
+    gradient: dict[str, Tensor] | None = None
+
+    def clipped_norm(self, limit: float) -> float:
+        if self.gradient is None:
+            self.gradient = {name: full(weight.grad).clone() for name, weight in self.named if weight.grad is not None}
+        return super().clipped_norm(limit)
+
+
+def batch() -> StepBatch:
+    generator = torch.Generator().manual_seed(3)
+    rollouts = []
+    for row, length in enumerate(LENGTHS):
+        ids = torch.randint(2, 60, (6 + row % 3 + length,), generator=generator).tolist()
+        prompt = Prompt(Problem(row, str(row), (("user", ""),), ""), "", tuple(ids[: 6 + row % 3]))
+        rollouts.append(Rollout(SampleRequest(prompt, row, 0), tuple(ids[6 + row % 3 :]), "", "stop"))
+    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5] * (len(LENGTHS) // GROUP))
+    return StepBatch(rollouts, LENGTHS, advantages, GROUP, list(range(len(rollouts))))
+
+
+def steps(config: TrainConfig, placement: Placement) -> tuple[list[StepResult], dict[str, Tensor], dict[str, Tensor]]:
+    """Some steps from the loaded model, against a reference that is another one: results, first gradient, weights."""
+    policy = placement.policy(lambda device: load_trainee(config.model, device, None, seed=0)).model
+    algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=max(LENGTHS))
+    optimizer = Recording(policy.model, config.optim, placement.processes)
+    reference = policy.frozen_copy() if policy.adapter else placement.reference(lambda device: moved(config, device))
+    updater = Updater(
+        policy, reference, algorithm, optimizer, config.optim, temperature=0.9, processes=placement.processes
+    )
+    results = [updater.run(batch(), lr=1e-3, noise_floor=1e-9, may_go_on=lambda *_: True) for _ in range(STEPS)]
+    weights = {name: full(weight.detach()).clone() for name, weight in optimizer.named}
+    assert optimizer.gradient is not None
+    return results, optimizer.gradient, weights
+
+
+def moved(config: TrainConfig, device: str) -> LanguageModel:
+    """The policy's model with every weight a little off."""
+    model = load_model(str(config.model.path), device=device)
+    with torch.no_grad():
+        for number, weight in enumerate(model.model.parameters()):
+            weight.mul_(1.0 + 0.05 * (number % 3))
+    model.model.requires_grad_(False)
+    return model
+
+
+def relative(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    assert ours.keys() == theirs.keys()
+    off = sum(float((ours[name] - theirs[name]).double().square().sum()) for name in ours)
+    whole = sum(float(value.double().square().sum()) for value in theirs.values())
+    return float((off / whole) ** 0.5)
+
+
+def compared(name: str, model: str, strategies: list[str], processes: Processes) -> None:
+    overrides = [*CASES[name], f"model.path={model}", "optim.tokens_per_microbatch=400", "strategy.device=cpu"]
+    config = compose("train", overrides)
+    alone = None
+    if processes.main:
+        alone = steps(config, Placement(config.strategy, "cpu", SOLO))
+    for strategy in strategies:
+        setting = replace(config.strategy, name=strategy)
+        results, gradient, weights = steps(config, Placement(setting, "cpu", processes))
+        if alone is None:
+            continue
+        record: dict[str, Any] = {
+            "case": name,
+            "strategy": strategy,
+            "processes": processes.size,
+            "gradient": relative(gradient, alone[1]),
+            "weights": relative(weights, alone[2]),
+            "loss": max(
+                abs(ours.loss - theirs.loss)
+                for mine, other in zip(results, alone[0], strict=True)
+                for ours, theirs in zip(mine.tallies, other.tallies, strict=True)
+            ),
+            "tokens": [[tally.tokens for tally in result.tallies] for result in results]
+            == [[tally.tokens for tally in result.tallies] for result in alone[0]],
+        }
+        print(json.dumps(record), flush=True)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    here = place()
+    assert here is not None
+    processes = join(here, device="cpu", connect_seconds=120)
+    tied, own_head, *strategies = sys.argv[1:]
+    for name in CASES:
+        compared(name, tied, strategies, processes)
+    compared("dgpo", own_head, strategies, processes)
+    leave()
+
+
+if __name__ == "__main__":
+    main()
