@@ -43,7 +43,14 @@ def together(size: int, folder: Path, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ended[0][0].splitlines()]
 
 
-@pytest.mark.parametrize(("size", "strategies"), [(2, ["ddp", "fsdp", "fsdp_offload"]), (4, ["ddp", "fsdp"])])
+@pytest.mark.parametrize(
+    ("size", "strategies"),
+    [
+        (2, ["ddp", "fsdp", "fsdp_offload"]),
+        pytest.param(1, ["fsdp", "fsdp_offload"], marks=pytest.mark.slow),
+        pytest.param(4, ["ddp", "fsdp"], marks=pytest.mark.slow),
+    ],
+)
 def test_gradient_loss_and_weights_are_those_of_one_process(tmp_path: Path, size: int, strategies: list[str]) -> None:
     """One long rollout stands beside many short ones, so the ranks have unlike work; LoRA, KL and epochs included."""
     tied = save_random_model(tmp_path / "tied")

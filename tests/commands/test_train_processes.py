@@ -1,0 +1,170 @@
+"""`dgpo train` on several processes of this machine, the real command: its launcher, its checkpoints, its ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from dgpo_cli.cli import main
+
+QUICK = [
+    "logger=none",
+    "benchmark=none",
+    "rollout.prompts_per_step=4",
+    "rollout.group_size=4",
+    "data.size=64",
+    "engine.batch_size=6",  # so that processes get unlike numbers of units
+    "optim.tokens_per_microbatch=200",
+    "optim.schedule=constant",
+    "rollout.save=all",
+    "checkpoint.every=1",
+    "strategy.device=cpu",
+]
+
+
+def start(*overrides: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dgpo_cli", "train", *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def wait_for_rows(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+    deadline = time.monotonic() + 240
+    while len(rows(folder)) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def workers(process: subprocess.Popen[str]) -> dict[int, psutil.Process]:
+    """The worker processes by rank."""
+    return {int(child.environ()["RANK"]): child for child in psutil.Process(process.pid).children()}
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    latest = folder / "checkpoints" / (folder / "checkpoints" / "latest").read_text().strip()
+    return load_file(latest / "model" / "model.safetensors")
+
+
+def sampled(folder: Path) -> list[list[int]]:
+    files = sorted((folder / "rollouts").glob("step_*.jsonl"))
+    return [json.loads(line)["token_ids"] for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "legs",
+    [
+        ["strategy=fsdp strategy.num_processes=2", "strategy=single"],
+        pytest.param(
+            ["strategy=ddp strategy.num_processes=2", "strategy=single", "strategy=fsdp strategy.num_processes=4"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            [
+                "strategy=fsdp_offload strategy.num_processes=2",
+                "strategy=single",
+                "strategy=ddp strategy.num_processes=4",
+            ],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["fsdp 2, 1", "ddp 2, 1, fsdp 4", "fsdp_offload 2, 1, ddp 4"],
+)
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, legs: list[str]) -> None:
+    """The same tokens are drawn as by one process throughout, and the weights differ by rounding alone."""
+    alone, several = tmp_path / "alone", tmp_path / "several"
+    assert main(["train", f"hydra.run.dir={alone}", *QUICK, f"steps={2 * len(legs)}"]) == 0
+    for number, leg in enumerate(legs):
+        place = [f"resume={several}"] if number else [f"hydra.run.dir={several}", *QUICK]
+        assert main(["train", *place, *leg.split(), f"steps={2 * (number + 1)}"]) == 0
+    assert sampled(several) == sampled(alone)
+    ours, theirs = weights(several), weights(alone)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert float((ours[name] - value).norm() / value.norm()) < 1e-5
+    for mine, other in zip(rows(several), rows(alone), strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], abs=1e-6)
+        assert mine["credit/ess"] == pytest.approx(other["credit/ess"], abs=1e-6)
+        assert mine["samples/generated"] == other["samples/generated"] == 16
+
+
+def test_a_killed_worker_ends_the_run_by_name_and_sigterm_saves_it(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(f"hydra.run.dir={run}", *QUICK, "steps=500", "strategy=ddp", "strategy.num_processes=2")
+    wait_for_rows(run, process, 2)
+    workers(process)[1].kill()
+    killed = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - killed < 60
+    assert process.returncode == 1
+    errors = [line for line in said.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "rank 1 " in errors[0]
+    assert "SIGKILL" in errors[0]
+
+    process = start(f"resume={run}")
+    before = len(rows(run))
+    wait_for_rows(run, process, before + 1)
+    assert sorted(workers(process)) == [0, 1]
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert (run / "checkpoints" / "latest").read_text() == f"step_{rows(run)[-1]['step']:06d}"
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    process = start(
+        f"hydra.run.dir={tmp_path / 'run'}",
+        *QUICK,
+        "strategy=ddp",
+        "strategy.connect_seconds=2",
+        RANK="0",
+        WORLD_SIZE="3",
+        LOCAL_RANK="0",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=port,
+    )
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: rank 1, 2 of 3 did not join within 2 s" in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["strategy=ddp"], "strategy.num_processes=2"),
+        (["strategy=fsdp", "strategy.num_processes=0"], "at least 1"),
+    ],
+)
+def test_what_cannot_be_started_is_said_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], overrides: list[str], expected: str
+) -> None:
+    assert main(["train", f"hydra.run.dir={tmp_path / 'run'}", *QUICK, *overrides]) == 2
+    said = capfd.readouterr().err
+    assert said.count("error:") == 1
+    assert expected in said
+    assert not (tmp_path / "run").exists()
