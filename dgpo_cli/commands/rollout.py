@@ -25,7 +25,7 @@ from dgpo_cli.disk import writing
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
-from dgpo_cli.reporting.gatings import gate
+from dgpo_cli.reporting.gatings import gate, lacking
 from dgpo_cli.reporting.records import rollout_records
 from dgpo_cli.reporting.stored import stored_rollouts
 from dgpo_cli.scoring import measure_noise_floor, score_rollouts
@@ -65,7 +65,8 @@ def run(config: RolloutConfig, folder: Path) -> None:
         save_config(config, folder / "config.yaml")
         write_atomically(target, lines)
     stored = stored_rollouts([Row(f"line {i}", record) for i, record in enumerate(records, 1)], str(target))
-    gated = gate(stored, gatings_of(config, stored)) if records and "credit" in records[0] else []
+    gatings = gatings_of(config, stored)
+    gated = gate(stored, {label: item for label, item in gatings.items() if lacking(stored, item, label) is None})
     if sys.stdout.isatty():
         show_tokens(config, stored, gated)
     else:

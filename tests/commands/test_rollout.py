@@ -86,6 +86,14 @@ def test_records_hold_text_tokens_and_verdicts(tmp_path: Path, capsys: pytest.Ca
         assert sum(record["advantage"] for record in group) == pytest.approx(0.0, abs=1e-5)
 
 
+def test_without_a_reference_the_page_shows_the_gatings_that_need_none(tmp_path: Path) -> None:
+    rollout(tmp_path / "out", "gating=top_entropy", "report=true")
+    page = (tmp_path / "out/report.html").read_text()
+    data = json.loads(page.partition('type="application/json">')[2].partition("</script>")[0])
+    assert [item["label"] for item in data["gatings"]] == ["top_entropy"]
+    assert list(data["signals"]) == ["logprobs", "entropy"]
+
+
 def test_a_prompt_of_ones_own_is_not_graded(tmp_path: Path) -> None:
     records = rollout(tmp_path / "out", "prompt='9 -5=? +4=? +1=? +1=? -4=?'", "rollout.temperature=0")
     assert {record["prompt"] for record in records} == {"9 -5=? +4=? +1=? +1=? -4=?"}
