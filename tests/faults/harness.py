@@ -57,6 +57,7 @@ class Session:
 
     def __init__(self, folder: Path, *overrides: str, env: dict[str, str] | None = None, **options: Any) -> None:
         self.folder = folder
+        self.began = time.time()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dgpo_cli", "train", *overrides],
             stdout=subprocess.DEVNULL,
@@ -83,6 +84,11 @@ class Session:
             return bool(json.loads((self.folder / LOCK).read_text())["pid"] == self.process.pid)
         except (OSError, ValueError):
             return False
+
+    def has_stepped(self) -> bool:
+        """Whether this session has finished a step."""
+        found = rows(self.folder)
+        return bool(found) and found[-1]["time"] > self.began
 
     def end(self, number: signal.Signals | None = None) -> str:
         """Send a signal, if one is given, wait for the end, and return what was said on stderr."""
@@ -196,7 +202,11 @@ def kill_and_resume(
 
 
 def at_random(generator: random.Random, within: float) -> Callable[[Session], bool]:
+    """Up to `within` seconds after the first step of the session, or, one time in five, after it took the folder."""
+
     def moment(session: Session) -> bool:
+        if generator.random() < 0.8 and not session.wait_for(session.has_stepped):
+            return False
         until = time.monotonic() + generator.uniform(0.0, within)
         return session.wait_for(lambda: time.monotonic() >= until)
 
