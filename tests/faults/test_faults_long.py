@@ -129,7 +129,7 @@ def test_a_second_signal_ends_it_now(tmp_path: Path) -> None:
 def wide_settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A random model whose state is over 200 MB: 19 M weights of 4 bytes, and AdamW's 8."""
     folder = tmp_path_factory.mktemp("wide")
-    model = save_random_model(folder / "model", hidden_size=1024, layers=2)
+    model = save_random_model(folder / "model", hidden_size=1024, layers=2, scale=0.1)
     (folder / "reward.py").write_text(
         "def score(prompt, completion, answer):\n    return float(sum(map(ord, completion)) % 7)\n"
     )
