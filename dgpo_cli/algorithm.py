@@ -7,7 +7,7 @@ Nothing here runs a model or touches a file.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,6 +81,10 @@ class Algorithm:
     def gates(self) -> bool:
         """Whether tokens can get different credit at all."""
         return self.gating.signal is not Signal.none
+
+    def without_kl(self) -> Algorithm:
+        """The same without the penalty."""
+        return Algorithm(replace(self.algo, kl_coef=0.0), self.gating, max_completion_tokens=self.max_completion_tokens)
 
     @property
     def needs_reference(self) -> bool:

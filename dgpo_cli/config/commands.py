@@ -52,6 +52,12 @@ class OptimConfig:
     tokens_per_microbatch: int = key(
         16384, "token budget of one forward, prompts and padding included; changes memory and speed only", "tokens"
     )
+    grad_norms_every: int = key(
+        20,
+        "with a KL penalty: every so many steps the gradient norms of the policy and of the KL term, each alone, at "
+        "the price of two more passes of one minibatch; 0 is never",
+        "steps",
+    )
     max_nonfinite: int = key(3, "updates in a row skipped for a non-finite gradient before the run stops", "updates")
 
 

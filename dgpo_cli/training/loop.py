@@ -81,7 +81,13 @@ class Trainer:
         lr = learning_rate(step, self.config.steps, self.config.optim, self.state.decay_from)
         self.signals.agree()
         with self.signals.protected():  # from the first update to the row and the checkpoint, all or nothing
-            result = self.updater.run(batch, lr=lr, noise_floor=noise_floor, may_go_on=self._may_go_on)
+            result = self.updater.run(
+                batch,
+                lr=lr,
+                noise_floor=noise_floor,
+                may_go_on=self._may_go_on,
+                terms=self._due(step, self.config.optim.grad_norms_every),
+            )
             self._guard_against_nonfinite(step, batch, collected, result)
             row = metrics_row(
                 step,

@@ -106,6 +106,14 @@ class Optimizer:
             self.processes.total(counts)
         return UpdateOutcome(True, norm, int(counts[0]) / max(1, int(counts[1])))
 
+    def spent_norm(self) -> float:
+        """The norm of the gradient that stands in the weights, which is then dropped."""
+        if not self.sharded and not self.processes.alone:
+            _sum_over_processes(self.parameters)
+        norm = self.clipped_norm(math.inf)
+        self.zero_grad()
+        return norm
+
     def clipped_norm(self, limit: float) -> float:
         """Clip the gradient to `limit`; its norm before that."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)

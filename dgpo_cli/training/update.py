@@ -7,6 +7,7 @@ updates. Loss denominators belong to the whole minibatch and are fixed before it
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -100,6 +101,7 @@ class StepResult:
     credit: Credit | None
     score_seconds: float
     train_seconds: float
+    term_norms: dict[str, float] = field(default_factory=dict)  # grad_norm/policy, grad_norm/kl, where asked for
 
 
 class UnfinishedStep(Exception):
@@ -131,9 +133,18 @@ class Updater:
         self.budget = MicrobatchBudget(settings.tokens_per_microbatch, say)
 
     def run(
-        self, batch: StepBatch, *, lr: float, noise_floor: float, may_go_on: Callable[[int, float], bool]
+        self,
+        batch: StepBatch,
+        *,
+        lr: float,
+        noise_floor: float,
+        may_go_on: Callable[[int, float], bool],
+        terms: bool = False,
     ) -> StepResult:
-        """Minibatches x epochs updates. `may_go_on(updates left, seconds an update)` False raises UnfinishedStep."""
+        """Minibatches x epochs updates. `may_go_on(updates left, seconds an update)` False raises UnfinishedStep.
+
+        `terms`: also the gradient norms of the loss's terms, of the first minibatch that is trained.
+        """
         started = time.perf_counter()
         self._noise_floor = noise_floor
         plan = self._plan(batch)
@@ -143,6 +154,7 @@ class Updater:
         scored = time.perf_counter()
         tallies: list[Tally] = []
         outcomes: list[UpdateOutcome] = []
+        norms: dict[str, float] = {}
         skipped = nonfinite = 0
         updates = plan * self.settings.epochs
         for number, rows in enumerate(updates):
@@ -151,6 +163,8 @@ class Updater:
             if not self._trained_rows(batch, rows):
                 skipped += 1
                 continue
+            if terms and not tallies and self.algorithm.algo.kl_coef:
+                norms = self._norms_of_terms(batch, plan, rows, signals, credit)
             work = partial(self._minibatch, batch, plan, rows, signals, credit)
             tally, signals, credit = self._fitted(batch, work)
             tallies.append(tally)
@@ -165,7 +179,26 @@ class Updater:
             credit,
             scored - started,
             time.perf_counter() - scored,
+            norms,
         )
+
+    def _norms_of_terms(
+        self,
+        batch: StepBatch,
+        plan: list[list[int]],
+        rows: list[int],
+        signals: TokenSignals | None,
+        credit: Credit | None,
+    ) -> dict[str, float]:
+        """Gradient norms of one minibatch's policy term and of its KL term, each alone; no weight moves."""
+        policy = copy.copy(self)
+        policy.algorithm = self.algorithm.without_kl()
+        no_advantage = replace(batch, advantages=torch.zeros_like(batch.advantages))
+        norms = {}
+        for name, updater, given in (("policy", policy, batch), ("kl", self, no_advantage)):
+            self._fitted(given, partial(updater._minibatch, given, plan, rows, signals, credit))
+            norms[f"grad_norm/{name}"] = self.optimizer.spent_norm()
+        return norms
 
     def _fitted(self, batch: StepBatch, work: Callable[[], Result]) -> Result:
         """`work` with micro-batches that memory holds."""

@@ -80,6 +80,7 @@ def run(
     reference: LanguageModel | None,
     algorithm: Algorithm,
     step: StepBatch,
+    terms: bool = False,
     **settings: float | int,
 ) -> tuple[StepResult, RecordingOptimizer, LanguageModel]:
     """One step on a copy of the policy."""
@@ -87,7 +88,7 @@ def run(
     optim = replace(OptimConfig(), warmup_steps=0, grad_clip=0.0, **settings)
     optimizer = RecordingOptimizer(model.model, optim)
     updater = Updater(model, reference, algorithm, optimizer, optim, temperature=1.0)
-    result = updater.run(step, lr=1e-3, noise_floor=1e-7, may_go_on=lambda *_: True)
+    result = updater.run(step, lr=1e-3, noise_floor=1e-7, may_go_on=lambda *_: True, terms=terms)
     return result, optimizer, model
 
 
@@ -317,3 +318,28 @@ def test_a_gradient_that_is_not_finite_is_skipped(
         torch.equal(left, right)
         for left, right in zip(policy.model.parameters(), model.model.parameters(), strict=True)
     )
+
+
+def test_the_terms_gradient_norms_are_those_of_each_alone_and_move_nothing(
+    policy: LanguageModel, reference: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
+) -> None:
+    algo, gating = options("grpo", "paper")
+    algorithm = Algorithm(algo, gating, max_completion_tokens=MAX_TOKENS)
+    step = batch(ADVANTAGES)
+    without, _, plain = run(policy, reference, algorithm, step)
+    result, _, model = run(policy, reference, algorithm, step, terms=True)
+    for ours, theirs in zip(model.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert without.term_norms == {}
+    assert result.credit is not None
+    naive = copy.deepcopy(policy.model).double()
+    other = copy.deepcopy(reference.model).double()
+    cases = {
+        "grad_norm/policy": (replace(algo, kl_coef=0.0), step),
+        "grad_norm/kl": (algo, replace(step, advantages=torch.zeros(len(ADVANTAGES)))),
+    }
+    for name, (term, given) in cases.items():
+        loss = naive_loss(naive, other, term, given, result.credit.weights)
+        gradients = torch.autograd.grad(loss, list(naive.parameters()))
+        norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
+        assert result.term_norms[name] == pytest.approx(norm, rel=1e-4)
