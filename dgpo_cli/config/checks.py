@@ -16,6 +16,7 @@ from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import CompareConfig, EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, Dtype, EngineConfig, GatingConfig, RewardConfig, Signal
 from dgpo_cli.config.lora_checks import adapter_folder, holds_adapter, trained_adapter, untrained_adapter
+from dgpo_cli.config.strategy_checks import one_process, several_processes
 from dgpo_cli.errors import Problem
 
 DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
@@ -399,6 +400,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         *(
             _training,
             trained_adapter,
+            several_processes,
             _gating,
             _needed_reference,
             _evaluation,
@@ -412,6 +414,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
     "eval": [
         _ranges(BENCHMARK_RULES, COMMON_RULES),
         untrained_adapter,
+        one_process,
         _evaluation,
         _engine,
         _models,
@@ -422,6 +425,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         _ranges(ROLLOUT_RULES, DATA_RULES, COMMON_RULES),
         *(
             untrained_adapter,
+            one_process,
             _gating,
             _stored_rollouts,
             _distinct_reference,

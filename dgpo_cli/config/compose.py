@@ -135,7 +135,7 @@ def composed(request: Request, job: list[str] | None = None) -> DictConfig:
 
 
 def complete(request: Request) -> tuple[Request, DictConfig]:
-    """The request as Hydra accepts it, composed: `+` before groups that no default brings, and data for the model."""
+    """The request as Hydra accepts it, composed: `+` before groups that no default brings, data and strategy of the model."""
     overrides = list(request.overrides)
     while True:
         trial = replace(request, overrides=overrides)
@@ -151,9 +151,21 @@ def complete(request: Request) -> tuple[Request, DictConfig]:
             else:
                 overrides[at[0]] = f"+{overrides[at[0]]}"
             continue
-        if not _lacks_data(config, request.command):
+        if _lacks_data(config, request.command):
+            overrides.append(f"+data={DATA_OF_MODELS}")
+        elif (strategy := _strategy_of_model(config, request)) is not None:
+            overrides.append(f"strategy={strategy}")
+        else:
             return trial, config
-        overrides.append(f"+data={DATA_OF_MODELS}")
+
+
+def _strategy_of_model(config: DictConfig, request: Request) -> str | None:
+    """The strategy that the model asks for in training, where nothing else chooses one."""
+    typed = any(text.lstrip("+").partition("=")[0] == "strategy" for text in request.overrides)
+    if request.command != "train" or typed or config.hydra.runtime.choices.strategy != "single":
+        return None
+    wanted = str(config.model.training.strategy)
+    return None if wanted == "single" else wanted
 
 
 def _lacks_data(config: DictConfig, command: str) -> bool:

@@ -130,6 +130,7 @@ class TrainingDefaults:
     max_completion_tokens: int = key(2048, "longest completion", "tokens")
     minibatches: int = key(1, "optimizer minibatches a step")
     checkpoint_every: int = key(20, "steps between checkpoints", "steps")
+    strategy: str = key("single", "strategy of `dgpo train` where none is chosen")
 
 
 @dataclass

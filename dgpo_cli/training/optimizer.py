@@ -150,7 +150,8 @@ class Optimizer:
                 parts = [(file, starts[name]) for file, starts, keys in held if f"{name}/step" in keys]
                 if not parts:
                     continue
-                state = {"step": parts[0][0].get_tensor(f"{name}/step").reshape(())}
+                step = parts[0][0].get_tensor(f"{name}/step").reshape(())
+                state = {"step": step.to(local(weight).device) if self.adam.defaults["fused"] else step}
                 for moment in MOMENTS:
                     state[moment] = torch.zeros_like(weight, memory_format=torch.preserve_format)
                     _fill_rows(local(state[moment]), self._first_row(weight), f"{name}/{moment}", parts)

@@ -1,0 +1,51 @@
+"""What is wrong with a strategy before any process is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.errors import Problem
+
+SHARDED = ("fsdp", "fsdp_offload")
+
+
+def several_processes(config: Any) -> Iterator[Problem]:
+    """For training: settings that do not go together."""
+    strategy = config.strategy
+    yield from _known(strategy.name)
+    if strategy.name == "single" and (strategy.num_processes or 1) > 1:
+        yield Problem(
+            f"strategy=single computes in one process, strategy.num_processes={strategy.num_processes} asks for more",
+            "strategy=ddp or strategy=fsdp",
+        )
+    if strategy.reference_offload and strategy.name not in SHARDED:
+        yield Problem(
+            f"strategy.reference_offload: strategy={strategy.name} keeps whole models where they compute",
+            "strategy=fsdp, with strategy.num_processes=1 on one GPU",
+        )
+    if strategy.name in SHARDED and config.model.lora.rank and config.reference.refresh_every:
+        yield Problem(
+            f"reference.refresh_every with model.lora.rank puts a second adapter into the model, which "
+            f"strategy={strategy.name} cannot shard",
+            "strategy=ddp or strategy=single, or reference.refresh_every=0",
+        )
+
+
+def one_process(config: Any) -> Iterator[Problem]:
+    """For evaluation and rollouts, which compute in one process; a plan may ask about any."""
+    yield from _known(config.strategy.name)
+    if config.strategy.name != "single" and not config.dry_run:
+        yield Problem(
+            f"strategy={config.strategy.name} is for dgpo train; this command computes in one process",
+            "leave it out; a larger model: engine=openai with a server that shards it (dgpo eval)",
+        )
+
+
+def _known(name: str) -> Iterator[Problem]:
+    known = catalogue.options("strategy")
+    if name not in known:
+        close = catalogue.nearest(name, known)
+        hint = f"did you mean strategy={close}?" if close else " | ".join(known)
+        yield Problem(f"strategy.name: there is no strategy '{name}'", hint)
