@@ -135,7 +135,7 @@ def composed(request: Request, job: list[str] | None = None) -> DictConfig:
 
 
 def complete(request: Request) -> tuple[Request, DictConfig]:
-    """The request as Hydra accepts it, composed: `+` before groups that no default brings, data and strategy of the model."""
+    """The request as Hydra accepts it, composed: `+` before groups that no default brings, what the model brings."""
     overrides = list(request.overrides)
     while True:
         trial = replace(request, overrides=overrides)
