@@ -179,8 +179,15 @@ def adapt_layers(model: Any, *, checkpointing: bool, compiled: bool) -> None:
     if not checkpointing and not compiled:
         return
     for layer in layers_of(model.base_model):
-        forward = torch.compile(layer.forward, dynamic=True) if compiled else layer.forward
+        forward = layer.forward
+        if compiled:
+            forward = partial(_compiled, torch.compile(forward, dynamic=True), forward)
         layer.forward = partial(_checkpointed, forward) if checkpointing else forward
+
+
+def _compiled(compiled: Callable[..., Any], forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Sampling stays as it is: its cache has another shape with every token."""
+    return (compiled if kwargs.get("past_key_values") is None else forward)(*args, **kwargs)
 
 
 def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -125,7 +125,8 @@ def watching_for_loss() -> Iterator[None]:
         text = str(error).lower()
         if isinstance(error, dist.DistError) or any(word in text for word in LOST):
             raise LostProcess(
-                "another process of this run is gone", "its own message says why; resume= continues"
+                f"another process of this run is gone ({' '.join(str(error).split())[:160]})",
+                "its own message says why; resume= continues",
             ) from error
         raise
 

@@ -52,7 +52,8 @@ def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
 def make_microbatches(
     rollouts: list[Rollout], rows: list[int], lengths: list[int], *, tokens: int, pad_id: int, processes: int = 1
 ) -> list[MicroBatch]:
-    """Cut `rows` into micro-batches of at most `tokens` positions, padding included; longest sequences first.
+    """Cut `rows` into micro-batches of at most `tokens` positions, padding included; longest sequences first, so that
+    those together are of a length. Packing them without padding would need an attention kernel that can: not every one.
 
     `lengths[i]` are the counted tokens of rollout i; rows without any are left out. A sequence longer than the budget
     is a micro-batch of its own. For several processes the cuts are fine enough that each has work, where there is.
@@ -63,11 +64,19 @@ def make_microbatches(
     order = sorted(size, key=lambda row: (-size[row], row))
     batches: list[list[int]] = []
     for row in order:
-        if batches and size[batches[-1][0]] * (len(batches[-1]) + 1) <= tokens:
+        if batches and _joins(size[row], size[batches[-1][0]], len(batches[-1]), tokens):
             batches[-1].append(row)
         else:
             batches.append([row])
     return [_microbatch(rollouts, batch, lengths, pad_id) for batch in batches]
+
+
+def _joins(size: int, longest: int, count: int, tokens: int) -> bool:
+    """Whether a sequence goes into a micro-batch of `count`: it fits, and is not much shorter than the longest there.
+
+    Short of an eighth of the budget anything goes in: a pass of few tokens costs more than padding does.
+    """
+    return longest * (count + 1) <= tokens and (longest * count < tokens // 8 or size >= 0.9 * longest)
 
 
 def dealt(batches: list[MicroBatch], processes: Processes) -> list[tuple[MicroBatch, bool]]:

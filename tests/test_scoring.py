@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,25 @@ def test_noise_floor_is_small_and_not_of_identical_passes(policy: LanguageModel)
 def test_mask_is_made_of_lengths() -> None:
     assert mask_of([2, 0, 3]).tolist() == [[True, True, False], [False] * 3, [True] * 3]
     assert mask_of([1], width=3).tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("count", "median", "longest", "processes"), [(512, 900, 8192, 1), (512, 900, 8192, 8), (256, 600, 2048, 1)]
+)
+def test_padding_is_below_five_percent_on_lengths_like_real_ones(
+    count: int, median: int, longest: int, processes: int
+) -> None:
+    """Log-normal completion lengths, cut at the limit, after prompts of 60 to 300 tokens."""
+    generator = torch.Generator().manual_seed(1)
+    drawn = (math.log(median) + 0.8 * torch.randn(count, generator=generator)).exp().long() + 1
+    lengths = drawn.clamp(max=longest).tolist()
+    prompts = torch.randint(60, 300, (count,), generator=generator).tolist()
+    rollouts = [
+        Rollout(SampleRequest(Prompt(Problem(0, "0", (), ""), "", (1,) * before), 0, 0), (1,) * length, "", "stop")
+        for before, length in zip(prompts, lengths, strict=True)
+    ]
+    batches = make_microbatches(rollouts, list(range(count)), lengths, tokens=16384, pad_id=0, processes=processes)
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(count))
+    assert max(batch.input_ids.numel() for batch in batches) <= 16384
+    padding = sum(batch.padding for batch in batches) / sum(batch.input_ids.numel() for batch in batches)
+    assert padding < 0.05

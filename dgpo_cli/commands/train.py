@@ -82,8 +82,8 @@ def _run_with_others(config: TrainConfig, folder: Path, here: Place) -> None:
     except LostProcess as lost:
         if not here.own_worker:
             raise
-        if here.rank:
-            print(f"error: {lost}", file=sys.stderr)
+        said = "error" if here.rank else "note"  # the launcher names the one that is gone
+        print(f"{said}: {lost}", file=sys.stderr)
         raise SystemExit(LostProcess.exit_code) from lost
 
 

@@ -284,7 +284,7 @@ class StrategyConfig:
     activation_checkpointing: bool = key(
         False, "keep only each layer's input for the backward pass and compute the rest again: less memory, more time"
     )
-    compile: bool = key(False, "torch.compile each layer of the body")
+    compile: bool = key(False, "torch.compile each layer of the body, for scoring and training")
     reference_offload: bool = key(False, "fsdp: the reference rests in CPU memory between passes")
     gather_for_generation: bool = key(
         True, "fsdp: hold the whole model in compute_dtype while sampling; false gathers each layer for every token"
