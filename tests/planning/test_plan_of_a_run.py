@@ -15,7 +15,7 @@ EIGHT_GPUS = Machine(gpus=8, gpu_bytes=85_000_000_000)
 
 @pytest.fixture(scope="module")
 def qwen7b():
-    return compose("train", ["model=qwen7b"])
+    return compose("train", ["model=qwen7b", "strategy=single"])
 
 
 def with_strategy(config, **changes):
