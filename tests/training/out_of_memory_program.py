@@ -27,8 +27,7 @@ from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.update import StepBatch, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
-# Bytes that a step may take beyond what is held before it, tried until one is too few: how much lies free within the
-# heap already, and may be taken too, is not to be known.
+# Bytes that a step may take beyond what is held before it, tried until one is too few.
 ROOMS = [32 << 20, 16 << 20, 8 << 20, 4 << 20, 2 << 20, 1 << 20]
 GROUPS, GROUP, LENGTH = 4, 4, 96
 
