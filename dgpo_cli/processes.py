@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import FileStore, PrefixStore, TCPStore
 
+from dgpo_cli.allocation import is_out_of_memory, reason
 from dgpo_cli.environment import STORE, Place
 from dgpo_cli.errors import ConfigError, DgpoError, RunError
 
@@ -105,6 +106,29 @@ class Processes:
         if first is not None:
             raise RunError("", problems=first)
         return result  # type: ignore[no-any-return]
+
+    def all_or_none(self, action: Callable[[], T], *, apart: bool) -> T:
+        """Run `action`; memory that one process lacks is lacking in all, who can then do it again together.
+
+        apart: no process waits for another within `action`. Otherwise it is only run: who fails cannot tell the others.
+
+        Raises:
+            torch.OutOfMemoryError: everywhere, where an allocation failed in one process.
+        """
+        if self.alone or not apart:
+            return action()
+        short, result = "", None
+        try:
+            result = action()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            short = f"{reason(error)} (rank {self.rank})"
+        # Outside of the handler, whose traceback holds the tensors of the failed try.
+        found = next((text for text in self.gathered(short) if text), None)
+        if found is not None:
+            raise torch.OutOfMemoryError(found)
+        return result  # type: ignore[return-value]
 
     @contextmanager
     def _together(self) -> Iterator[None]:

@@ -250,19 +250,23 @@ def score_rollouts(
     if reference is not None:
         result |= {name: torch.zeros(mask.shape) for name in ("ref_logprobs", "hellinger")}
     batches = make_microbatches(rollouts, rows, lengths, tokens=tokens, pad_id=model.pad_id, processes=processes.size)
-    for batch, counts in dealt(batches, processes):
-        if not counts and model.shards is None:
-            continue
-        states = predictive_states(model, batch)
-        ref_states = predictive_states(reference, batch) if reference is not None else None
-        stats = stats_of_states(
-            model, states, batch, temperature=temperature, reference=reference, ref_states=ref_states
-        )
-        processes.beat()
-        if counts:
-            signals = signals_of_stats(stats, batch)
-            for name, values in result.items():
-                values[batch.rows, : signals.mask.shape[1]] = getattr(signals, name)
+
+    def score_share() -> None:
+        for batch, counts in dealt(batches, processes):
+            if not counts and model.shards is None:
+                continue
+            states = predictive_states(model, batch)
+            ref_states = predictive_states(reference, batch) if reference is not None else None
+            stats = stats_of_states(
+                model, states, batch, temperature=temperature, reference=reference, ref_states=ref_states
+            )
+            processes.beat()
+            if counts:
+                signals = signals_of_stats(stats, batch)
+                for name, values in result.items():
+                    values[batch.rows, : signals.mask.shape[1]] = getattr(signals, name)
+
+    processes.all_or_none(score_share, apart=model.shards is None)
     share_values(list(result.values()), mask, processes)
     return TokenSignals(
         mask, result["logprobs"], result["entropy"], result.get("ref_logprobs"), result.get("hellinger")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dgpo_cli.allocation import is_out_of_memory
 from dgpo_cli.commands.build import build
 from dgpo_cli.commands.parts import load_grader
 from dgpo_cli.config.commands import TrainConfig
@@ -21,7 +22,7 @@ from dgpo_cli.training.checkpoint import load_state
 from dgpo_cli.training.launch import launch
 from dgpo_cli.training.lock import locked
 from dgpo_cli.training.loop import Trainer
-from dgpo_cli.training.out_of_memory import is_out_of_memory, out_of_memory
+from dgpo_cli.training.out_of_memory import out_of_memory
 from dgpo_cli.training.signals import SignalGuard, StopRequested
 from dgpo_cli.training.update import UnfinishedStep
 from dgpo_cli.training.watchdog import Watchdog

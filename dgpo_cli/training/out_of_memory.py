@@ -1,34 +1,27 @@
 """A micro-batch that memory does not hold: half of it from there on, and the work is done again.
 
 How a minibatch is cut into micro-batches changes nothing but rounding, so a step goes on from where it was: the weights
-move only once the whole gradient of a minibatch is there. On several processes all have to take the same decision.
+move only once the whole gradient of a minibatch is there. On several processes all take the same decision, after the
+share of each (Processes.all_or_none); with a sharded model they wait for each other within it, and the run ends.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 
+from dgpo_cli.allocation import is_out_of_memory, reason
 from dgpo_cli.errors import RunError
 
 Result = TypeVar("Result")
-CPU_ALLOCATOR = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or on the CPU: there torch says it in an error of no kind of its own."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and CPU_ALLOCATOR.search(str(error)) is not None
 
 
 def out_of_memory(error: BaseException) -> RunError:
     """The line for an allocation that no smaller micro-batch can avoid."""
     return RunError(
-        f"out of memory: {_reason(error)}",
+        f"out of memory: {reason(error)}",
         "engine.batch_size (generation), optim.tokens_per_microbatch (training) and rollout.max_completion_tokens take "
         "less; resume= continues from the last checkpoint",
     )
@@ -83,10 +76,3 @@ class MicrobatchBudget:
                 f"goes on with {self.tokens} (optim.tokens_per_microbatch={self.tokens} starts like that)"
             )
         return result
-
-
-def _reason(error: BaseException) -> str:
-    """The first line, without the C++ place that it came from."""
-    text = (str(error).splitlines() or [""])[0] or type(error).__name__
-    found = CPU_ALLOCATOR.search(text)
-    return text[found.start() :] if found else text

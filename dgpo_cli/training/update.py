@@ -202,7 +202,7 @@ class Updater:
 
     def _fitted(self, batch: StepBatch, work: Callable[[], Result]) -> Result:
         """`work` with micro-batches that memory holds."""
-        if not self.processes.alone:  # the others are in the middle of it, and cannot go back
+        if self.model.shards is not None:  # the others wait in the middle of it, and cannot go back
             return work()
 
         def in_use() -> tuple[int, int]:
@@ -229,7 +229,7 @@ class Updater:
         if signals is None and not self._inline(batch, plan):  # no longer: the micro-batches became smaller
             signals, credit = self._score_all(batch, plan)
         recorder = _Recorder(batch, has_reference=self.reference is not None) if signals is None else None
-        tally = self._accumulate(batch, rows, signals, credit, recorder).over(self.processes)
+        tally = self._whole(batch, rows, signals, credit, recorder)
         if recorder is not None:
             recorder.share(self.processes)
             signals, credit = recorder.signals(), recorder.credit()
@@ -292,6 +292,21 @@ class Updater:
             control_seeds=control_seeds,
         )
 
+    def _whole(
+        self,
+        batch: StepBatch,
+        rows: list[int],
+        signals: TokenSignals | None,
+        credit: Credit | None,
+        recorder: _Recorder | None,
+    ) -> Tally:
+        """The gradient of one minibatch in the shares of all processes."""
+        algorithm = self.algorithm
+        if signals is not None and algorithm.gates and algorithm.gating.score_policy is ScorePolicy.current:
+            credit = self._credit(self._score(batch, rows), batch.control_seeds)
+        share = partial(self._accumulate, batch, rows, signals, credit, recorder)
+        return self.processes.all_or_none(share, apart=self.model.shards is None).over(self.processes)
+
     def _accumulate(
         self,
         batch: StepBatch,
@@ -309,8 +324,6 @@ class Updater:
             max_tokens=algorithm.max_completion_tokens,
         )
         weight_of = dict(zip(rows, averaging.tolist(), strict=True))
-        if signals is not None and algorithm.gates and algorithm.gating.score_policy is ScorePolicy.current:
-            credit = self._credit(self._score(batch, rows), batch.control_seeds)
         for micro, counts in dealt(self._microbatches(batch, self._trained_rows(batch, rows)), self.processes):
             if not counts and self.model.shards is None:
                 continue

@@ -1,7 +1,7 @@
 """Steps of real updates under a limit on memory, started by test_out_of_memory.py in a process of its own.
 
-Argument: a model's folder. Prints one JSON object a case: what was said, the budget that it ended with, and whether the
-weights are those of a step that began with it.
+Argument: a model's folder. Of several processes only the last is under the limit. Prints one JSON object a case: what
+was said, the budget that it ended with, and whether the weights are those of a step that began with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import torch
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.compose import compose
+from dgpo_cli.environment import place
 from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.processes import SOLO, Processes, join, leave
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.update import StepBatch, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
@@ -43,19 +45,23 @@ def batch() -> StepBatch:
     return StepBatch(rollouts, [LENGTH] * len(rollouts), advantages, GROUP, list(range(len(rollouts))))
 
 
-def step(model: LanguageModel, reference: LanguageModel, gating: str, budget: int, room: int = 0) -> dict[str, Any]:
+def step(
+    model: LanguageModel, reference: LanguageModel, gating: str, processes: Processes, budget: int, room: int = 0
+) -> dict[str, Any]:
     """One step on a copy of the model, with `room` bytes to take (0: no limit)."""
     config = compose("train", ["algo=dgpo", f"gating={gating}"])
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=LENGTH)
     settings = replace(OptimConfig(), tokens_per_microbatch=budget)
     policy = LanguageModel(copy.deepcopy(model.model), model.tokenizer, model.path, model.has_head)
-    optimizer = Optimizer(policy.model, settings)
+    optimizer = Optimizer(policy.model, settings, processes)
     said: list[str] = []
-    updater = Updater(policy, reference, algorithm, optimizer, settings, temperature=1.0, say=said.append)
+    updater = Updater(
+        policy, reference, algorithm, optimizer, settings, temperature=1.0, say=said.append, processes=processes
+    )
     before = resource.getrlimit(resource.RLIMIT_AS)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what is free within the heap would come on top of the room
-    if room:
+    if room and processes.rank == processes.size - 1:
         limit = int(psutil.Process().memory_info().vms) + room
         resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:
@@ -68,19 +74,23 @@ def step(model: LanguageModel, reference: LanguageModel, gating: str, budget: in
 
 def main() -> None:
     torch.set_num_threads(1)
+    here = place()
+    processes = join(here, device="cpu", connect_seconds=60) if here.size > 1 else SOLO
     model = load_model(sys.argv[1])
     reference = model.frozen_copy()
     with torch.no_grad():
         for number, weight in enumerate(reference.model.parameters()):
             weight.mul_(1.0 + 0.1 * (number % 3))
     for gating in ("uniform", "top_entropy"):
-        step(model, reference, gating, 1)  # whatever the libraries allocate once is there after it
+        step(model, reference, gating, processes, 1)  # whatever the libraries allocate once is there after it
         for room in ROOMS:
-            limited = step(model, reference, gating, 4096, room)
+            limited = step(model, reference, gating, processes, 4096, room)
             if limited["said"]:
                 break
-        same = step(model, reference, gating, limited["budget"])
-        print(json.dumps(limited | {"same": limited["weights"] == same["weights"]}))
+        same = step(model, reference, gating, processes, limited["budget"])
+        if processes.main:
+            print(json.dumps(limited | {"same": limited["weights"] == same["weights"]}), flush=True)
+    leave()
 
 
 main()

@@ -12,25 +12,35 @@ import pytest
 import torch
 from model_factory import save_random_model
 
+from dgpo_cli.allocation import is_out_of_memory
+from dgpo_cli.environment import STORE
 from dgpo_cli.errors import RunError
-from dgpo_cli.training.out_of_memory import MicrobatchBudget, is_out_of_memory
+from dgpo_cli.training.out_of_memory import MicrobatchBudget
 
 PROGRAM = Path(__file__).with_name("out_of_memory_program.py")
 TOO_MUCH = 1 << 50  # bytes
 
 
-def test_a_step_under_a_limit_on_memory_ends_as_with_a_smaller_budget(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [1, 2], ids=["alone", "ddp, one of two"])
+def test_a_step_under_a_limit_on_memory_ends_as_with_a_smaller_budget(tmp_path: Path, size: int) -> None:
     """Weights bit for bit; also where credit needs the whole batch, which is then scored before it is trained on."""
     model = save_random_model(tmp_path / "model", hidden_size=256)
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(model)],
-        capture_output=True,
-        text=True,
-        check=True,
-        # Tensors come from the system and go back to it: room that the heap kept would not count against the limit.
-        env=os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "16384"},
-    )
-    for case in map(json.loads, done.stdout.splitlines()):
+    # Tensors come from the system and go back to it: room that the heap kept would not count against the limit.
+    common = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "16384", STORE: str(tmp_path / "store")}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(model)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | common | {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(size)
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * size
+    cases = [json.loads(line) for line in printed[0].splitlines()]
+    assert len(cases) == 2
+    for case in cases:
         assert case["budget"] < 4096
         assert case["said"] == [
             "warning: out of memory with micro-batches of 4096 tokens; the step was done again and the run goes on "

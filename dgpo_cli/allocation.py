@@ -1,0 +1,23 @@
+"""Allocations that fail: what torch says then, on a GPU and on the CPU."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+CPU_ALLOCATOR = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the CPU: there torch says it in an error of no kind of its own."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and CPU_ALLOCATOR.search(str(error)) is not None
+
+
+def reason(error: BaseException) -> str:
+    """The first line, without the C++ place that it came from."""
+    text = (str(error).splitlines() or [""])[0] or type(error).__name__
+    found = CPU_ALLOCATOR.search(text)
+    return text[found.start() :] if found else text
