@@ -15,6 +15,7 @@ from typing import Any
 from dgpo_cli.training.checkpoint import RunState
 
 UNIFORM_ESS = 0.999
+NO_UPDATE = "no_update"  # in the run's streaks, beside the names of TABLE
 Row = dict[str, Any]
 
 
@@ -175,10 +176,18 @@ def follow(row: Row, state: RunState, *, gates: bool) -> list[str]:
     return said
 
 
-def why_nothing_was_learned(row: Row) -> str | None:
-    """The reason of a step without any update, or None."""
-    if row["optim/updates"]:
-        return None
+def why_nothing_was_learned(row: Row, state: RunState) -> str | None:
+    """The reason of a step without any update, at the first of a streak of such steps; else None.
+
+    The streak is counted in `state.streaks`, so a resumed run knows whether its reason was said.
+    """
+    reason = None if row["optim/updates"] else _reason_of_no_update(row)
+    streak = state.streaks.get(NO_UPDATE, 0) + 1 if reason else 0
+    state.streaks[NO_UPDATE] = streak
+    return reason if streak == 1 else None
+
+
+def _reason_of_no_update(row: Row) -> str:
     if row["grad_norm"] is None or not math.isfinite(row["grad_norm"]):
         return "nothing was learned in this step: its gradient was not finite"
     right, wrong = _value(row, "groups/all_correct"), _value(row, "groups/all_wrong")

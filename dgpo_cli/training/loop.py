@@ -119,7 +119,7 @@ class Trainer:
         self.folder.add_metrics(row)
         self.tracker.log(row)
         self.view.step(row)
-        nothing = why_nothing_was_learned(row)
+        nothing = why_nothing_was_learned(row, self.state)
         for text in ([nothing] if nothing else []) + advice:
             self.view.note(f"note: {text}")
         if collected.exhausted:

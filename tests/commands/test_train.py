@@ -278,7 +278,7 @@ def test_a_step_without_signal_says_why(tmp_path: Path, capsys: pytest.CaptureFi
     reward = tmp_path / "reward.py"
     reward.write_text("def score(prompt, completion, answer):\n    return 0.0, False\n")
     assert train(tmp_path / "run", "steps=2", "benchmark=none", f"reward.path={reward}:score") == 0
-    assert "every group was all wrong" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("every group was all wrong") == 1  # of two such steps
     row = rows(tmp_path / "run/metrics.jsonl")[1]
     assert row["optim/updates"] == 0
     assert row["optim/skipped"] == 1

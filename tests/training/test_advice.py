@@ -110,15 +110,28 @@ def test_the_keys_that_are_named_exist() -> None:
     assert named <= keys("train").keys()
 
 
+NOTHING = {"optim/updates": 0, "optim/skipped": 1, "grad_norm": 0.0}
+ALL_WRONG = {**NOTHING, "groups/all_wrong": 1.0, "groups/all_correct": 0.0}
+
+
 def test_the_reason_of_a_step_without_update() -> None:
-    nothing = {"optim/updates": 0, "optim/skipped": 1, "grad_norm": 0.0}
-    wrong = why_nothing_was_learned(row(**nothing, **{"groups/all_wrong": 1.0, "groups/all_correct": 0.0}))
-    mixed = why_nothing_was_learned(row(**nothing, **{"groups/all_wrong": 0.25, "groups/all_correct": 0.75}))
-    assert wrong is not None
-    assert "all wrong" in wrong
-    assert mixed is not None
-    assert "all right (75%) or all wrong" in mixed
-    broken = why_nothing_was_learned(row(**nothing | {"grad_norm": float("nan")}))
-    assert broken is not None
-    assert "not finite" in broken
-    assert why_nothing_was_learned(row()) is None
+    def reason(**values: Any) -> str:
+        return why_nothing_was_learned(row(**values), RunState()) or ""
+
+    assert "all wrong" in reason(**ALL_WRONG)
+    mixed = {**NOTHING, "groups/all_wrong": 0.25, "groups/all_correct": 0.75}
+    assert "all right (75%) or all wrong" in reason(**mixed)
+    assert "not finite" in reason(**NOTHING | {"grad_norm": float("nan")})
+    assert reason() == ""
+
+
+def test_the_reason_is_said_at_the_first_step_of_a_streak_and_not_again_after_a_resume() -> None:
+    def told(count: int, values: dict[str, Any]) -> list[bool]:
+        return [why_nothing_was_learned(row(**values), state) is not None for _ in range(count)]
+
+    state = RunState()
+    assert told(8, ALL_WRONG) == [True] + [False] * 7
+    state = RunState(**asdict(state))
+    assert told(2, ALL_WRONG) == [False, False]
+    assert told(1, {}) == [False]
+    assert told(2, ALL_WRONG) == [True, False]
