@@ -30,7 +30,7 @@ class Comparison:
     """B against A, before any correction for several pairs."""
 
     difference: float
-    ci95: tuple[float, float] | None  # None when there are too few units for one
+    ci95: tuple[float, float] | None  # None with too few units for one, and where none differs from another
     p_value: float
     unit: str  # "problem" | "seed"
     wins: int  # problems where B is ahead; with seeds, pairs of a run of A and a run of B where B's is
@@ -51,9 +51,10 @@ def compare_problems(
 ) -> Comparison:
     """Two evaluations of the same problems, in the same order: right samples and samples of each problem.
 
-    The interval is a bootstrap over problems; `seed` fixes it. The p-value is that of the two-sided
-    sign-flip test: under the null each problem's difference is as likely with the other sign. `alpha` is the level that
-    `minimum_detectable` is worked out for.
+    The interval is a bootstrap over problems; `seed` fixes it. Where all differences are equal there is no scatter to
+    go by, and no interval: one of no width would claim a certainty that nothing supports. The p-value is that of the
+    two-sided sign-flip test: under the null each problem's difference is as likely with the other sign. `alpha` is the
+    level that `minimum_detectable` is worked out for.
     """
     sizes = {len(correct_a), len(samples_a), len(correct_b), len(samples_b)}
     if len(sizes) != 1 or sizes == {0}:
@@ -65,10 +66,11 @@ def compare_problems(
     ]  # differences in units of 1 / common: integers, so ties are exact
     differences = np.array(steps, dtype=np.float64) / common  # [P]
     problems, smallest = len(steps), 2.0 ** (1 - len(steps))
-    error = float(differences.std(ddof=1)) / math.sqrt(problems) if problems > 1 else 0.0
+    scatters = len(set(steps)) > 1
+    error = float(differences.std(ddof=1)) / math.sqrt(problems) if scatters else 0.0
     return Comparison(
         difference=float(differences.mean()),
-        ci95=_bootstrap_interval(differences, seed),
+        ci95=_bootstrap_interval(differences, seed) if scatters else None,
         p_value=sign_flip_p_value(steps, seed=seed),
         unit="problem",
         wins=sum(step > 0 for step in steps),
@@ -86,7 +88,7 @@ def compare_seeds(
 
     The p-value is that of the exact unpaired permutation test on the difference of means, two-sided (sampled above
     400,000 ways to deal the runs, with `seed`). The interval is Welch's t interval, since a bootstrap of a handful of
-    runs is far too narrow; it needs two runs a side.
+    runs is far too narrow; it needs two runs a side, and runs of one side that differ.
     """
     a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if not len(a) or not len(b):
@@ -94,13 +96,12 @@ def compare_seeds(
     difference, smallest = float(b.mean() - a.mean()), smallest_seed_p(len(a), len(b))
     ci95, detectable = None, None
     if len(a) > 1 and len(b) > 1:
-        parts = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
+        parts = np.array([_variance(a) / len(a), _variance(b) / len(b)])
         error = math.sqrt(float(parts.sum()))
-        freedom = len(a) + len(b) - 2.0
         if error > 0:
             freedom = float(parts.sum() ** 2 / (parts**2 / np.array([len(a) - 1, len(b) - 1])).sum())
-        half = float(stdtrit(freedom, 0.975)) * error
-        ci95, detectable = (difference - half, difference + half), _detectable(error, freedom, alpha, smallest)
+            half = float(stdtrit(freedom, 0.975)) * error
+            ci95, detectable = (difference - half, difference + half), _detectable(error, freedom, alpha, smallest)
     gaps = b[:, None] - a[None, :]  # [runs of B, runs of A]
     return Comparison(
         difference=difference,
@@ -113,6 +114,11 @@ def compare_seeds(
         minimum_detectable=detectable,
         smallest_p=smallest,
     )
+
+
+def _variance(values: Floats) -> float:
+    """Unbiased; 0 where all values are equal, which summing them would miss by the last bits."""
+    return float(values.var(ddof=1)) if float(np.ptp(values)) > 0 else 0.0
 
 
 def sign_flip_p_value(steps: Sequence[int], *, seed: int = 0) -> float:
@@ -207,15 +213,13 @@ def verdicts(comparisons: Sequence[Comparison], alpha: float = 0.05) -> list[str
     return result
 
 
-def _bootstrap_interval(differences: Floats, seed: int) -> tuple[float, float] | None:
-    """Bootstrap interval of the mean over problems drawn with replacement; None with one problem.
+def _bootstrap_interval(differences: Floats, seed: int) -> tuple[float, float]:
+    """Bootstrap interval of the mean over at least two problems drawn with replacement.
 
     The plain 95% percentiles are too narrow for few problems (93.5% coverage at 30). They are taken a little further
     out, to Phi(-sqrt(P / (P - 1)) * t(0.975, P - 1)), the expanded percentile interval of arXiv 1411.5279.
     """
     problems = len(differences)
-    if problems < 2:
-        return None
     tail = float(ndtr(-math.sqrt(problems / (problems - 1)) * stdtrit(problems - 1, 0.975)))
     generator = np.random.default_rng(seed)
     means = [

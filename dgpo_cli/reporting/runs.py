@@ -215,10 +215,7 @@ def _evaluation(path: Path, record: Json, step: int | None) -> Evaluation:
     from dgpo_cli.core.intervals import avg_interval
 
     try:
-        problems = {
-            (int(one["index"]), str(one.get("id", one["index"]))): (int(one["correct"]), int(one["n"]))
-            for one in record["problems"]
-        }
+        problems = _counts(path, record["problems"])
         average = avg_interval([right for right, _ in problems.values()], [drawn for _, drawn in problems.values()])
         return Evaluation(
             benchmark=str(record["benchmark"]),
@@ -233,6 +230,20 @@ def _evaluation(path: Path, record: Json, step: int | None) -> Evaluation:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{path}: expected the results of an evaluation: {reason}", "dgpo eval writes them") from error
+
+
+def _counts(path: Path, rows: Any) -> Counts:
+    """Raises DataError for a problem that comes twice: either row would hide the other."""
+    counts: Counts = {}
+    for row in rows:
+        index, name = int(row["index"]), str(row.get("id", row["index"]))
+        if (index, name) in counts:
+            raise DataError(
+                f"{path}: the problem with index {index} and id {name} comes twice",
+                "give each problem one row, with `correct` and `n` over all of its samples",
+            )
+        counts[index, name] = (int(row["correct"]), int(row["n"]))
+    return counts
 
 
 def _best(rows: list[Json], name: str) -> Json | None:

@@ -32,8 +32,7 @@ def test_two_evaluations_are_paired_by_problem(tmp_path: Path, capsys: pytest.Ca
     assert pair["difference"] == 0.25
     assert pair["p_value"] == pytest.approx(1 / 64)
     assert (pair["wins"], pair["ties"], pair["losses"]) == (7, 0, 0)
-    assert pair["ci95"] == [0.25, 0.25]
-    assert pair["minimum_detectable"] is None  # all differences are equal
+    assert (pair["ci95"], pair["minimum_detectable"]) == (None, None)  # all differences are equal
     assert json.loads(capsys.readouterr().out) == record  # JSON in a pipe
     (other_way,) = compared(tmp_path, [b, a])["pairs"]
     assert (other_way["difference"], other_way["verdict"]) == (-0.25, "worse")
@@ -280,6 +279,11 @@ def test_folders_that_hold_nothing_are_named(tmp_path: Path) -> None:
         ("results.json", "{", "cannot be read as JSON"),
         ("results.json", '{"benchmark": "b"}', "no key 'problems'"),
         ("results.json", json.dumps(results([5])), "expected 0 <= right samples <= samples"),
+        (
+            "results.json",
+            json.dumps(results([], problems=[{"index": 3, "id": "x", "correct": right, "n": 4} for right in (0, 4)])),
+            r"results.json: the problem with index 3 and id x comes twice",
+        ),
         ("metrics.jsonl", '{"step": 1}\nnot json\n', "line 2: not JSON"),
         ("metrics.jsonl", "", "without a finished step"),
     ],
@@ -333,6 +337,19 @@ def test_a_terminal_gets_tables(
     assert "100.0%" in out
     assert "1 min 02 s" in out
     assert "\x1b[3" not in out  # no colour
+
+
+def test_a_pair_without_an_interval_shows_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    compared(tmp_path, [evaluation(tmp_path / "a", [0] * 7), evaluation(tmp_path / "b", [1] * 7)])
+    assert "+25.0 - " in capsys.readouterr().out
+    assert (tmp_path / "out" / "differences.png").stat().st_size > 0
+    page = " ".join((tmp_path / "out" / "compare.html").read_text().split())
+    assert 'by 25.0 points <span class="soft">· p 0.0156</span>' in page
+    assert "<td>+25.0</td><td>-</td> <td>0.0156</td>" in page
 
 
 def test_six_evaluations_of_500_problems_are_compared_quickly(tmp_path: Path) -> None:

@@ -82,9 +82,22 @@ def test_different_numbers_of_samples_are_compared_by_their_shares_exactly() -> 
 
 def test_equal_evaluations_are_indistinguishable() -> None:
     result = compare_problems([1, 2, 3], [4] * 3, [1, 2, 3], [4] * 3)
-    assert (result.difference, result.p_value, result.ci95) == (0.0, 1.0, (0.0, 0.0))
+    assert (result.difference, result.p_value, result.ci95) == (0.0, 1.0, None)
     assert result.minimum_detectable is None
     assert verdicts([result]) == ["indistinguishable"]
+
+
+def test_differences_that_do_not_scatter_give_no_interval() -> None:
+    # 1/10 on each of ten problems: their mean in floating point is 0.09999999999999999, a scatter of 1e-17
+    result = compare_problems([1] * 10, [10] * 10, [2] * 10, [10] * 10)
+    assert (result.ci95, result.minimum_detectable) == (None, None)
+    assert result.p_value == pytest.approx(2 / 2**10)
+    # three runs of 0.6 sum to 1.7999999999999998
+    for seeds in (3, 4):
+        result = compare_seeds([0.5] * seeds, [0.6] * seeds)
+        assert (result.ci95, result.minimum_detectable) == (None, None)
+        assert result.difference == pytest.approx(0.1)
+    assert compare_seeds([0.5] * 4, [0.6] * 3 + [0.7]).ci95 is not None  # one side scatters
 
 
 def test_one_problem_gives_no_interval_and_no_verdict() -> None:
@@ -216,7 +229,7 @@ def test_three_against_three_is_not_enough_and_four_are_needed() -> None:
 
 def test_equal_runs_are_not_a_verdict() -> None:
     result = compare_seeds([0.5] * 4, [0.5] * 4)
-    assert (result.p_value, result.minimum_detectable, result.ci95) == (1.0, None, (0.0, 0.0))
+    assert (result.p_value, result.minimum_detectable, result.ci95) == (1.0, None, None)
     assert verdicts([result]) == ["indistinguishable"]
 
 
