@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,27 @@ def made_up(
 def write_rollouts(path: Path, records: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path
+
+
+def page_data(page: str) -> dict[str, Any]:
+    """What a credit page carries."""
+    return dict(json.loads(page.partition('type="application/json">')[2].partition("</script>")[0]))
+
+
+def page_credit(page: str) -> dict[str, list[list[float] | None]]:
+    """gating -> credit of each rollout's tokens on a credit page, null where it was not scored: as in the file."""
+    data = page_data(page)
+    lengths = [rollout["counted"] for rollout in data["rollouts"]]
+    found = {}
+    for gating in data["gatings"]:
+        column = data["columns"][gating["credit"]]
+        values = iter(
+            [column] * sum(lengths)
+            if isinstance(column, float)
+            else np.frombuffer(base64.b64decode(column), "<f4").tolist()
+        )
+        found[gating["label"]] = [[next(values) for _ in range(length)] or None for length in lengths]
+    return found
 
 
 def _float32(values: Any) -> list[float]:

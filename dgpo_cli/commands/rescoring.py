@@ -14,7 +14,7 @@ from dgpo_cli.config.gatings import BESIDE, gating_option, gatings_by_label, hyd
 from dgpo_cli.disk import writing
 from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.reporting.credit_page import credit_page
-from dgpo_cli.reporting.gatings import SHOWN, Gated, gate, lacking
+from dgpo_cli.reporting.gatings import SHOWN, Gated, diagnosed, gate, lacking
 from dgpo_cli.reporting.stored import StoredRollouts, read_stored
 from dgpo_cli.reporting.tables import make_table, show
 from dgpo_cli.reporting.token_view import print_rollouts
@@ -38,6 +38,7 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
         "rollouts": stored.source,
         "n_rollouts": len(stored.records),
         "n_scored": len(stored.scored),
+        "n_diagnosed": len(diagnosed(stored)),
         "gatings": {item.label: item.diagnostics for item in gated},
     }
     with writing(target, len(lines)):
@@ -81,7 +82,7 @@ def show_tokens(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated
     if gated:
         columns = ["gating", *(name.removeprefix("credit/") for name in SHOWN)]
         rows = [[item.label, *(_number(item.diagnostics.get(name)) for name in SHOWN)] for item in gated]
-        console.print(make_table(columns, rows, title=f"credit over {len(stored.scored)} rollouts (ess 1 is uniform)"))
+        console.print(make_table(columns, rows, title=f"credit over {gated[0].scope} (ess 1 is uniform)"))
 
 
 def report(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated], folder: Path) -> None:

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import dgpo_cli
@@ -63,7 +64,7 @@ def page_data(stored: StoredRollouts, gated: list[Gated], *, shade: str) -> dict
                 **{name: _text(record.get(name)) for name in ("gold", "answer", "error")},
             }
         )
-    mask = stored.signals.mask
+    columns = _Columns(stored.signals.mask)
     return {
         "version": dgpo_cli.__version__,
         "source": short_name(stored.source),
@@ -75,18 +76,20 @@ def page_data(stored: StoredRollouts, gated: list[Gated], *, shade: str) -> dict
         "tokens": packed(numbers, "u4" if len(spelled) > 65_535 else "u2"),
         "wide": len(spelled) > 65_535,
         "signals": {
-            name: _column(getattr(stored.signals, name), mask) for name in SIGNALS if name not in stored.lacking
+            name: columns.number(getattr(stored.signals, name)) for name in SIGNALS if name not in stored.lacking
         },
         "gatings": [
             {
                 "label": item.label,
                 "rule": rule(item.gating),
                 "diagnostics": {name.removeprefix("credit/"): item.diagnostics.get(name) for name in SHOWN},
-                "score": _column(item.credit.score, mask),
-                "credit": _column(item.credit.weights, mask),
+                "score": columns.number(item.credit.score),
+                "credit": columns.number(item.credit.weights),
             }
             for item in gated
         ],
+        "columns": columns.order,
+        "scope": gated[0].scope if gated else "",
     }
 
 
@@ -115,6 +118,26 @@ def rule(gating: GatingConfig) -> str:
     return "; ".join([f"w = T softmax({inner} / {gating.temperature:g})", *extras])
 
 
+class _Columns:
+    """Values of the counted tokens, each list embedded once: a number where all are the same, else packed float32.
+
+    Gatings share scores, and a score may be a signal: `paper`, `calibrated` and `random` have one score.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask = mask
+        self._numbered = _Numbered()
+
+    @property
+    def order(self) -> list[str | float]:
+        return self._numbered.order
+
+    def number(self, values: Tensor) -> int:
+        counted = values[self._mask]
+        same = counted.numel() > 0 and bool(torch.isfinite(counted[0])) and bool((counted == counted[0]).all())
+        return self._numbered.number(float(counted[0]) if same else packed(counted.numpy(), "f4"))
+
+
 class _Numbered:
     """Running numbers by first appearance."""
 
@@ -128,10 +151,6 @@ class _Numbered:
             self._numbers[key] = next(self._next)
             self.order.append(key)
         return self._numbers[key]
-
-
-def _column(values: Tensor | None, mask: Tensor) -> str | None:
-    return None if values is None else packed(values[mask].numpy(), "f4")
 
 
 def _text(value: Any) -> str | None:

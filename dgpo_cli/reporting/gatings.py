@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,6 +28,12 @@ class Gated:
     gating: GatingConfig
     credit: Credit
     diagnostics: dict[str, float | None]
+    scope: str  # what the diagnostics cover: "8 of 16 rollouts, those with A != 0"
+
+    def first(self, count: int) -> Gated:
+        """Of the first `count` rollouts; the diagnostics stay those of the batch."""
+        weights, score = self.credit.weights[:count], self.credit.score[:count]
+        return replace(self, credit=replace(self.credit, weights=weights, score=score))
 
 
 def lacking(stored: StoredRollouts, gating: GatingConfig, label: str) -> DataError | None:
@@ -70,14 +76,27 @@ def gate(stored: StoredRollouts, gatings: dict[str, GatingConfig]) -> list[Gated
             noise_floor=stored.noise_floor or 0.0,
             control_seeds=stored.control_seeds,
         )
-        found.append(Gated(label, gating, credit, diagnostics(stored, algorithm, credit)))
+        found.append(Gated(label, gating, credit, diagnostics(stored, algorithm, credit), _scope(stored)))
     return found
+
+
+def diagnosed(stored: StoredRollouts) -> list[int]:
+    """Rows that diagnostics cover: those scored with A != 0, and where there is none all that were scored."""
+    return [row for row in stored.scored if float(stored.advantages[row])] or stored.scored
+
+
+def _scope(stored: StoredRollouts) -> str:
+    rows, count = diagnosed(stored), len(stored.records)
+    if len(rows) == count:
+        return f"{count} rollouts"
+    kind = "with A != 0" if rows and float(stored.advantages[rows[0]]) else "that were scored"
+    return f"{len(rows)} of {count} rollouts, those {kind}"
 
 
 def diagnostics(stored: StoredRollouts, algorithm: Algorithm, credit: Credit) -> dict[str, float | None]:
     """As a training step logs them. Values of a signal that is not stored are left out."""
     advantages = stored.advantages
-    signed = bool(advantages[stored.scored].any()) if stored.scored else False
+    signed = bool(advantages[diagnosed(stored)].any())
     values = algorithm.diagnostics(stored.signals, credit, advantages if signed else torch.ones_like(advantages))
     if "entropy" in stored.lacking:
         values = {name: value for name, value in values.items() if "entropy" not in name}

@@ -40,6 +40,24 @@ class StoredRollouts:
         """For a file that does not say how many ids its model has."""
         return replace(self, vocabulary_size=size)
 
+    def first(self, count: int) -> StoredRollouts:
+        """The first `count` rollouts, to be shown: credit is computed from all of them."""
+        whole = self.signals
+        signals = TokenSignals(
+            whole.mask[:count],
+            whole.logprobs[:count],
+            whole.entropy[:count],
+            None if whole.ref_logprobs is None else whole.ref_logprobs[:count],
+            None if whole.hellinger is None else whole.hellinger[:count],
+        )
+        return replace(
+            self,
+            records=self.records[:count],
+            signals=signals,
+            advantages=self.advantages[:count],
+            control_seeds=self.control_seeds[:count],
+        )
+
     @property
     def scored(self) -> list[int]:
         """Rows with counted tokens."""

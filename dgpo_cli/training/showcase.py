@@ -59,16 +59,23 @@ def _shortened(text: str) -> str:
 
 
 def step_page(step: int, records: list[dict[str, Any]], gating: GatingConfig) -> str:
-    """The credit page of the step's first rollouts, by the run's gating and the usual ones beside it."""
-    shown: list[dict[str, Any]] = []
-    tokens = 0
-    for record in records[:PAGE_ROLLOUTS]:
-        tokens += len(record["tokens"])
-        if shown and tokens > PAGE_TOKENS:
-            break
-        shown.append(record)
-    stored = stored_rollouts([Row(f"rollout {i}", record) for i, record in enumerate(shown, 1)], f"step {step}")
+    """The credit page of the step's first rollouts, by the run's gating and the usual ones beside it.
+
+    `records` are all of the step: percentiles and the noise gate are those of the batch, as in training.
+    """
+    shown = _page_rows(records)
+    source = f"step {step}" if shown == len(records) else f"step {step}, the first {shown} of {len(records)} rollouts"
+    stored = stored_rollouts([Row(f"rollout {i}", record) for i, record in enumerate(records, 1)], source)
     gatings = gatings_by_label(gating, BESIDE)
-    return credit_page(
-        stored, gate(stored, {name: item for name, item in gatings.items() if lacking(stored, item, name) is None})
-    )
+    gated = gate(stored, {name: item for name, item in gatings.items() if lacking(stored, item, name) is None})
+    return credit_page(stored.first(shown), [item.first(shown) for item in gated])
+
+
+def _page_rows(records: list[dict[str, Any]]) -> int:
+    """At most `PAGE_ROLLOUTS`, of at most `PAGE_TOKENS` together; one in any case."""
+    tokens = 0
+    for row, record in enumerate(records[:PAGE_ROLLOUTS]):
+        tokens += len(record["tokens"])
+        if row and tokens > PAGE_TOKENS:
+            return row
+    return min(len(records), PAGE_ROLLOUTS)

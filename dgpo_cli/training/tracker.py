@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.config.groups import GatingConfig, LoggerConfig, LoggerMode
-from dgpo_cli.training.showcase import COLUMNS, PAGE_ROLLOUTS, completion_rows, step_page
+from dgpo_cli.training.showcase import COLUMNS, completion_rows, step_page
 
 INIT_SECONDS = 30.0  # for an online run to begin; meanwhile rows wait
 FINISH_SECONDS = 10.0  # for what is not yet sent at the end; it stays on disk
@@ -35,7 +35,10 @@ STORY = (
 
 @dataclass(frozen=True)
 class Shown:
-    """What a step shows of its rollouts: rows of a table, and with `gating` the credit page of `records`."""
+    """What a step shows of its rollouts: rows of a table, and with `gating` the credit page of the first `records`.
+
+    All of the step's records wait for the page: credit depends on the whole batch.
+    """
 
     step: int
     rows: list[list[Any]]
@@ -89,7 +92,7 @@ class Tracker:
         """Hand over a step's rollouts: a table of some and, with a gating, the credit page, which the thread makes."""
         if self._thread is not None:
             rows = completion_rows(step, records) if table else []
-            self._rows.put(Shown(step, rows, records[:PAGE_ROLLOUTS] if gating else [], gating))
+            self._rows.put(Shown(step, rows, records if gating else [], gating))
 
     def close(self, exit_code: int) -> None:
         """End the W&B run; what cannot be sent within seconds stays in the run's folder."""

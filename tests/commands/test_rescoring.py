@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from model_factory import save_random_model
-from stored_rollouts import made_up, write_rollouts
+from stored_rollouts import made_up, page_data, write_rollouts
 
 from dgpo_cli.cli import main
 
@@ -68,13 +68,8 @@ def test_another_gating_changes_score_and_credit_alone(
 def test_a_report_is_written_beside_the_rollouts_and_from_the_file_alone(sampled: Path, tmp_path: Path) -> None:
     rescore(sampled, tmp_path / "out", "gating=calibrated", "report=true")
 
-    def data(folder: Path) -> dict[str, Any]:
-        page = (folder / "report.html").read_text()
-        return dict(json.loads(page.partition('type="application/json">')[2].partition("</script>")[0]))
-
-    first, again = data(sampled.parent), data(tmp_path / "out")
-    assert first["gatings"] == again["gatings"]
-    assert first["signals"] == again["signals"]
+    first, again = (page_data((folder / "report.html").read_text()) for folder in (sampled.parent, tmp_path / "out"))
+    assert {**first, "source": ""} == {**again, "source": ""}
     assert [item["label"] for item in first["gatings"]] == ["calibrated", "paper"]
 
 
@@ -173,7 +168,9 @@ def test_what_cannot_be_meant_is_refused_before_anything_starts(
 
 def test_a_terminal_gets_tokens_and_a_table_without_any_model(tmp_path: Path) -> None:
     """On a pseudo-terminal; transformers, which would load a model, is never imported."""
-    file = write_rollouts(tmp_path / "rollouts.jsonl", made_up(4, 4, group_size=2, texts=["a", " b", "\n", "\x1b[31m"]))
+    records = made_up(4, 4, group_size=2, texts=["a", " b", "\n", "\x1b[31m"])
+    records[0]["advantage"] = 0.0
+    file = write_rollouts(tmp_path / "rollouts.jsonl", records)
     code = (
         "import sys; from dgpo_cli.cli import main; "
         f"code = main(['rollout', 'rollouts={file}', 'limit=1', 'hydra.run.dir={tmp_path / 'out'}']); "
@@ -200,6 +197,7 @@ def test_a_terminal_gets_tokens_and_a_table_without_any_model(tmp_path: Path) ->
     assert "prompt problem 1" not in plain
     assert "and 2 more rollouts" in plain
     assert "\\x1b[31m" in plain  # the token, not a colour
+    assert "credit over 3 of 4 rollouts, those with A != 0 (ess 1 is uniform)" in plain
     assert re.search(r"paper\s+│\s+[01]\.\d+", plain)
     assert re.search(r"calibrated\s+│\s+0\.\d+", plain)
     assert re.search(r"\x1b\[[0-9;]*48;", text)  # some token is shaded

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from model_factory import save_random_model
+from stored_rollouts import page_data
 from transformers import AutoModelForCausalLM
 
 from dgpo_cli.cli import main
@@ -89,7 +90,7 @@ def test_records_hold_text_tokens_and_verdicts(tmp_path: Path, capsys: pytest.Ca
 def test_without_a_reference_the_page_shows_the_gatings_that_need_none(tmp_path: Path) -> None:
     rollout(tmp_path / "out", "gating=top_entropy", "report=true")
     page = (tmp_path / "out/report.html").read_text()
-    data = json.loads(page.partition('type="application/json">')[2].partition("</script>")[0])
+    data = page_data(page)
     assert [item["label"] for item in data["gatings"]] == ["top_entropy"]
     assert list(data["signals"]) == ["logprobs", "entropy"]
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from model_factory import save_random_model
+from stored_rollouts import page_credit
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dgpo_cli.cli import main
@@ -131,22 +132,26 @@ def test_the_last_line_on_stdout_is_the_folder(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_wandb_runs_offline_with_the_same_names(tmp_path: Path) -> None:
-    assert train(tmp_path / "run", "steps=1", "benchmark=none", "logger=wandb", "logger.mode=offline") == 0
+    settings = ("steps=2", "gating=calibrated", "rollout.prompts_per_step=20", "rollout.save=all", "benchmark=none")
+    assert train(tmp_path / "run", *settings, "logger=wandb", "logger.mode=offline") == 0
     files = list((tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == 1
     stored = files[0].read_bytes()
     assert b"reward/mean" in stored
     assert b"credit/ess" in stored
     assert b"0_story/08_credit_ess" in stored
-    assert b"dgpo-paper-tiny-digit_chain-0" in stored
+    assert b"dgpo-calibrated-tiny-digit_chain-0" in stored
     assert b"git_commit" in stored  # the manifest, beside the configuration
-    [table] = (tmp_path / "run/wandb").glob("offline-run-*/files/media/table/completions_*.table.json")
+    table = min((tmp_path / "run/wandb").glob("offline-run-*/files/media/table/completions_*.table.json"))
     content = json.loads(table.read_text())
     assert content["data"][0][:2] == [1, str(json.loads(content_of(tmp_path / "run", 1)[0])["prompt_id"])]
     pages = [
         file for file in (tmp_path / "run/wandb").rglob("*") if file.is_file() and b"Token credit" in file.read_bytes()
     ]
-    assert len(pages) == 1  # the artifact waits beside the run that names it
+    [page] = pages  # the artifact waits beside the run that names it
+    records = [json.loads(line) for line in content_of(tmp_path / "run", 2)]
+    assert len(records) > 64
+    assert page_credit(page.read_text())["calibrated"] == [record["credit"] for record in records[:64]]
     assert b"credit-" in stored
 
 

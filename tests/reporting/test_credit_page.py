@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser import Opener, OpenPage
-from stored_rollouts import HOSTILE, made_up, write_rollouts
+from stored_rollouts import HOSTILE, made_up, page_credit, page_data, write_rollouts
 
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.reporting.credit_page import credit_page
@@ -197,6 +197,72 @@ def test_search_finds_text_that_runs_over_several_tokens(open_page: Opener, tmp_
     opened.assert_clean()
 
 
+def test_enter_searches_for_what_stands_there_however_soon_it_comes(open_page: Opener, tmp_path: Path) -> None:
+    opened = open_page(write_page(tmp_path, made_up(4, 4, texts=["a", "b", "a", "c"], group_size=2))[0])
+    found, keyboard = opened.page.locator("#found"), opened.page.keyboard
+    keyboard.press("/")
+    keyboard.type("a")
+    opened.page.wait_for_selector("#found:not(:empty)")
+    keyboard.press("Backspace")
+    keyboard.type("zq", delay=40)
+    keyboard.press("Enter")
+    assert found.inner_text() == "not found"
+    assert opened.page.locator(".t.here").count() == 0
+    keyboard.press("Control+a")
+    keyboard.type("c", delay=40)
+    keyboard.press("Shift+Enter")
+    assert found.inner_text() == "4 of 4"
+    opened.page.wait_for_timeout(200)  # longer than a search waits for the next key
+    assert found.inner_text() == "4 of 4"
+    opened.assert_clean()
+
+
+def test_a_choice_keeps_the_focus_and_arrows_go_through_it(
+    open_page: Opener, small: tuple[Path, StoredRollouts, list[Gated]]
+) -> None:
+    opened = open_page(small[0])
+    press = opened.page.keyboard.press
+
+    def focused() -> list[str]:
+        return list(
+            opened.page.evaluate(
+                "(({ activeElement: e }) => [e.innerText.split('\\n')[0], e.getAttribute('aria-checked')])(document)"
+            )
+        )
+
+    opened.page.get_by_role("radio", name="entropy").focus()
+    for key in ("Enter", "Space"):
+        press(key)
+        assert focused() == ["entropy", "true"]
+    for key, name in (
+        ("ArrowRight", "log p"),
+        ("ArrowDown", "log q"),
+        ("ArrowLeft", "log p"),
+        ("ArrowUp", "entropy"),
+    ):
+        press(key)
+        assert focused() == [name, "true"]
+    card = opened.page.locator(".gating").nth(1)
+    card.focus()
+    press("Enter")
+    assert focused() == ["calibrated", "true"]
+    press("ArrowRight")  # round to the first
+    assert focused() == ["paper", "true"]
+    for group in ("#gatings", "#shades", "#scales", "#filters"):  # Tab enters each at what is chosen
+        stops = opened.page.locator(f"{group} [role=radio][tabindex='0']")
+        assert stops.count() == 1
+        assert stops.get_attribute("aria-checked") == "true"
+    opened.assert_clean()
+
+
+def test_cards_say_which_rollouts_their_numbers_cover(open_page: Opener, tmp_path: Path) -> None:
+    records = made_up(8, 6)
+    for record in records[:3]:
+        record["advantage"] = 0.0
+    opened = open_page(write_page(tmp_path, records)[0])
+    assert opened.page.locator("#scope").inner_text() == "Numbers over 5 of 8 rollouts, those with A != 0"
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_can_be_read_on_every_shade(
     open_page: Opener, small: tuple[Path, StoredRollouts, list[Gated]], theme: str
@@ -303,9 +369,21 @@ def test_rollouts_without_a_reference_show_what_there_is(open_page: Opener, tmp_
 
 def test_64_rollouts_of_512_tokens_take_less_than_3_megabytes(tmp_path: Path) -> None:
     batch = stored(tmp_path, made_up(64, 512))
-    names = ("paper", "calibrated", "surprisal", "top_entropy")
-    assert len(credit_page(batch, gate(batch, GATINGS)).encode()) < 1.7 * MEGABYTE
-    assert len(credit_page(batch, gate(batch, {name: gating_option(name) for name in names})).encode()) < 3 * MEGABYTE
+    names = ("uniform", "paper", "hellinger", "calibrated", "surprisal", "top_entropy", "random")  # docs/credit.md's
+    assert len(credit_page(batch, gate(batch, GATINGS)).encode()) < 1.5 * MEGABYTE
+    assert len(credit_page(batch, gate(batch, {name: gating_option(name) for name in names})).encode()) < 2.5 * MEGABYTE
+
+
+def test_a_score_that_gatings_share_is_embedded_once_and_uniform_as_numbers(tmp_path: Path) -> None:
+    batch = stored(tmp_path, made_up(4, 8))
+    gated = gate(batch, {name: gating_option(name) for name in ("uniform", "paper", "calibrated", "top_entropy")})
+    data = page_data(credit_page(batch, gated))
+    uniform, paper, calibrated, top_entropy = data["gatings"]
+    assert [data["columns"][uniform[name]] for name in ("score", "credit")] == [0.0, 1.0]
+    assert paper["score"] == calibrated["score"]
+    assert top_entropy["score"] == data["signals"]["entropy"]
+    shown = page_credit(credit_page(batch, gated))
+    assert shown == {item.label: item.credit.weights.tolist() for item in gated}
 
 
 def test_a_thousand_completions_are_drawn_as_they_come_into_view(open_page: Opener, tmp_path: Path) -> None:

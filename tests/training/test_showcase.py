@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
-from stored_rollouts import made_up
+import pytest
+from stored_rollouts import made_up, page_credit, page_data
 
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.gatings import gating_option
+from dgpo_cli.data.rows import Row
+from dgpo_cli.reporting.gatings import gate
+from dgpo_cli.reporting.stored import stored_rollouts
 from dgpo_cli.training.showcase import COLUMNS, TABLE_CHARACTERS, completion_rows, run_name, step_page
 from dgpo_cli.training.tracker import story
 
@@ -36,13 +38,27 @@ def test_a_table_names_the_token_with_the_most_credit() -> None:
 def test_a_page_holds_64_rollouts_or_65536_tokens() -> None:
     def shown(count: int, tokens: int) -> int:
         page = step_page(3, made_up(count, tokens), gating_option("paper"))
-        data = json.loads(page.partition('type="application/json">')[2].partition("</script>")[0])
+        data = page_data(page)
         assert [item["label"] for item in data["gatings"]] == ["paper", "calibrated"]
         return len(data["rollouts"])
 
     assert shown(70, 2) == 64
     assert shown(3, 30_000) == 2
     assert shown(2, 70_000) == 1
+
+
+@pytest.mark.parametrize("name", ["calibrated", "surprisal", "random", "top_entropy"])
+def test_credit_on_the_page_is_that_of_the_whole_step(name: str) -> None:
+    """Rollouts beyond the page's 64 have large signals: percentiles of the 64 alone would give other credit."""
+    records = made_up(96, 12)
+    for record in records[64:]:
+        for signal in ("logprobs", "entropy", "hellinger"):
+            record[signal] = [20 * value for value in record[signal]]
+    stored = stored_rollouts([Row(str(i), record) for i, record in enumerate(records)], "step 1")
+    [whole] = gate(stored, {name: gating_option(name)})
+    page = step_page(1, records, gating_option(name))
+    assert page_credit(page)[name] == whole.credit.weights[:64].tolist()
+    assert page_data(page)["source"] == "step 1, the first 64 of 96 rollouts"
 
 
 def test_a_run_is_named_by_algorithm_gating_model_data_and_seed() -> None:

@@ -17,8 +17,10 @@ function make(tag, className, text) {
 }
 
 const TOKENS = unpacked(DATA.tokens, DATA.wide ? Uint32Array : Uint16Array);
-const SIGNALS = Object.fromEntries(Object.entries(DATA.signals).map(([name, text]) => [name, unpacked(text, Float32Array)]));
-const GATINGS = DATA.gatings.map((g) => ({ ...g, score: unpacked(g.score, Float32Array), credit: unpacked(g.credit, Float32Array) }));
+const COUNTED = DATA.rollouts.reduce((sum, rollout) => sum + rollout.counted, 0);
+const COLUMNS = DATA.columns.map((c) => typeof c === "number" ? new Float32Array(COUNTED).fill(c) : unpacked(c, Float32Array));
+const SIGNALS = Object.fromEntries(Object.entries(DATA.signals).map(([name, column]) => [name, COLUMNS[column]]));
+const GATINGS = DATA.gatings.map((g) => ({ ...g, score: COLUMNS[g.score], credit: COLUMNS[g.credit] }));
 const ROLLOUTS = DATA.rollouts;
 {
   let token = 0, counted = 0;
@@ -93,35 +95,70 @@ function number(value) {
 }
 const short = (value) => value === null || value === undefined ? "–" : String(Number(value.toPrecision(4))).replace("-", "−");
 
-// The gatings' cards
-function drawGatings() {
-  const box = $("gatings");
-  box.replaceChildren();
-  box.setAttribute("role", "radiogroup");
-  GATINGS.forEach((gating, g) => {
-    const card = make("button", "gating" + (state.beside === g ? " beside" : ""));
-    card.type = "button";
-    card.setAttribute("role", "radio");
-    card.setAttribute("aria-checked", String(state.gating === g));
-    card.append(make("strong", "", gating.label));
-    gating.picture ??= histogram(gating);
-    card.append(gating.picture);
-    card.append(make("span", "rule", gating.rule));
-    const numbers = make("span", "numbers");
-    for (const [name, label] of [["ess", "effective share"], ["std", "std"], ["max", "max"], ["top20", "top fifth holds"]]) {
-      const item = make("span", "", label);
-      const value = gating.diagnostics[name];
-      const bold = make("b", "", value === null ? "–" : name === "top20" ? (100 * value).toFixed(1) + "%" : name === "ess" ? value.toFixed(4) : short(value));
-      bold.dataset.metric = name;
-      item.prepend(bold);
-      numbers.append(item);
-    }
-    card.append(numbers);
-    if (gating.diagnostics.ess > 0.999) card.append(make("span", "note", "Hardly to be told from uniform: almost every token counts alike."));
-    if (gating.diagnostics.noise_gate < 0.5) card.append(make("span", "note", `The noise gate lets ${(100 * gating.diagnostics.noise_gate).toFixed(0)}% through: the distance is near its numerical floor.`));
-    card.addEventListener("click", () => choose({ gating: g, beside: state.beside === g ? -1 : state.beside }));
-    box.append(card);
+// Choices: one of several buttons. They are made once and marked anew, so that the focus stays where it is.
+function makeChoice(box, values, buttons, onChoose) {
+  buttons.forEach((button, i) => {
+    button.type = "button";
+    button.setAttribute("role", "radio");
+    button.addEventListener("click", () => onChoose(values[i]));
   });
+  box.append(...buttons);
+  const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+  box.addEventListener("keydown", (event) => {
+    const able = buttons.filter((button) => !button.disabled), at = able.indexOf(event.target);
+    if (at < 0 || !steps[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const next = able[(at + steps[event.key] + able.length) % able.length];
+    next.focus();
+    next.click();
+  });
+  return { mark(value) {
+    const able = buttons.findIndex((button) => !button.disabled), chosen = values.indexOf(value);
+    const stop = chosen >= 0 && !buttons[chosen].disabled ? chosen : able;   // where Tab enters the group
+    buttons.forEach((button, i) => {
+      button.setAttribute("aria-checked", String(i === chosen));
+      button.tabIndex = i === stop ? 0 : -1;
+    });
+  } };
+}
+function segments(id, options, onChoose) {
+  const buttons = options.map(({ value, name, title, off }) => {
+    const button = make("button", "", name);
+    button.title = title || "";
+    button.disabled = Boolean(off);
+    button.dataset.value = value;
+    return button;
+  });
+  return makeChoice($(id), options.map((option) => option.value), buttons, onChoose);
+}
+
+// The gatings' cards
+const CHOICES = {};   // what `choose` marks
+function makeGatings() {
+  const cards = GATINGS.map(gatingCard);
+  CHOICES.gating = makeChoice($("gatings"), GATINGS.map((_, g) => g), cards,
+    (g) => choose({ gating: g, beside: state.beside === g ? -1 : state.beside }));
+  if (GATINGS.length) $("scope").textContent = `Numbers over ${DATA.scope}`;
+}
+function gatingCard(gating) {
+  const card = make("button", "gating"), numbers = make("span", "numbers");
+  card.append(make("strong", "", gating.label), histogram(gating), make("span", "rule", gating.rule));
+  for (const [name, label] of [["ess", "effective share"], ["std", "std"], ["max", "max"], ["top20", "top fifth holds"]]) {
+    const item = make("span", "", label);
+    const value = gating.diagnostics[name];
+    const bold = make("b", "", value === null ? "–" : name === "top20" ? (100 * value).toFixed(1) + "%" : name === "ess" ? value.toFixed(4) : short(value));
+    bold.dataset.metric = name;
+    item.prepend(bold);
+    numbers.append(item);
+  }
+  card.append(numbers);
+  if (gating.diagnostics.ess > 0.999) card.append(make("span", "note", "Hardly to be told from uniform: almost every token counts alike."));
+  if (gating.diagnostics.noise_gate < 0.5) card.append(make("span", "note", `The noise gate lets ${(100 * gating.diagnostics.noise_gate).toFixed(0)}% through: the distance is near its numerical floor.`));
+  return card;
+}
+function drawGatings() {
+  CHOICES.gating.mark(state.gating);
+  [...$("gatings").children].forEach((card, g) => card.classList.toggle("beside", state.beside === g));
 }
 const NS = "http://www.w3.org/2000/svg";
 function svg(tag, attributes, text) {
@@ -150,33 +187,23 @@ function histogram(gating) {
 }
 
 // The bar: what is shown, and the legend
-function segments(id, options, current, onChoose) {
-  const box = $(id);
-  box.replaceChildren();
-  for (const { value, name, title, off } of options) {
-    const button = make("button", "", name);
-    button.type = "button";
-    button.title = title || "";
-    button.disabled = Boolean(off);
-    button.dataset.value = value;
-    button.setAttribute("role", "radio");
-    button.setAttribute("aria-checked", String(value === current));
-    button.addEventListener("click", () => onChoose(value));
-    box.append(button);
-  }
+function makeBar() {
+  CHOICES.shade = segments("shades", SHADES.map((s) => ({ value: s.key, name: s.name, title: s.text, off: !has(s) })),
+    (key) => choose({ shade: SHADES.find((s) => s.key === key) }));
+  CHOICES.fitted = segments("scales", [{ value: false, name: "⅓ – 3", title: "the same for every page (f)" }, { value: true, name: "fitted", title: "to these rollouts, which magnifies small differences (f)" }],
+    (fitted) => choose({ fitted }));
+  const known = ROLLOUTS.some((r) => r.correct !== null);
+  const kinds = [["all", `all ${ROLLOUTS.length}`], ["right", "right"], ["wrong", "wrong"]];
+  CHOICES.filter = segments("filters", kinds.map(([value, name]) => ({ value, name: value === "all" ? name : `${name} ${ROLLOUTS.filter((r) => sideOf(r) === value).length}`, off: value !== "all" && !known })),
+    (filter) => choose({ filter }));
+  $("beside").disabled = GATINGS.length < 2;
 }
 function drawBar() {
-  segments("shades", SHADES.map((s) => ({ value: s.key, name: s.name, title: s.text, off: !has(s) })), state.shade.key,
-    (key) => choose({ shade: SHADES.find((s) => s.key === key) }));
-  segments("scales", [{ value: false, name: "⅓ – 3", title: "the same for every page (f)" }, { value: true, name: "fitted", title: "to these rollouts, which magnifies small differences (f)" }],
-    state.fitted, (fitted) => choose({ fitted }));
+  CHOICES.shade.mark(state.shade.key);
+  CHOICES.fitted.mark(state.fitted);
+  CHOICES.filter.mark(state.filter);
   $("scale-field").hidden = state.shade.kind !== "ratio";
-  const known = ROLLOUTS.some((r) => r.correct !== null);
-  $("beside").disabled = GATINGS.length < 2;
   $("beside").setAttribute("aria-pressed", String(state.beside >= 0));
-  const kinds = [["all", `all ${ROLLOUTS.length}`], ["right", "right"], ["wrong", "wrong"]];
-  segments("filters", kinds.map(([value, name]) => ({ value, name: value === "all" ? name : `${name} ${ROLLOUTS.filter((r) => sideOf(r) === value).length}`, off: value !== "all" && !known })),
-    state.filter, (filter) => choose({ filter }));
   drawLegend();
 }
 function drawLegend() {
@@ -479,7 +506,10 @@ function tokenOf(rollout, character) {
   return low;
 }
 const MOST_MATCHES = 5000;
+let searched = "";   // what the matches are of
 function search(query) {
+  clearTimeout(waiting);
+  searched = query;
   const wanted = query.toLowerCase(), matches = [];
   for (const card of CARDS) {
     card.rollout.matches = [];
@@ -496,9 +526,11 @@ function search(query) {
   $("found").textContent = !wanted ? "" : !matches.length ? "not found" : `${matches.length === MOST_MATCHES ? "5000 or more" : matches.length} in ${places}`;
 }
 function nextMatch(step) {
+  if ($("search").value !== searched) search($("search").value);   // typed so lately that the search still waits
   const matches = state.matches.filter((m) => !m.rollout.card.hidden);
   if (!matches.length) return;
-  state.match = (state.match + step + matches.length) % matches.length;
+  const before = state.match < 0 && step < 0 ? 0 : state.match;
+  state.match = (before + step + matches.length) % matches.length;
   const match = matches[state.match];
   $("found").textContent = `${state.match + 1} of ${matches.length}`;
   goToRollout(match.rollout.card, match.from);
@@ -506,7 +538,7 @@ function nextMatch(step) {
 let waiting = 0;
 $("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => search($("search").value), 120); });
 $("search").addEventListener("keydown", (event) => {
-  if (event.key === "Enter") { event.preventDefault(); clearTimeout(waiting); if (!state.matches.length) search($("search").value); nextMatch(event.shiftKey ? -1 : 1); }
+  if (event.key === "Enter") { event.preventDefault(); nextMatch(event.shiftKey ? -1 : 1); }
 });
 
 // Buttons and keys
@@ -572,6 +604,8 @@ addEventListener("scroll", () => { if (here && !$("tip").hidden) placeTip(here);
     if (!has(s)) meaning.append(make("b", "", " Not stored in these rollouts."));
     $("meanings").append(make("dt", "", s.name), meaning);
   }
+  makeGatings();
+  makeBar();
   drawGatings();
   drawBar();
   drawGroups();
