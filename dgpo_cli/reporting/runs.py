@@ -166,7 +166,7 @@ def _evaluation_run(folder: Path) -> Run:
     evaluation = _evaluation(path, record, None if origin is None else origin.step)
     manifest = record.get("manifest") or {}
     settings = {
-        **({} if origin is None else origin.settings),
+        **({} if origin is None else {**origin.settings, "step": origin.step}),
         "model": record.get("model"),
         "benchmark": evaluation.benchmark,
         "k": evaluation.k,

@@ -44,15 +44,17 @@ def short_labels(runs: list[Run]) -> list[str]:
 def sides(runs: list[Run]) -> list[Side]:
     """The runs by what they are instances of: those that differ in their seed alone are one side.
 
-    So are evaluations of such runs. An evaluation of any other model, and a seed that comes twice, stand alone.
+    So are evaluations of such runs after the same step. An evaluation of any other model stands alone, and a seed that
+    comes again begins a further side, which the runs after it may join.
     """
     groups: list[list[Run]] = []
     for run in runs:
-        same = next((one for one in groups if _alike(one[0], run)), None)
-        if same is not None and run.seed not in [other.seed for other in same]:
-            same.append(run)
-        else:
+        lacking = (one for one in groups if _alike(one[0], run) and run.seed not in [other.seed for other in one])
+        same = next(lacking, None)
+        if same is None:
             groups.append([run])
+        else:
+            same.append(run)
     firsts = short_labels([group[0] for group in groups])
     labels = [
         group[0].name if len(group) == 1 else _without_seed(label) or "all"

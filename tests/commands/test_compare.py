@@ -201,6 +201,41 @@ def test_evaluations_of_checkpoints_of_several_seeds_have_the_seed_as_unit(tmp_p
     assert len(set(differing)) == 8
 
 
+def checkpoint_evaluation(tmp_path: Path, seed: int, step: int, correct: list[int]) -> str:
+    """Of one configuration's run with that seed, after that step."""
+    run = tmp_path / f"run{seed}"
+    if not run.exists():
+        training(run, [1, 2], seed=seed)
+    model = str(run / "checkpoints" / f"step_{step:06d}" / "model")
+    return evaluation(tmp_path / f"e{seed}_{step}", correct, model=model)
+
+
+def test_checkpoints_of_one_run_or_configuration_after_different_steps_are_different_sides(tmp_path: Path) -> None:
+    runs = [
+        checkpoint_evaluation(tmp_path, 0, 20, [0, 1]),
+        checkpoint_evaluation(tmp_path, 1, 60, [2, 3]),
+    ]
+    record = compared(tmp_path, runs)
+    (pair,) = record["pairs"]
+    assert (pair["unit"], pair["difference"]) == ("problem", 0.5)
+    assert [run["differences"]["step"] for run in record["runs"]] == [20, 60]
+
+
+def test_several_seeds_after_one_step_are_compared_with_the_same_seeds_after_another(tmp_path: Path) -> None:
+    of_step = {20: [0, 1], 60: [2, 3]}
+    runs = [checkpoint_evaluation(tmp_path, seed, step, right) for seed in range(4) for step, right in of_step.items()]
+    (pair,) = compared(tmp_path, runs)["pairs"]
+    assert (pair["a"], pair["b"], pair["unit"], pair["verdict"]) == ("step=20", "step=60", "seed", "better")
+    assert pair["p_value"] == pytest.approx(2 / 70)
+
+
+def test_seeds_that_come_again_are_a_side_of_their_own(tmp_path: Path) -> None:
+    """Another version of the program, say: nothing in the configuration tells the two sets of seeds apart."""
+    runs = [training(tmp_path / f"{old}{seed}", [1, seed], seed=seed) for old in "ab" for seed in range(4)]
+    (pair,) = compared(tmp_path, runs)["pairs"]
+    assert (pair["runs_a"], pair["runs_b"], pair["unit"]) == (runs[:4], runs[4:], "seed")
+
+
 def test_evaluations_of_other_models_name_them(tmp_path: Path) -> None:
     runs = [evaluation(tmp_path / name, [1, 2], model=f"hub/{name}") for name in "ab"]
     assert [run["differences"] for run in compared(tmp_path, runs)["runs"]] == [{"model": "hub/a"}, {"model": "hub/b"}]
