@@ -35,11 +35,13 @@ def training(
     seed: int = 0,
     algo: str = "grpo",
     status: str = "done",
+    evaluated: int = 2,
     rows: list[dict[str, Any]] | None = None,
     **settings: Any,
 ) -> str:
-    """A finished training run of two steps, with `rows` as its metrics."""
-    (folder / "evals" / "step_000002").mkdir(parents=True)
+    """A training run of two steps or of `rows`, its metrics, whose last evaluation came after step `evaluated`."""
+    last_evaluation = folder / "evals" / f"step_{evaluated:06d}"
+    last_evaluation.mkdir(parents=True)
     clip = {"grpo": 0.2, "dapo": 0.28}[algo]
     config = {
         "seed": seed,
@@ -53,9 +55,9 @@ def training(
     rows = rows or [{"step": 1, "accuracy": 0.75, "loss": float("nan")}, {"step": 2, "accuracy": 0.5, "loss": 0.1}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     value = sum(correct) / len(correct) / 4
-    scores = [{"step": step, "benchmark": "b", "avg_at_k": {"k": 4, "value": value}} for step in (0, 2)]
+    scores = [{"step": step, "benchmark": "b", "avg_at_k": {"k": 4, "value": value}} for step in sorted({0, evaluated})]
     (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scores))
-    (folder / "evals" / "step_000002" / "results.json").write_text(json.dumps(results(correct)))
+    (last_evaluation / "results.json").write_text(json.dumps(results(correct)))
     return str(folder)
 
 

@@ -177,7 +177,7 @@ class CompareConfig:
     runs: list[str] = key([], "folders of training runs, sweeps or evaluations")
     compare: CompareSettings = key(CompareSettings, "verdicts")
     seed: int = key(0, "seed of the bootstrap and of the permutations")
-    force: bool = key(False, "compare evaluations whose problems, k or sampling differ")
+    force: bool = key(False, "compare evaluations whose problems, k, sampling, grader or prompt template differ")
 
 
 COMMANDS: dict[str, type[Any]] = {

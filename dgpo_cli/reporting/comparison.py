@@ -9,15 +9,17 @@ correction counts them all.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 from dgpo_cli.core.comparison import Comparison, compare_problems, compare_seeds, holm, seeds_needed, verdicts
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.errors import Problem as Wrong
+from dgpo_cli.reporting.comparison_notes import notes_on_evaluations
+from dgpo_cli.reporting.mismatches import mismatches
 from dgpo_cli.reporting.run_files import Json
-from dgpo_cli.reporting.runs import Counts, Evaluation, Run
+from dgpo_cli.reporting.runs import Evaluation, Key, Run
 from dgpo_cli.reporting.sides import Side, differences, sides
 
 SCHEMA_VERSION = 1
@@ -62,24 +64,19 @@ def compare(runs: list[Run], *, alpha: float, seed: int, force: bool) -> tuple[l
     `minimum_detectable` of several pairs is that of the strictest step of Holm's correction, alpha / pairs.
 
     Raises:
-        ConfigError: evaluations of different problems, k or sampling, unless `force`.
+        ConfigError: evaluations by different problems, k, sampling, grader or template, unless `force`.
         DataError: `force` leaves no common problem.
     """
     evaluated = [run for run in runs if run.evaluation is not None]
     notes = [f"{run.name}: it was never evaluated, so it stands in no pair" for run in runs if run.evaluation is None]
-    wrong = _mismatches(evaluated)
+    wrong = mismatches(evaluated)
     if wrong and not force:
         hint = "force=true compares them on the problems that both have"
         raise ConfigError("", problems=(*wrong[:-1], Wrong(wrong[-1].message, hint)))
     notes += [f"forced: {problem.message}" for problem in wrong]
-    notes += _notes_on_evaluations(evaluated) + _notes_on_samples(sides(evaluated))
-    pairs = _pairs(runs)
-    comparable = [(a, b) for a, b in pairs if len(a.runs) > 1 or len(b.runs) > 1 or (_problems(a) and _problems(b))]
-    notes += [
-        f"{a.label} and {b.label}: only averages are known, so their problems cannot be paired"
-        for a, b in pairs
-        if (a, b) not in comparable
-    ]
+    notes += notes_on_evaluations(evaluated)
+    comparable, more = _comparable(_pairs(runs))
+    notes += more
     count = max(1, len(comparable))
     results = [_compare_sides(a, b, alpha=alpha / count, seed=seed) for a, b in comparable]
     corrected, said = holm([result.p_value for result in results]), verdicts(results, alpha)
@@ -96,31 +93,6 @@ def compare(runs: list[Run], *, alpha: float, seed: int, force: bool) -> tuple[l
     ], notes
 
 
-def _notes_on_evaluations(evaluated: list[Run]) -> list[str]:
-    notes = []
-    steps = sorted({run.evaluation.step for run in evaluated if run.evaluation and run.evaluation.step is not None})
-    if len(steps) > 1:
-        notes.append(f"the final evaluations stand at different steps: {', '.join(map(str, steps))}")
-    if len(evaluated) == 1:
-        notes.append(f"{evaluated[0].name} alone has a final evaluation: there is nothing to compare it with")
-    elif evaluated and len(sides(evaluated)) == 1:
-        notes.append("the runs differ in their seed alone: there is nothing to compare")
-    return notes
-
-
-def _notes_on_samples(groups: list[Side]) -> list[str]:
-    """Sides that drew different numbers of completions (dynamic sampling does) are compared after unequal work."""
-    drawn = {}
-    for side in groups:
-        totals = [sum(row.get("samples/generated") or 0 for row in run.rows) for run in side.runs if run.rows]
-        if totals:
-            drawn[side.label] = sum(totals) / len(totals)
-    if not drawn or max(drawn.values()) <= 1.05 * min(drawn.values()):
-        return []
-    listed = ", ".join(f"{label} {mean:,.0f}" for label, mean in drawn.items())
-    return [f"the final evaluations come after different numbers of samples: {listed}"]
-
-
 def _pairs(runs: list[Run]) -> list[tuple[Side, Side]]:
     """Sides with an evaluation, two and two, of one benchmark; of any where no two share one."""
     known = [Side(side.label, [run for run in side.runs if run.evaluation is not None]) for side in sides(runs)]
@@ -129,15 +101,12 @@ def _pairs(runs: list[Run]) -> list[tuple[Side, Side]]:
 
 
 def _benchmark(side: Side) -> str:
-    evaluation = side.runs[0].evaluation
-    assert evaluation is not None
-    return evaluation.benchmark
+    return _evaluation(side.runs[0]).benchmark
 
 
-def _problems(side: Side) -> Counts:
-    evaluation = side.runs[0].evaluation
-    assert evaluation is not None
-    return evaluation.problems
+def _evaluation(run: Run) -> Evaluation:
+    assert run.evaluation is not None
+    return run.evaluation
 
 
 def comparison_record(runs: list[Run], pairs: list[Pair], notes: list[str], *, alpha: float, seed: int) -> Json:
@@ -169,65 +138,54 @@ def comparison_record(runs: list[Run], pairs: list[Pair], notes: list[str], *, a
     return finite
 
 
+def _comparable(pairs: list[tuple[Side, Side]]) -> tuple[list[tuple[Side, Side]], list[str]]:
+    """The pairs that a comparison can be made of, each on the problems that all of its runs have; notes on the others.
+
+    Raises:
+        DataError: the runs of a pair have no problem in common.
+    """
+    kept, notes = [], []
+    for a, b in pairs:
+        name, runs = f"{a.label} and {b.label}", [*a.runs, *b.runs]
+        unknown = [run.name for run in runs if not _evaluation(run).problems]
+        known = [_evaluation(run).problems for run in runs if _evaluation(run).problems]
+        if all(run.kind == "training" and _evaluation(run).step == 0 for run in runs):
+            notes.append(f"{name}: no verdict, since all of their evaluations are of step 0, before any training")
+        elif unknown and len(runs) == 2:
+            notes.append(f"{name}: only averages are known, so their problems cannot be paired")
+        elif unknown and any(problems.keys() != known[0].keys() for problems in known):
+            notes.append(f"{name}: their problems differ, and of {', '.join(unknown)} only the average is known")
+        elif unknown:
+            notes.append(f"{name}: only averages are known of {', '.join(unknown)}, on whatever problems they had")
+            kept.append((a, b))
+        else:
+            common = [key for key in known[0] if all(key in problems for problems in known)]
+            if not common:
+                raise DataError(f"{name} have no problem in common", "compare evaluations of one benchmark")
+            if len(common) < max(map(len, known)):
+                notes.append(f"{name}: compared on the {len(common)} problems that all of their runs have")
+            kept.append((_on(a, common), _on(b, common)))
+    return kept, notes
+
+
+def _on(side: Side, keys: list[Key]) -> Side:
+    return Side(side.label, [replace(run, evaluation=_evaluation(run).on(keys)) for run in side.runs])
+
+
 def _compare_sides(a: Side, b: Side, *, alpha: float, seed: int) -> Comparison:
+    """Two sides whose runs have the same problems."""
     if len(a.runs) > 1 or len(b.runs) > 1:
-        of_a, of_b = ([run.evaluation.value for run in side.runs if run.evaluation is not None] for side in (a, b))
+        of_a, of_b = ([_evaluation(run).value for run in side.runs] for side in (a, b))
         return compare_seeds(of_a, of_b, alpha=alpha, seed=seed)
-    first, second = _problems(a), _problems(b)
-    common = [key for key in first if key in second]
-    if not common:
-        raise DataError(f"{a.label} and {b.label} have no problem in common", "compare evaluations of one benchmark")
+    first, second = (_evaluation(side.runs[0]).problems for side in (a, b))
     return compare_problems(
-        [first[key][0] for key in common],
-        [first[key][1] for key in common],
-        [second[key][0] for key in common],
-        [second[key][1] for key in common],
+        [first[key][0] for key in first],
+        [first[key][1] for key in first],
+        [second[key][0] for key in first],
+        [second[key][1] for key in first],
         alpha=alpha,
         seed=seed,
     )
-
-
-def _mismatches(evaluated: list[Run]) -> list[Wrong]:
-    """What keeps the evaluations from being compared: benchmarks that not all have, then each against the first."""
-    benchmarks: dict[str, list[str]] = {}  # of each thing that was evaluated
-    first: dict[str, Run] = {}  # evaluation of each benchmark
-    for run in evaluated:
-        assert run.evaluation is not None
-        benchmarks.setdefault(run.subject, []).append(run.evaluation.benchmark)
-        first.setdefault(run.evaluation.benchmark, run)
-    subjects = list(benchmarks)
-    wrong = [
-        Wrong(f"benchmark differs: {_listed(benchmarks[subjects[0]])} in {subjects[0]}, {_listed(own)} in {subject}")
-        for subject, own in benchmarks.items()
-        if set(own) != set(benchmarks[subjects[0]])
-    ]
-    for run in evaluated:
-        assert run.evaluation is not None
-        reference = first[run.evaluation.benchmark]
-        assert reference.evaluation is not None
-        for what, here, there in _unlike(reference.evaluation, run.evaluation):
-            wrong.append(Wrong(f"{what} differs: {here} in {reference.name}, {there} in {run.name}"))
-    return wrong
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def _unlike(a: Evaluation, b: Evaluation) -> list[tuple[str, Any, Any]]:
-    found: list[tuple[str, Any, Any]] = [("k", a.k, b.k)]
-    if a.sampling and b.sampling:  # a row of eval.jsonl alone does not say
-        for key in ("temperature", "top_p", "max_tokens"):
-            found.append((f"sampling {key}", a.sampling.get(key), b.sampling.get(key)))
-    if a.problems and b.problems:
-        alone_a, alone_b = len(a.problems.keys() - b.problems.keys()), len(b.problems.keys() - a.problems.keys())
-        here, there = (f"{len(one.problems)} problems" for one in (a, b))
-        found.append(("the set of problems", f"{here}, {alone_a} of them alone", f"{there}, {alone_b} of them alone"))
-        if not alone_a and not alone_b:
-            found[-1] = ("the text of the problems or golds", a.data_sha256, b.data_sha256 or a.data_sha256)
-            if a.data_sha256 is None:
-                found.pop()
-    return [(what, here, there) for what, here, there in found if here != there]
 
 
 def _accuracy(evaluation: Evaluation | None) -> Json | None:

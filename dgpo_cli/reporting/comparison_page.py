@@ -155,6 +155,7 @@ def _run(run: Run, sides: Sequence[Side]) -> dict[str, Any]:
         "seed": "-" if run.seed is None else str(run.seed),
         "accuracy": _score(run),
         "ci95": interval(evaluation.ci95 if evaluation else None),
+        "after": "-" if evaluation is None or evaluation.step is None else str(evaluation.step),
         "measured": f"{evaluation.benchmark} @{evaluation.k}, {sampling_text(evaluation.sampling)}"
         if evaluation
         else "-",

@@ -9,8 +9,8 @@ from dgpo_cli.reporting.runs import Run
 from dgpo_cli.reporting.sides import short_labels
 from dgpo_cli.reporting.tables import duration, interval, make_table, percent, points, sampling_text
 
-RUN_COLUMNS = ("run", "differs in", "accuracy [95%]", "measured by", "steps", "time", "status")
-MAY_BE_SHARED = ("measured by", "steps", "status")
+RUN_COLUMNS = ("run", "differs in", "accuracy [95%]", "after step", "measured by", "steps", "time", "status")
+MAY_BE_SHARED = ("after step", "measured by", "steps", "status")
 PAIR_COLUMNS = ("b", "is", "against a", "points [95%]", "p", "unit", "won/tied/lost", "detects")
 
 
@@ -41,6 +41,7 @@ def _run_row(run: Run, label: str) -> list[str]:
         run.name,
         label or "-",
         f"{percent(evaluation.value)} {interval(evaluation.ci95)}" if evaluation else "-",
+        "-" if evaluation is None or evaluation.step is None else str(evaluation.step),
         f"{evaluation.benchmark} @{evaluation.k}, {sampling_text(evaluation.sampling)}" if evaluation else "-",
         "-" if run.last_step is None else str(run.last_step),
         duration(run.wall_seconds),

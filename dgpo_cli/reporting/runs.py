@@ -7,10 +7,12 @@ It owns what `dgpo compare` needs of a folder; statistics are in `core.compariso
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dgpo_cli.core.intervals import AvgAtK, avg_interval
 from dgpo_cli.errors import DataError
 from dgpo_cli.reporting.run_files import Json, flat, read_json, read_rows, read_yaml
 
@@ -20,7 +22,16 @@ IGNORED = (
     *("rollout.save", "benchmark.pass_at"),
 )
 BEST_OF = ("accuracy", "reward/mean")
-Counts = dict[tuple[int, str], tuple[int, int]]
+Key = tuple[int, str]  # index and id of a problem
+Counts = dict[Key, tuple[int, int]]  # right samples, samples
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A grader or a prompt template. Two of one text are the same, whatever their names; None where it is unknown."""
+
+    name: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -32,9 +43,17 @@ class Evaluation:
     sampling: Json
     value: float
     ci95: tuple[float, float] | None
-    problems: Counts  # (index, id) -> right samples, samples
+    problems: Counts
     data_sha256: str | None
     step: int | None = None  # of a training run
+    grader: Instrument | None = None  # None where nothing says which
+    template: Instrument | None = None
+
+    def on(self, keys: Sequence[Key]) -> Evaluation:
+        """The same on these of its problems alone."""
+        problems = {key: self.problems[key] for key in keys}
+        average = _average(problems)
+        return replace(self, problems=problems, value=average.value, ci95=average.ci95)
 
 
 @dataclass(frozen=True)
@@ -130,7 +149,7 @@ def _training_run(folder: Path) -> Run:
         status=facts.get("status"),
         final=rows[-1] if rows else {},
         best=best,
-        evaluation=_last_evaluation(folder, evaluations),
+        evaluation=_last_evaluation(folder, evaluations, settings),
         wall_seconds=facts.get("wall_seconds"),
         rows=rows,
         subject=str(folder),
@@ -141,7 +160,7 @@ def _deciding(settings: Json) -> Json:
     return {key: value for key, value in settings.items() if key != "seed" and not key.startswith(IGNORED)}
 
 
-def _last_evaluation(folder: Path, rows: list[Json]) -> Evaluation | None:
+def _last_evaluation(folder: Path, rows: list[Json], settings: Json) -> Evaluation | None:
     files = sorted(folder.glob("evals/step_*/results.json"))
     step = int(files[-1].parent.name.removeprefix("step_")) if files else -1
     if rows and rows[-1].get("step", 0) > step:  # an evaluation whose folder is gone
@@ -156,7 +175,7 @@ def _last_evaluation(folder: Path, rows: list[Json]) -> Evaluation | None:
             None,
             rows[-1]["step"],
         )
-    return _evaluation(files[-1], read_json(files[-1]), step) if files else None
+    return _evaluation(files[-1], read_json(files[-1]), step, settings) if files else None
 
 
 def _evaluation_run(folder: Path) -> Run:
@@ -164,7 +183,7 @@ def _evaluation_run(folder: Path) -> Run:
     record = read_json(path)
     origin = _origin(record.get("model"))
     evaluation = _evaluation(path, record, None if origin is None else origin.step)
-    manifest = record.get("manifest") or {}
+    manifest = _manifest(record)
     settings = {
         **({} if origin is None else {**origin.settings, "step": origin.step}),
         "model": record.get("model"),
@@ -210,13 +229,15 @@ def _origin(model: Any) -> _Origin | None:
     return _Origin(_deciding(settings), settings.get("seed"), int(step))
 
 
-def _evaluation(path: Path, record: Json, step: int | None) -> Evaluation:
-    """Needs only benchmark, sampling, avg_at_k.k and problems; the rest is worked out where it is missing."""
-    from dgpo_cli.core.intervals import avg_interval
+def _evaluation(path: Path, record: Json, step: int | None, settings: Json | None = None) -> Evaluation:
+    """Needs only benchmark, sampling, avg_at_k.k and problems; the rest is worked out where it is missing.
 
+    `settings` are those of the training run that it was a part of, whose manifest leaves them out.
+    """
+    manifest = _manifest(record)
     try:
         problems = _counts(path, record["problems"])
-        average = avg_interval([right for right, _ in problems.values()], [drawn for _, drawn in problems.values()])
+        average = _average(problems)
         return Evaluation(
             benchmark=str(record["benchmark"]),
             k=int(record["avg_at_k"]["k"]),
@@ -224,12 +245,43 @@ def _evaluation(path: Path, record: Json, step: int | None) -> Evaluation:
             value=average.value,
             ci95=average.ci95,
             problems=problems,
-            data_sha256=(record.get("manifest") or {}).get("data_sha256"),
+            data_sha256=manifest.get("data_sha256"),
             step=step,
+            grader=_grader(manifest, settings or {}),
+            template=_template(manifest, settings or {}),
         )
     except (KeyError, TypeError, ValueError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{path}: expected the results of an evaluation: {reason}", "dgpo eval writes them") from error
+
+
+def _average(problems: Counts) -> AvgAtK:
+    return avg_interval([right for right, _ in problems.values()], [drawn for _, drawn in problems.values()])
+
+
+def _manifest(record: Json) -> Json:
+    """Empty where another program wrote something else, or nothing, in its place."""
+    manifest = record.get("manifest")
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _grader(manifest: Json, settings: Json) -> Instrument | None:
+    name = manifest.get("grader")
+    if name != "function":
+        return None if name is None else Instrument(str(name))
+    file = manifest.get("reward")
+    path, sha256 = (file.get("path"), file.get("sha256")) if isinstance(file, dict) else (None, None)
+    path = str(path or settings.get("reward.path"))
+    function = path.rpartition(":")[2]  # a file may hold several
+    return Instrument(f"function {path}", f"{sha256}:{function}" if sha256 else None)
+
+
+def _template(manifest: Json, settings: Json) -> Instrument | None:
+    if manifest.get("template") is not None:
+        sha256 = manifest.get("template_sha256")
+        return Instrument(str(manifest["template"]), str(sha256) if sha256 else None)
+    name = settings.get("benchmark.template") or settings.get("model.template")
+    return None if name is None else Instrument(str(name))
 
 
 def _counts(path: Path, rows: Any) -> Counts:

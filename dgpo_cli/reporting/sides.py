@@ -49,7 +49,7 @@ def sides(runs: list[Run]) -> list[Side]:
     """
     groups: list[list[Run]] = []
     for run in runs:
-        lacking = (one for one in groups if _alike(one[0], run) and run.seed not in [other.seed for other in one])
+        lacking = (one for one in groups if alike(one[0], run) and run.seed not in [other.seed for other in one])
         same = next(lacking, None)
         if same is None:
             groups.append([run])
@@ -66,7 +66,7 @@ def sides(runs: list[Run]) -> list[Side]:
     ]
 
 
-def _alike(a: Run, b: Run) -> bool:
+def alike(a: Run, b: Run) -> bool:
     """Whether two runs differ in their seed alone. A key that one of them lacks (another version) is none."""
     if a.kind != b.kind or a.seed is None or b.seed is None:
         return False

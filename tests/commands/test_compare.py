@@ -67,12 +67,14 @@ def test_three_runs_give_three_pairs_after_holm(tmp_path: Path) -> None:
         ({"sampling": {**SAMPLING, "top_p": 0.95}}, "sampling top_p differs: 0.7 in"),
         ({"benchmark": "c"}, "benchmark differs: b in"),
         ({"correct": [1, 2, 3]}, "the set of problems differs: 2 problems, 0 of them alone in"),
+        ({"manifest": {"grader": "answer_only"}}, "grader differs: exact in"),
+        ({"manifest": {"template": "plain"}}, "prompt template differs: dapo in"),
     ],
 )
 def test_what_cannot_be_compared_is_named_and_force_compares_it(
     tmp_path: Path, other: dict[str, Any], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    a = evaluation(tmp_path / "a", [1, 2])
+    a = evaluation(tmp_path / "a", [1, 2], manifest={"grader": "exact", "template": "dapo"})
     b = evaluation(tmp_path / "b", **{"correct": [1, 2], **other})
     with pytest.raises(ConfigError, match=named) as caught:
         compared(tmp_path, [a, b])
@@ -94,6 +96,91 @@ def test_changed_golds_are_seen_where_the_manifest_says_so(tmp_path: Path) -> No
     b = evaluation(tmp_path / "b", [1, 2], manifest={"data_sha256": "2"})
     with pytest.raises(ConfigError, match="the text of the problems or golds differs: 1 in"):
         compared(tmp_path, [a, b])
+
+
+def test_forced_seeds_are_compared_on_the_problems_that_all_of_their_runs_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # a: ten easy problems 4/4 and ten hard ones 0/4, so 50%; b: the easy ones alone at 3/4, so 75%, 25 points behind
+    runs = [training(tmp_path / f"a{seed}", [4] * 10 + [0] * 10, seed=seed) for seed in range(4)]
+    runs += [training(tmp_path / f"b{seed}", [3] * 10, seed=seed, algo="dapo") for seed in range(4)]
+    (pair,) = compared(tmp_path, runs, force=True)["pairs"]
+    assert (pair["difference"], pair["verdict"], pair["unit"]) == (-0.25, "worse", "seed")
+    assert "algo=grpo and algo=dapo: compared on the 10 problems that all of their runs have" in capsys.readouterr().err
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert page.count(">100.0%</span>") == 4  # of the runs of a, on the same problems
+
+    (Path(runs[7]) / "evals" / "step_000002" / "results.json").unlink()
+    assert compared(tmp_path, runs, force=True)["pairs"] == []
+    assert "their problems differ, and of " + runs[7] + " only the average is known" in capsys.readouterr().err
+
+
+def test_forced_seeds_whose_own_runs_have_different_problems_are_compared_on_what_is_common(tmp_path: Path) -> None:
+    # problem 0 alone is common: a has 4/4 in each run, b 1/4
+    runs = [training(tmp_path / f"a{seed}", [4] + [0] * seed, seed=seed) for seed in range(4)]
+    runs += [training(tmp_path / f"b{seed}", [1] + [4] * seed, seed=seed, algo="dapo") for seed in range(4)]
+    (pair,) = compared(tmp_path, runs, force=True)["pairs"]
+    assert (pair["difference"], pair["losses"], pair["verdict"]) == (-0.75, 16, "worse")
+
+
+def test_as_many_problems_that_are_others_are_another_set(tmp_path: Path) -> None:
+    rows = results([1, 2, 3])["problems"]
+    a, b = (evaluation(tmp_path / name, [], problems=own) for name, own in (("a", rows[:2]), ("b", rows[1:])))
+    with pytest.raises(ConfigError, match="the set of problems differs: 2 problems, 1 of them alone in"):
+        compared(tmp_path, [a, b])
+
+
+def manifests(tmp_path: Path, *manifest: object) -> list[str]:
+    return [evaluation(tmp_path / f"m{number}", [1, 2], manifest=one) for number, one in enumerate(manifest)]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "differs"),
+    [
+        (
+            {"template": "t.txt", "template_sha256": "1"},
+            {"template": "t.txt", "template_sha256": "2"},
+            r"t.txt \(1\) in",
+        ),
+        ({"template": "t.txt", "template_sha256": "1"}, {"template": "copy.txt", "template_sha256": "1"}, None),
+        (
+            {"grader": "function", "reward": {"path": "r.py:score", "sha256": "1"}},
+            {"grader": "function", "reward": {"path": "r.py:score", "sha256": "2"}},
+            "grader differs: function r.py:score",
+        ),
+        (
+            {"grader": "function", "reward": {"path": "r.py:score", "sha256": "1"}},
+            {"grader": "function", "reward": {"path": "r.py:other", "sha256": "1"}},
+            "grader differs: function r.py:score in",
+        ),
+        ({"grader": "exact", "template": "dapo"}, None, None),  # another program's results say nothing of it
+        ({"grader": "exact", "template": "dapo"}, "by hand", None),
+    ],
+)
+def test_graders_and_templates_are_told_by_their_text(
+    tmp_path: Path, a: object, b: object, differs: str | None
+) -> None:
+    runs = manifests(tmp_path, a, b)
+    if differs is None:
+        assert len(compared(tmp_path, runs)["pairs"]) == 1
+        return
+    with pytest.raises(ConfigError, match=differs):
+        compared(tmp_path, runs)
+
+
+def test_a_fact_that_the_first_run_lacks_is_held_against_the_next(tmp_path: Path) -> None:
+    runs = manifests(tmp_path, None, {"grader": "exact"}, {"grader": "robust"})
+    with pytest.raises(ConfigError, match=r"grader differs: exact in .*m1, robust in .*m2"):
+        compared(tmp_path, runs)
+
+
+def test_training_runs_tell_their_template_by_their_configuration(tmp_path: Path) -> None:
+    a = training(tmp_path / "a", [1, 2], benchmark={"template": None}, model={"template": "dapo"})
+    b = training(tmp_path / "b", [1, 2], benchmark={"template": "plain"}, model={"template": "dapo"})
+    with pytest.raises(ConfigError, match="prompt template differs: dapo in"):
+        compared(tmp_path, [a, b])
+    (c,) = manifests(tmp_path, {"template": "dapo", "template_sha256": "1"})
+    assert len(compared(tmp_path, [a, c])["pairs"]) == 1
 
 
 def test_evaluations_without_a_common_problem_cannot_be_forced(tmp_path: Path) -> None:
@@ -229,11 +316,14 @@ def test_several_seeds_after_one_step_are_compared_with_the_same_seeds_after_ano
     assert pair["p_value"] == pytest.approx(2 / 70)
 
 
-def test_seeds_that_come_again_are_a_side_of_their_own(tmp_path: Path) -> None:
+def test_seeds_that_come_again_are_a_side_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another version of the program, say: nothing in the configuration tells the two sets of seeds apart."""
     runs = [training(tmp_path / f"{old}{seed}", [1, seed], seed=seed) for old in "ab" for seed in range(4)]
     (pair,) = compared(tmp_path, runs)["pairs"]
     assert (pair["runs_a"], pair["runs_b"], pair["unit"]) == (runs[:4], runs[4:], "seed")
+    assert f"the same seeds came again with one configuration: runs are on the sides {runs[0]}" in (
+        capsys.readouterr().err
+    )
 
 
 def test_evaluations_of_other_models_name_them(tmp_path: Path) -> None:
@@ -288,6 +378,45 @@ def test_final_evaluations_at_different_steps_are_noted(tmp_path: Path, capsys: 
     (Path(b) / "eval.jsonl").write_text("")
     compared(tmp_path, [a, b])
     assert "the final evaluations stand at different steps: 1, 2" in capsys.readouterr().err
+
+
+def steps(count: int, samples: int = 100) -> list[dict[str, Any]]:
+    return [{"step": step, "accuracy": 0.5, "samples/generated": samples} for step in range(1, count + 1)]
+
+
+def test_runs_that_ended_before_their_first_evaluation_get_no_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    a = training(tmp_path / "a", [1] * 8, rows=steps(12), evaluated=0, status="interrupted")
+    b = training(tmp_path / "b", [2] * 8, rows=steps(6), evaluated=0, status="interrupted", algo="dapo")
+    assert compared(tmp_path, [a, b])["pairs"] == []
+    told = capsys.readouterr()
+    assert f"{a} and {b}: no verdict, since all of their evaluations are of step 0, before any training" in told.err
+    assert f"{a}: the accuracy is that of step 0 of 12" in told.err
+    assert f"{b}: the accuracy is that of step 0 of 6" in told.err
+    assert "different numbers of samples" not in told.err  # both had drawn none
+    assert "after step 0, measured by b @4" in told.out
+
+    c = training(tmp_path / "c", [3] * 8, algo="dapo")
+    (pair,) = compared(tmp_path, [a, c])["pairs"]  # untrained against trained is a question that one may ask
+    assert pair["verdict"] == "better"
+
+
+def test_samples_are_counted_up_to_the_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = training(tmp_path / "a", [1, 2], rows=steps(12), evaluated=10, status="interrupted")
+    b = training(tmp_path / "b", [1, 2], rows=steps(10), evaluated=10, algo="dapo")
+    c = training(tmp_path / "c", [1, 2], rows=steps(10, samples=300), evaluated=10, algo="dapo", other=1)
+    assert len(compared(tmp_path, [a, b])["pairs"]) == 1
+    told = capsys.readouterr().err
+    assert f"note: {a}: the accuracy is that of step 10 of 12" in told
+    assert f"note: {b}" not in told
+    assert "different numbers of samples" not in told  # 1,000 each; the two steps after the evaluation do not count
+    compared(tmp_path, [a, c])
+    assert f"after different numbers of samples: {a} 1,000, {c} 3,000" in capsys.readouterr().err
+    page = " ".join((tmp_path / "out" / "compare.html").read_text().split())
+    assert '<td>10</td><td class="text name">b @4, T=1 top_p=0.7 max_tokens=8</td><td>12</td>' in page
 
 
 def test_numbers_that_are_none_become_null(tmp_path: Path) -> None:
