@@ -26,6 +26,15 @@ def write_atomically(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
+def read_name(path: Path) -> str:
+    """The name of a neighbour that a file holds; "" where there is no such file, or what it holds can be no name."""
+    try:
+        name = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return name if name.isprintable() and name not in (".", "..") and "/" not in name else ""
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

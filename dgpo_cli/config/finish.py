@@ -18,6 +18,7 @@ from dgpo_cli.config.compose import config_error, load_node
 from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.config.overrides import parse
 from dgpo_cli.errors import ConfigError, Problem
+from dgpo_cli.files import read_name
 
 # An option of the group on the left brings options of those on the right.
 BRINGS = {"model": ("data", "reward", "benchmark"), "data": ("reward", "benchmark"), "algo": ("gating",)}
@@ -64,10 +65,12 @@ def run_model(path: str) -> Path | None:
     if not latest.is_file():
         hint = f"dgpo train resume={path} continues it"
         raise ConfigError(f"{path}: this run has no complete checkpoint yet", hint)
-    model = folder / "checkpoints" / latest.read_text(encoding="utf-8").strip() / "model"
-    if not model.is_dir():
+    name = read_name(latest)
+    model = latest.with_name(name) / "model" if name else None
+    if model is None or not model.is_dir():
+        said = f"it names a checkpoint that is not there: no folder {model}" if model else "it holds no name"
         raise ConfigError(
-            f"{latest}: it names a checkpoint that is not there: no folder {model}", "write an existing one"
+            f"{latest}: {said}", f"dgpo train resume={path} finds the newest intact one; or model.path=CHECKPOINT/model"
         )
     return model.resolve()
 

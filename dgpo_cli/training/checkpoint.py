@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.disk import writing
-from dgpo_cli.files import sync_folder, write_atomically
+from dgpo_cli.files import read_name, sync_folder, write_atomically
 from dgpo_cli.models import LanguageModel, save_merged, save_model
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.training.optimizer import Optimizer
@@ -27,6 +27,7 @@ from dgpo_cli.training.space import checkpoint_bytes
 
 TEMPORARY = ".tmp_"
 MERGED_FROM = Path("state", "adapter")  # in a checkpoint whose model/ is merged
+COUNTERS = Path("state", "counters.json")
 
 
 @dataclass
@@ -90,9 +91,8 @@ class Checkpoints:
         return target
 
     def newest_name(self) -> str | None:
-        """What `latest` says."""
-        latest = self.folder / "latest"
-        return latest.read_text(encoding="utf-8").strip() if latest.is_file() else None
+        """What `latest` says, if it is a name."""
+        return read_name(self.folder / "latest") or None
 
     def name_best(self, step: int) -> None:
         with writing(self.folder / "best", 4096):
@@ -107,11 +107,11 @@ class Checkpoints:
             shutil.rmtree(unfinished, ignore_errors=True)
         for name in ("latest", "best"):
             file = self.folder / name
-            named = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+            named = read_name(file)
             if name == "latest" and newest is not None and named != newest.name:
                 with writing(file, 4096):
                     write_atomically(file, newest.name)
-            elif newest is None or named > newest.name:
+            elif newest is None or named > newest.name or not named or not (self.folder / named).is_dir():
                 file.unlink(missing_ok=True)
 
     def newest_intact(self) -> tuple[Path | None, list[str]]:
@@ -140,7 +140,7 @@ class Checkpoints:
         if reference is not None:
             save_model(reference, folder / "state" / "reference", writes=main)
         if main:
-            (folder / "state" / "counters.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+            (folder / COUNTERS).write_text(json.dumps(asdict(state)), encoding="utf-8")
 
     def _save_weights(self, model: LanguageModel, checkpoint: Path) -> None:
         main = self.processes.main
@@ -156,8 +156,7 @@ class Checkpoints:
         current = checkpoint_name(step)
         complete = sorted(self.folder.glob("step_*"))
         newest = [path.name for path in complete if path.name <= current][-self.keep :]
-        best = self.folder / "best"
-        kept = {*newest, best.read_text(encoding="utf-8").strip() if best.is_file() else ""}
+        kept = {*newest, read_name(self.folder / "best")}
         for path in complete:
             if path.name not in kept:
                 shutil.rmtree(path)
@@ -170,7 +169,7 @@ def adapter_folder(checkpoint: Path) -> Path:
 
 
 def load_state(path: Path) -> RunState:
-    stored = json.loads((path / "state" / "counters.json").read_text(encoding="utf-8"))
+    stored = json.loads((path / COUNTERS).read_text(encoding="utf-8"))
     if stored["decay_from"] is not None:
         stored["decay_from"] = tuple(stored["decay_from"])
     known = {one.name for one in fields(RunState)}
@@ -201,16 +200,24 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """What is wrong with a checkpoint, or None. A manifest that says anything else than it was given is damage too."""
     try:
         files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return "no readable manifest.json"
-    for name, expected in files.items():
+    if COUNTERS.as_posix() not in expected:
+        return f"manifest.json does not name {COUNTERS}"
+    for name, (size, digest) in expected.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != expected["bytes"]:
-            return f"{name} is missing or of another size"
-        with path.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != expected["sha256"]:
-                return f"{name} has another SHA-256"
+        try:
+            if not path.resolve().is_relative_to(folder.resolve()):
+                return f"manifest.json names {name!r}, which is not in it"
+            if not path.is_file() or path.stat().st_size != size:
+                return f"{name} is missing or of another size"
+            with path.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+                    return f"{name} has another SHA-256"
+        except (OSError, ValueError) as error:  # no name of a file, or a disk that does not give it
+            return f"{name!r} cannot be read: {error}"
     return None

@@ -52,6 +52,16 @@ def test_an_evaluation_of_a_run_takes_its_benchmark(run):
     assert compose("eval", [f"model.path={run}", "benchmark=math500"]).benchmark.name == "math500"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"\xf3tep_000004", "it holds no name"), (b"stdp_000004", "not there: no folder")]
+)
+def test_a_run_whose_latest_is_damaged_is_refused_with_what_to_do(run, content, said):
+    (run / "checkpoints" / "latest").write_bytes(content)
+    with pytest.raises(ConfigError, match=said) as refused:
+        compose("eval", [f"model.path={run}"])
+    assert f"dgpo train resume={run} finds the newest intact one" in refused.value.problems[0].hint
+
+
 def test_a_run_without_a_checkpoint_is_refused(run):
     (run / "checkpoints" / "latest").unlink()
     with pytest.raises(ConfigError, match="no complete checkpoint"):

@@ -175,7 +175,7 @@ PARTS = (
     "model/generation_config.json",
     "model/tokenizer.json",
     "model/tokenizer_config.json",
-    "state/optimizer.pt",
+    "state/optimizer-00000-of-00001.safetensors",
     "state/counters.json",
     "manifest.json",
     "../latest",

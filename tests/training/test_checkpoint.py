@@ -78,6 +78,63 @@ def test_damage_is_found_and_the_one_before_is_used(
     assert part in warnings[0]
 
 
+@pytest.fixture
+def two(parts: tuple[LanguageModel, Optimizer], tmp_path: Path) -> Checkpoints:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (1, 2):
+        checkpoints.save(RunState(step=step), *parts, None)
+    return checkpoints
+
+
+def test_no_bit_of_a_manifest_can_flip_unseen(two: Checkpoints) -> None:
+    manifest = two.folder / "step_000002" / "manifest.json"
+    content = manifest.read_bytes()
+    for at in range(0, len(content), 5):
+        manifest.write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
+        newest, warnings = two.newest_intact()
+        assert newest == two.folder / "step_000001", (at, warnings)
+        assert len(warnings) == 1
+    manifest.write_bytes(content)
+    assert two.newest_intact() == (two.folder / "step_000002", [])
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "[]",
+        "null",
+        '{"files": []}',
+        '{"files": {}}',
+        '{"files": {"state/counters.json": null}}',
+        '{"files": {"state/counters.json": {"bytes": "many", "sha256": ""}}}',
+        '{"files": {"state/counters.json": {"bytes": 1e999, "sha256": ""}}}',
+        '{"files": {"../latest": {"bytes": 11, "sha256": ""}, "state/counters.json": {"bytes": 2, "sha256": ""}}}',
+        '{"files": {"\\u0000": {"bytes": 11, "sha256": ""}, "state/counters.json": {"bytes": 2, "sha256": ""}}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_manifest_that_is_none_is_damage(two: Checkpoints, manifest: str) -> None:
+    (two.folder / "step_000002" / "manifest.json").write_text(manifest)
+    newest, warnings = two.newest_intact()
+    assert newest == two.folder / "step_000001"
+    assert "damaged" in warnings[0]
+
+
+@pytest.mark.parametrize("garbage", [b"\xf3tep_000002", b"step_00\x00002", b"../step_000002", b"..", b""])
+def test_names_that_are_none_are_unknown_and_put_right(
+    two: Checkpoints, parts: tuple[LanguageModel, Optimizer], garbage: bytes
+) -> None:
+    for name in ("latest", "best"):
+        (two.folder / name).write_bytes(garbage)
+    assert two.newest_name() is None
+    two.rewind(two.newest_intact()[0])
+    assert two.newest_name() == "step_000002"
+    assert not (two.folder / "best").exists()
+    (two.folder / "best").write_bytes(garbage)
+    two.save(RunState(step=3), *parts, None)
+    assert two.newest_name() == "step_000003"
+
+
 def test_a_half_written_checkpoint_is_no_checkpoint(parts: tuple[LanguageModel, Optimizer], tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     (tmp_path / "checkpoints" / ".tmp_step_000009" / "model").mkdir(parents=True)
