@@ -179,21 +179,31 @@ def adapt_layers(model: Any, *, checkpointing: bool, compiled: bool) -> None:
     if not checkpointing and not compiled:
         return
     for layer in layers_of(model.base_model):
-        forward = layer.forward
-        if compiled:
-            forward = partial(_compiled, torch.compile(forward, dynamic=True), forward)
-        layer.forward = partial(_checkpointed, forward) if checkpointing else forward
+        layer.forward = AdaptedForward(layer.forward, checkpointing=checkpointing, compiled=compiled)
 
 
-def _compiled(compiled: Callable[..., Any], forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Sampling stays as it is: its cache has another shape with every token."""
-    return (compiled if kwargs.get("past_key_values") is None else forward)(*args, **kwargs)
+class AdaptedForward:
+    """A layer's forward pass, compiled or computed a second time for its gradient.
 
+    A deep copy of the layer is adapted anew: what torch.compile returns stays bound to the weights of the first one.
+    """
 
-def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    if not torch.is_grad_enabled():
+    def __init__(self, forward: Callable[..., Any], *, checkpointing: bool, compiled: bool) -> None:
+        self._forward = forward
+        self._checkpointing = checkpointing
+        self._compiled = torch.compile(forward, dynamic=True) if compiled else None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AdaptedForward:
+        forward = copy.deepcopy(self._forward, memo)
+        return AdaptedForward(forward, checkpointing=self._checkpointing, compiled=self._compiled is not None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Sampling stays as it is: its cache has another shape with every token.
+        samples = kwargs.get("past_key_values") is not None
+        forward = self._forward if self._compiled is None or samples else self._compiled
+        if self._checkpointing and torch.is_grad_enabled():
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def resolve_path(path: str) -> str:

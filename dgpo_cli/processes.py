@@ -147,6 +147,12 @@ def watching_for_loss() -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error).lower()
+        if "timed out" in text or "timeout" in text:
+            raise RunError(
+                "another process of this run did not come to the same point in time "
+                f"({' '.join(str(error).split())[:160]})",
+                "strategy.stall_seconds waits longer; resume= continues",
+            ) from error
         if isinstance(error, dist.DistError) or any(word in text for word in LOST):
             raise LostProcess(
                 f"another process of this run is gone ({' '.join(str(error).split())[:160]})",
@@ -155,8 +161,15 @@ def watching_for_loss() -> Iterator[None]:
         raise
 
 
-def join(here: Place, *, device: str, connect_seconds: float) -> Processes:
+def gpu_of(local_rank: int) -> int:
+    """The GPU of a process: where a scheduler shows each only its own, that is the first one it sees."""
+    return local_rank % torch.cuda.device_count()
+
+
+def join(here: Place, *, device: str, connect_seconds: float, stall_seconds: float) -> Processes:
     """Meet the other processes of the run and try one collective with them.
+
+    stall_seconds: what the watchdog waits for; a collective gives up only after twice as long.
 
     Raises:
         RunError: not all came within `connect_seconds`; those that are missing are named.
@@ -166,9 +179,10 @@ def join(here: Place, *, device: str, connect_seconds: float) -> Processes:
     _wait_for_all(store, here, connect_seconds)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     if device == "cuda":
-        torch.cuda.set_device(here.local_rank)
-    dist.init_process_group(backend, store=PrefixStore("run", store), rank=here.rank, world_size=here.size)
-    processes = Processes(here.rank, here.size, here.local_rank, dist.new_group(backend="gloo"))
+        torch.cuda.set_device(gpu_of(here.local_rank))
+    store, patience = PrefixStore("run", store), timedelta(seconds=2 * stall_seconds)
+    dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.size, timeout=patience)
+    processes = Processes(here.rank, here.size, here.local_rank, dist.new_group(backend="gloo", timeout=patience))
     try:
         dist.monitored_barrier(processes.group, timedelta(seconds=connect_seconds), wait_all_ranks=True)
     except RuntimeError as error:

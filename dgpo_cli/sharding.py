@@ -90,7 +90,8 @@ def shard(skeleton: Any, settings: ShardSettings, source: Any | None) -> None:
     tied = head.weight is embedding.weight
     for layer in layers_of(body):
         fully_shard(layer, **options)
-    fully_shard(body, **options)
+    # By default the outermost is left gathered after a forward pass, in `compute_dtype`, and would be saved like that.
+    fully_shard(body, reshard_after_forward=True, **options)
     if tied:
         head.weight = embedding.weight
     else:

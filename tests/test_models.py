@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import DataError
-from dgpo_cli.models import load_model
+from dgpo_cli.models import adapt_layers, load_model
 from dgpo_cli.scoring import score_rollouts
 from dgpo_cli.types import Problem, Prompt, SampleRequest, Sampling
 
@@ -133,3 +133,17 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
     del tensors["model.norm.weight"]
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
     assert "does not hold every weight" in refused(other)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own imports
+def test_a_copy_of_a_compiled_model_computes_with_its_own_weights(random_model):
+    model = load_model(str(random_model))
+    adapt_layers(model.model, checkpointing=True, compiled=True)
+    reference = model.frozen_copy()
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.compiler.set_stance("force_eager"), torch.no_grad():  # what is compiled is not the question
+        before = reference.hidden_states(ids, None)
+        for weight in model.model.parameters():
+            weight.mul_(1.5)
+        assert torch.equal(reference.hidden_states(ids, None), before)
+        assert not torch.equal(model.hidden_states(ids, None), before)

@@ -18,6 +18,7 @@ from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.parts import (
     Policy,
     benchmark_prompts,
+    is_base_of,
     load_data_prompts,
     load_grader,
     load_policy,
@@ -224,7 +225,9 @@ def load_frozen(
     if not algorithm.needs_reference:
         return None
     stored = checkpoint / "state" / "reference" if checkpoint is not None else None
-    if policy.adapter is not None and config.reference.name == "initial":
+    if policy.adapter is not None and (
+        config.reference.name == "initial" or is_base_of(policy, config.reference, config.model)
+    ):
         return policy.renewable_reference(stored) if config.reference.refresh_every else policy.frozen_copy()
     if stored is not None and config.reference.refresh_every:
         return placement.reference(lambda device: _renewed(config, stored, device))

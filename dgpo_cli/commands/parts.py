@@ -22,7 +22,7 @@ from dgpo_cli.data.prompts import make_prompts, stop_token_ids
 from dgpo_cli.errors import ConfigError, DataError, Problem, RunError
 from dgpo_cli.lora import add_adapter, load_adapter
 from dgpo_cli.models import LanguageModel, adapter_base, load_model
-from dgpo_cli.processes import SOLO, Processes
+from dgpo_cli.processes import SOLO, Processes, gpu_of
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import try_grader
 from dgpo_cli.training.checkpoint import adapter_folder
@@ -52,7 +52,7 @@ def prepare_device(strategy: StrategyConfig, model: ModelConfig, processes: Proc
         raise RunError("strategy.device=cuda, but torch sees no GPU here", "strategy.device=auto or cpu")
     if strategy.device.name == "cpu" or not torch.cuda.is_available():
         return "cpu"
-    return "cuda" if processes.alone else f"cuda:{processes.local_rank}"
+    return "cuda" if processes.alone else f"cuda:{gpu_of(processes.local_rank)}"
 
 
 def load_policy(settings: ModelConfig, device: str, *, path: str | None = None, merge_adapter: bool = False) -> Policy:
@@ -103,6 +103,13 @@ def load_trainee(settings: ModelConfig, device: str, checkpoint: Path | None, *,
     return replace(policy, model=replace(model, adapter=adapter))
 
 
+def is_base_of(policy: LanguageModel, settings: ReferenceConfig, model: ModelConfig) -> bool:
+    """Whether the reference is what the policy's adapter is trained on: the same model with the adapter off."""
+    initial = settings.name == "initial"
+    path, revision = (model.path, model.revision) if initial else (settings.path, settings.revision)
+    return path is not None and policy.adapter is not None and policy.adapter.is_on(adapter_base(path), revision)
+
+
 def load_reference(settings: ReferenceConfig, model: ModelConfig, policy: LanguageModel, device: str) -> LanguageModel:
     """The frozen reference, on the policy's vocabulary. The base of a policy with an adapter is not loaded again.
 
@@ -113,14 +120,13 @@ def load_reference(settings: ReferenceConfig, model: ModelConfig, policy: Langua
     path = model.path if initial else settings.path
     if path is None:
         raise ConfigError("reference=path needs reference.path", "reference.path=FOLDER or a hub id")
-    revision = model.revision if initial else settings.revision
-    if policy.adapter is not None and policy.adapter.is_on(adapter_base(path), revision):
+    if is_base_of(policy, settings, model):
         return policy.frozen_copy()
     reference = load_model(
         path,
         dtype=model.dtype.name,
         device=device,
-        revision=revision,
+        revision=model.revision if initial else settings.revision,
         trust_remote_code=model.trust_remote_code,
         key="model.path" if initial else "reference.path",
         merge_adapter=True,  # as `load_trainee` does: an initial policy that is loaded again is the same to the bit

@@ -37,7 +37,7 @@ def run(config: TrainConfig, folder: Path) -> None:
     here = place()
     if here is None and config.strategy.name != "single":
         launch(config, folder, workers_of(config.strategy))
-    elif here is None:
+    elif here is None or (here.size == 1 and config.strategy.name == "single"):
         _run(config, folder, SOLO)
     else:
         _run_with_others(config, folder, here)
@@ -73,7 +73,12 @@ def _run_with_others(config: TrainConfig, folder: Path, here: Place) -> None:
     on_cpu = config.strategy.device is Device.cpu or not torch.cuda.is_available()
     try:
         with watching_for_loss():
-            processes = join(here, device="cpu" if on_cpu else "cuda", connect_seconds=config.strategy.connect_seconds)
+            processes = join(
+                here,
+                device="cpu" if on_cpu else "cuda",
+                connect_seconds=config.strategy.connect_seconds,
+                stall_seconds=config.strategy.stall_seconds,
+            )
             config, folder = processes.from_main((config, folder))
             watchdog = Watchdog(config.strategy.stall_seconds, here.rank)
             processes.beat = watchdog.beat

@@ -202,8 +202,8 @@ class Updater:
 
     def _fitted(self, batch: StepBatch, work: Callable[[], Result]) -> Result:
         """`work` with micro-batches that memory holds."""
-        if self.model.shards is not None:  # the others wait in the middle of it, and cannot go back
-            return work()
+        if self.model.shards is not None and not self.processes.alone:
+            return work()  # the others wait in the middle of it, and cannot go back
 
         def in_use() -> tuple[int, int]:
             rows = list(range(len(batch.rollouts)))

@@ -75,7 +75,7 @@ def step(
 def main() -> None:
     torch.set_num_threads(1)
     here = place()
-    processes = join(here, device="cpu", connect_seconds=60) if here.size > 1 else SOLO
+    processes = join(here, device="cpu", connect_seconds=60, stall_seconds=60) if here.size > 1 else SOLO
     model = load_model(sys.argv[1])
     reference = model.frozen_copy()
     with torch.no_grad():

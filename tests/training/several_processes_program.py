@@ -22,7 +22,7 @@ from dgpo_cli.config.compose import compose
 from dgpo_cli.environment import place
 from dgpo_cli.models import LanguageModel, load_model
 from dgpo_cli.processes import SOLO, Processes, join, leave
-from dgpo_cli.sharding import full
+from dgpo_cli.sharding import full, is_sharded, local
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.update import StepBatch, StepResult, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
@@ -73,6 +73,15 @@ def steps(config: TrainConfig, placement: Placement) -> tuple[list[StepResult], 
     )
     results = [updater.run(batch(), lr=1e-3, noise_floor=1e-9, may_go_on=lambda *_: True) for _ in range(STEPS)]
     weights = {name: full(weight.detach()).clone() for name, weight in optimizer.named}
+    with torch.no_grad():  # what comes after an evaluation finds the weights where they belong, and as float32
+        policy.hidden_states(torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.int64))
+    for weight in policy.model.parameters():
+        assert weight.dtype == torch.float32
+        assert is_sharded(weight) == placement.shards
+    if not policy.adapter:
+        reference.copy_weights_from(policy)
+        for mine, theirs in zip(reference.model.parameters(), policy.model.parameters(), strict=True):
+            assert torch.equal(local(mine), local(theirs))
     assert optimizer.gradient is not None
     return results, optimizer.gradient, weights
 
@@ -126,7 +135,7 @@ def main() -> None:
     torch.set_num_threads(1)
     here = place()
     assert here is not None
-    processes = join(here, device="cpu", connect_seconds=120)
+    processes = join(here, device="cpu", connect_seconds=120, stall_seconds=200)
     tied, own_head, *strategies = sys.argv[1:]
     for name in CASES:
         compared(name, tied, strategies, processes)
