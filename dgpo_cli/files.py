@@ -49,7 +49,7 @@ def to_json(record: Any, indent: int | None = None) -> str:
     try:
         return json.dumps(record, ensure_ascii=False, allow_nan=False, indent=indent)
     except ValueError:
-        return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False, indent=indent)
+        return json.dumps(finite(record), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def append_line(path: Path, record: Any) -> None:
@@ -84,11 +84,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value as it comes back from a file: null where a number is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

@@ -20,14 +20,13 @@ from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.compose import save as save_config
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.prompts import make_prompts
-from dgpo_cli.data.rows import Row
 from dgpo_cli.disk import writing
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.reporting.gatings import gate, lacking
 from dgpo_cli.reporting.records import rollout_records
-from dgpo_cli.reporting.stored import stored_rollouts
+from dgpo_cli.reporting.stored import rollouts_at_hand
 from dgpo_cli.scoring import measure_noise_floor, score_rollouts
 from dgpo_cli.training.collect import grade_request
 from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
@@ -64,7 +63,7 @@ def run(config: RolloutConfig, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
         write_atomically(target, lines)
-    stored = stored_rollouts([Row(f"line {i}", record) for i, record in enumerate(records, 1)], str(target))
+    stored = rollouts_at_hand(records, str(target))
     gatings = gatings_of(config, stored)
     gated = gate(stored, {label: item for label, item in gatings.items() if lacking(stored, item, label) is None})
     if sys.stdout.isatty():

@@ -17,7 +17,8 @@ import dgpo_cli
 from dgpo_cli.config.groups import Control, GatingConfig, Normalizer, Signal
 from dgpo_cli.reporting.gatings import SHOWN, Gated
 from dgpo_cli.reporting.page import assemble, packed
-from dgpo_cli.reporting.stored import SIGNALS, StoredRollouts
+from dgpo_cli.reporting.record_checks import SIGNALS
+from dgpo_cli.reporting.stored import StoredRollouts
 
 SYMBOLS = {
     Signal.hellinger: "d",

@@ -13,9 +13,10 @@ from dgpo_cli.reporting.stored import StoredRollouts
 
 # What `diagnostics` says of credit, in the order it is shown.
 SHOWN = ("credit/ess", "credit/std", "credit/max", "credit/top20", "credit/gini", "credit/noise_gate")
+UNIFORM = "gating=uniform needs no signal"
 WITHOUT = {
-    "entropy": "gating=uniform needs no signal",
-    "logprobs": "score the rollouts: dgpo rollout, or dgpo train rollout.save=all",
+    "entropy": UNIFORM,
+    "logprobs": f"score the rollouts: dgpo rollout, or dgpo train rollout.save=all; {UNIFORM}",
 }
 NO_REFERENCE = "sample with a reference: dgpo rollout reference=...; gating=uniform and gating=top_entropy need none"
 
@@ -42,13 +43,19 @@ def lacking(stored: StoredRollouts, gating: GatingConfig, label: str) -> DataErr
     if needed and not stored.scored:
         return DataError(
             f"{stored.source}: no rollout in it was scored: gating {label} needs {', '.join(needed)}",
-            "a step where no advantage differs from 0, or a run without token-level credit: take another file",
+            f"a step where no advantage differs from 0, or a run without token-level credit; {UNIFORM}",
         )
     for name, reason in needed.items():
         if name in stored.lacking:
             return DataError(
                 f"{stored.source} {stored.lacking[name]}: no {name}: gating {label} needs it ({reason})",
                 WITHOUT.get(name, NO_REFERENCE),
+            )
+        if name in stored.unknown:
+            return DataError(
+                f"{stored.source} {stored.unknown[name]}: a null in {name}, a number that was not finite: "
+                f"gating {label} needs them all ({reason})",
+                UNIFORM,
             )
     if gating.entropy_exponent and stored.vocabulary_size is None:
         return DataError(
@@ -62,7 +69,7 @@ def gate(stored: StoredRollouts, gatings: dict[str, GatingConfig]) -> list[Gated
     """Credit and diagnostics by each gating, over rollouts with A != 0; over all of them where no A is known.
 
     Raises:
-        DataError: a signal that a gating needs is not stored.
+        DataError: a signal that a gating needs is not stored, or not finite.
     """
     found = []
     for label, gating in gatings.items():
@@ -76,6 +83,10 @@ def gate(stored: StoredRollouts, gatings: dict[str, GatingConfig]) -> list[Gated
             noise_floor=stored.noise_floor or 0.0,
             control_seeds=stored.control_seeds,
         )
+        if not bool(torch.isfinite(credit.weights).all()):
+            raise DataError(
+                f"{stored.source}: gating {label} gives credit that is not finite: its signals are too large", UNIFORM
+            )
         found.append(Gated(label, gating, credit, diagnostics(stored, algorithm, credit), _scope(stored)))
     return found
 

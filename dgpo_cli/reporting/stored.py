@@ -17,10 +17,10 @@ from torch import Tensor
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.rows import Row, raise_all, read_rows
-from dgpo_cli.errors import Problem
+from dgpo_cli.files import finite
+from dgpo_cli.reporting.record_checks import SIGNALS, record_problems
 
-SIGNALS = ("logprobs", "ref_logprobs", "entropy", "hellinger")
-MAY_BE_INFINITE = ("logprobs", "ref_logprobs")  # JSON has no -inf: null stands for it
+UNKNOWN = {"logprobs": -math.inf, "ref_logprobs": -math.inf}  # what null most likely was; elsewhere NaN
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class StoredRollouts:
     records: list[dict[str, Any]]
     signals: TokenSignals  # [B, T]; 0 where a signal is not stored
     lacking: dict[str, str]  # signal -> the first record that has none
+    unknown: dict[str, str]  # signal -> the first record with a null among its values
     advantages: Tensor  # [B], 0 where none is stored
     vocabulary_size: int | None
     noise_floor: float | None  # None: not measured
@@ -73,17 +74,25 @@ def read_stored(path: Path, *, seed: int = 0) -> StoredRollouts:
     return stored_rollouts(read_rows(path), str(path), seed=seed)
 
 
+def rollouts_at_hand(records: list[dict[str, Any]], source: str) -> StoredRollouts:
+    """As `read_stored` would give them, once they are written to a file."""
+    return stored_rollouts([Row(f"line {number}", finite(record)) for number, record in enumerate(records, 1)], source)
+
+
 def stored_rollouts(rows: list[Row], source: str, *, seed: int = 0) -> StoredRollouts:
-    """As `read_stored`, of records at hand."""
-    raise_all([problem for row in rows for problem in _problems(row, source)], source)
+    """As `read_stored`, of rows that were read."""
+    raise_all([problem for row in rows for problem in record_problems(row, source)], source)
     records = [row.fields for row in rows]
     lengths = [len(record.get("logprobs") or []) for record in records]
     mask = torch.arange(max(lengths, default=0))[None, :] < torch.tensor(lengths)[:, None]
-    columns, lacking = {}, {}
+    columns, lacking, unknown = {}, {}, {}
     for name in SIGNALS:
         without = [row.place for row, length in zip(rows, lengths, strict=True) if length and not row.fields.get(name)]
         if without:
             lacking[name] = without[0]
+        nulls = [row.place for row in rows if None in (row.fields.get(name) or ())]
+        if nulls:
+            unknown[name] = nulls[0]
         columns[name] = _table(records, name, mask)
     reference = {name: None if name in lacking else columns[name] for name in ("ref_logprobs", "hellinger")}
     signals = TokenSignals(mask, columns["logprobs"], columns["entropy"], **reference)
@@ -94,6 +103,7 @@ def stored_rollouts(rows: list[Row], source: str, *, seed: int = 0) -> StoredRol
         records,
         signals,
         lacking,
+        unknown,
         torch.tensor([record.get("advantage") or 0.0 for record in records]),
         _only(sizes),
         _only(floors),
@@ -109,42 +119,10 @@ def _only(values: set[Any]) -> Any:
 
 
 def _table(records: list[dict[str, Any]], name: str, mask: Tensor) -> Tensor:
-    """[B, T] float32; null is -inf, which only a log-prob can be."""
-    table = torch.zeros(mask.shape)
+    """[B, T] float32; null is -inf for a log-prob, NaN for another signal."""
+    table, null = torch.zeros(mask.shape), UNKNOWN.get(name, math.nan)
     for row, record in enumerate(records):
         values = record.get(name)
         if values:
-            table[row, : len(values)] = torch.tensor([-math.inf if value is None else value for value in values])
+            table[row, : len(values)] = torch.tensor([null if value is None else value for value in values])
     return table
-
-
-def _problems(row: Row, source: str) -> list[Problem]:
-    record, place = row.fields, f"{source} {row.place}"
-    tokens = record.get("tokens")
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        hint = "a file that dgpo rollout or dgpo train wrote: rollouts.jsonl, rollouts/step_000001.jsonl"
-        return [Problem(f"{place}: tokens: expected a list of texts, one a token, found {_shown(tokens)}", hint)]
-    counted = record.get("logprobs")
-    wanted = len(counted) if isinstance(counted, list) else 0
-    found = []
-    for name in SIGNALS:
-        values = record.get(name)
-        if values is None:
-            continue
-        if not isinstance(values, list) or len(values) != wanted or wanted > len(tokens):
-            expected = f"one number for each of the {wanted} counted of {len(tokens)} tokens"
-            found.append(Problem(f"{place}: {name}: expected {expected}, found {_shown(values)}"))
-        elif not all(_is_number(value) or (value is None and name in MAY_BE_INFINITE) for value in values):
-            found.append(Problem(f"{place}: {name}: expected numbers alone"))
-    for name in ("advantage", "reward", "noise_floor", "vocabulary_size", "control_seed"):
-        if record.get(name) is not None and not _is_number(record[name]):
-            found.append(Problem(f"{place}: {name}: expected a number or null, found {_shown(record[name])}"))
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _shown(value: Any) -> str:
-    return f"{len(value)} values" if isinstance(value, list) else repr(value)[:60]

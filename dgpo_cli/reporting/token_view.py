@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class Shading:
     label: str
     values: Tensor
     kind: str  # "ratio" around 1 | "signed" around 0 | "rising" from 0
-    top: float  # 95th percentile of |value| in the batch
+    top: float  # 95th percentile of the finite |value| in the batch
 
     def level(self, value: float) -> int:
         """-3 to 3; 0 stays plain."""
@@ -96,17 +97,18 @@ def _marked(console: Console) -> bool:
 
 
 def _shadings(stored: StoredRollouts, gated: list[Gated], shade_by: str) -> list[Shading]:
-    return [
-        Shading(label, values, kind, quantile(values[stored.signals.mask].abs(), 0.95))
-        for label, values, kind in _columns(stored, gated, shade_by)
-    ]
+    shadings = []
+    for label, values, kind in _columns(stored, gated, shade_by):
+        counted = values[stored.signals.mask]
+        top = quantile(counted[torch.isfinite(counted)].abs(), 0.95)
+        shadings.append(Shading(label, values, kind, top))
+    return shadings
 
 
 def _columns(stored: StoredRollouts, gated: list[Gated], shade_by: str) -> Iterator[tuple[str, Tensor, str]]:
     if shade_by in STORED:
         if STORED[shade_by] not in stored.lacking:
-            values = torch.nan_to_num(getattr(stored.signals, STORED[shade_by]))
-            yield shade_by, values, "rising"
+            yield shade_by, getattr(stored.signals, STORED[shade_by]), "rising"
         return
     for item in gated:
         if shade_by == "credit":
@@ -159,7 +161,10 @@ def _completion(record: dict[str, Any], shading: Shading | None, values: list[fl
 
 
 def _strongest(record: dict[str, Any], shading: Shading, values: list[float]) -> str:
-    size = values if shading.kind == "ratio" else [abs(value) for value in values]
-    order = sorted(range(len(values)), key=lambda place: (-size[place], place))[:STRONGEST]
+    known = {place: value for place, value in enumerate(values) if not math.isnan(value)}
+    if not known:
+        return f"{shading.label}: not known"
+    size = known if shading.kind == "ratio" else {place: abs(value) for place, value in known.items()}
+    order = sorted(known, key=lambda place: (-size[place], place))[:STRONGEST]
     named = ", ".join(f"{visible(record['tokens'][place])!r} at {place} ({values[place]:.3g})" for place in order)
-    return f"{shading.label}: {min(values):.3g} to {max(values):.3g}; most on {named}"
+    return f"{shading.label}: {min(known.values()):.3g} to {max(known.values()):.3g}; most on {named}"

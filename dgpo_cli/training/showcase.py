@@ -8,10 +8,9 @@ from typing import Any
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.gatings import BESIDE, gatings_by_label
 from dgpo_cli.config.groups import GatingConfig
-from dgpo_cli.data.rows import Row
 from dgpo_cli.reporting.credit_page import credit_page
 from dgpo_cli.reporting.gatings import gate, lacking
-from dgpo_cli.reporting.stored import stored_rollouts
+from dgpo_cli.reporting.stored import rollouts_at_hand
 
 TABLE_ROWS = 16
 TABLE_CHARACTERS = 2000  # of a prompt or completion; the middle is left out
@@ -65,7 +64,7 @@ def step_page(step: int, records: list[dict[str, Any]], gating: GatingConfig) ->
     """
     shown = _page_rows(records)
     source = f"step {step}" if shown == len(records) else f"step {step}, the first {shown} of {len(records)} rollouts"
-    stored = stored_rollouts([Row(f"rollout {i}", record) for i, record in enumerate(records, 1)], source)
+    stored = rollouts_at_hand(records, source)
     gatings = gatings_by_label(gating, BESIDE)
     gated = gate(stored, {name: item for name, item in gatings.items() if lacking(stored, item, name) is None})
     return credit_page(stored.first(shown), [item.first(shown) for item in gated])

@@ -124,6 +124,45 @@ def test_what_the_file_lacks_is_refused_where_it_is_needed(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "overrides", "said"),
+    [
+        ("reward", float("nan"), ["gating=paper"], "line 3: reward: expected a finite number or null, found NaN"),
+        ("prompt", ["a"], ["gating=uniform"], "line 3: prompt: expected a text or null"),
+        ("control_seed", -5, ["gating=random"], "line 3: control_seed: expected an integer from 0"),
+        ("logprobs", [None, -1.0, -1.0, -1.0], ["gating=surprisal"], "line 3: a null in logprobs"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_line_and_no_bug(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, value: Any, overrides: list[str], said: str
+) -> None:
+    records = made_up(4, 4, group_size=2)
+    records[2][field] = value
+    file = write_rollouts(tmp_path / "rollouts.jsonl", records)
+    folder = tmp_path / "out"
+    assert main(["rollout", f"rollouts={file}", f"hydra.run.dir={folder}", "report=true", *overrides]) == 2
+    [error, _] = capsys.readouterr().err.splitlines()
+    assert said in error
+    assert not folder.exists()
+
+
+def test_a_batch_with_numbers_that_are_not_finite_can_be_looked_at(tmp_path: Path) -> None:
+    """As nonfinite_step_000007.jsonl, which a run that stopped leaves behind, holds them: as null."""
+    records = made_up(4, 4, group_size=2)
+    for name in ("logprobs", "ref_logprobs", "entropy", "hellinger"):
+        records[1][name] = [None] * 4
+    file = write_rollouts(tmp_path / "rollouts.jsonl", records)
+    [_, damaged, *_] = rescore(file, tmp_path / "out", "gating=uniform", "report=true")
+    assert damaged["entropy"] == [None] * 4
+    assert damaged["credit"] == [1.0] * 4
+    assert list(page_data((tmp_path / "out/report.html").read_text())["signals"]) == [
+        "logprobs",
+        "ref_logprobs",
+        "entropy",
+        "hellinger",
+    ]
+
+
 def test_a_file_of_unscored_rollouts_is_refused_but_can_be_looked_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

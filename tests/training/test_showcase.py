@@ -7,9 +7,8 @@ from stored_rollouts import made_up, page_credit, page_data
 
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.gatings import gating_option
-from dgpo_cli.data.rows import Row
 from dgpo_cli.reporting.gatings import gate
-from dgpo_cli.reporting.stored import stored_rollouts
+from dgpo_cli.reporting.stored import rollouts_at_hand
 from dgpo_cli.training.showcase import COLUMNS, TABLE_CHARACTERS, completion_rows, run_name, step_page
 from dgpo_cli.training.tracker import story
 
@@ -53,8 +52,8 @@ def test_credit_on_the_page_is_that_of_the_whole_step(name: str) -> None:
     records = made_up(96, 12)
     for record in records[64:]:
         for signal in ("logprobs", "entropy", "hellinger"):
-            record[signal] = [20 * value for value in record[signal]]
-    stored = stored_rollouts([Row(str(i), record) for i, record in enumerate(records)], "step 1")
+            record[signal] = [min(1.0, 20 * value) for value in record[signal]]
+    stored = rollouts_at_hand(records, "step 1")
     [whole] = gate(stored, {name: gating_option(name)})
     page = step_page(1, records, gating_option(name))
     assert page_credit(page)[name] == whole.credit.weights[:64].tolist()
