@@ -16,6 +16,7 @@ from torch import Tensor
 import dgpo_cli
 from dgpo_cli.config.groups import Control, GatingConfig, Normalizer, Signal
 from dgpo_cli.reporting.gatings import SHOWN, Gated
+from dgpo_cli.reporting.groups import group_numbers, side
 from dgpo_cli.reporting.page import assemble, packed
 from dgpo_cli.reporting.record_checks import SIGNALS
 from dgpo_cli.reporting.stored import StoredRollouts
@@ -45,20 +46,18 @@ def page_data(stored: StoredRollouts, gated: list[Gated], *, shade: str) -> dict
     """What the script reads. Lists of tokens and signals are those of all rollouts, one after another."""
     spelled: dict[tuple[str, int | None], int] = {}
     numbers, rollouts = [], []
-    prompts, groups = _Numbered(), _Numbered()
-    seen: dict[Any, int] = {}
+    prompts, groups = _Numbered(), group_numbers(stored.records)
     for row, record in enumerate(stored.records):
         ids = record.get("token_ids") or []
         for place, text in enumerate(record["tokens"]):
             token = (text, ids[place] if place < len(ids) else None)
             numbers.append(spelled.setdefault(token, len(spelled)))
         prompt = prompts.number((str(record.get("prompt_id")), record.get("prompt") or ""))
-        place_in_group = (prompt, record.get("sample"))
-        again = seen[place_in_group] = seen.get(place_in_group, -1) + 1
         rollouts.append(
             {
                 "prompt": prompt,
-                "group": groups.number((prompt, again)),
+                "group": groups[row],
+                "side": side(record),
                 "tokens": len(record["tokens"]),
                 "counted": int(stored.signals.mask[row].sum()),
                 **{name: record.get(name) for name in ("sample", "reward", "correct", "advantage", "finish_reason")},

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dgpo_cli.core.diagnostics import quantile
 from dgpo_cli.reporting.gatings import Gated
+from dgpo_cli.reporting.groups import shown_order
 from dgpo_cli.reporting.stored import StoredRollouts
 
 STRONGEST = 3
@@ -64,32 +65,38 @@ def print_rollouts(
     """
     shadings = _shadings(stored, gated, shade_by)
     console.print(Text(_legend(shadings, shade_by, marked=_marked(console)), style="dim"))
-    last_prompt, shown = None, 0
-    for row, record in enumerate(stored.records):
-        if (prompt := record.get("prompt_id")) != last_prompt:
-            shown += 1
-            if prompts is not None and shown > prompts:
-                left = len(stored.records) - row
-                console.print(
-                    Text(f"\nand {left} more rollouts: limit=N shows those of N prompts, report=true all of them")
-                )
-                return
-            last_prompt = prompt
-            console.print(Text(f"\nprompt {visible(str(prompt))}", style="bold"))
-            console.print(Text(visible(record.get("prompt") or "")))
-        console.print(_headline(record))
-        length = int(stored.signals.mask[row].sum())
-        lines: list[Shading | None] = [*shadings] or [None]
-        for shading in lines:
-            values = [] if shading is None else shading.values[row, :length].tolist()
-            console.print(_completion(record, shading, values, marked=_marked(console)))
-            if shading is not None and values:
-                console.print(Text(f"  {_strongest(record, shading, values)}", style="dim"))
+    groups = shown_order(stored.records)
+    for rows in groups[:prompts]:
+        first = stored.records[rows[0]]
+        console.print(Text(f"\nprompt {visible(str(first.get('prompt_id')))}", style="bold"))
+        console.print(Text(visible(first.get("prompt") or "")))
+        for row in rows:
+            _print_rollout(stored, row, shadings, console)
+    left = sum(len(rows) for rows in groups[prompts:]) if prompts is not None else 0
+    if left:
+        console.print(Text(f"\nand {left} more rollouts: limit=N shows those of N prompts, report=true all of them"))
+
+
+def _print_rollout(stored: StoredRollouts, row: int, shadings: list[Shading], console: Console) -> None:
+    record, marked = stored.records[row], _marked(console)
+    console.print(_headline(record))
+    length = int(stored.signals.mask[row].sum())
+    lines: list[Shading | None] = [*shadings] or [None]
+    for shading in lines:
+        values = [] if shading is None else shading.values[row, :length].tolist()
+        console.print(_completion(record, shading, values, marked=marked))
+        if shading is not None and values:
+            console.print(Text(f"  {_strongest(record, shading, values)}", style="dim"))
 
 
 def visible(text: str) -> str:
     """Text as it is, with what a terminal would act on made visible."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
+def drawn(token: str) -> str:
+    """A token as `visible`, and what has no ink drawn: a space as `·`, a line end as `⏎` and the break."""
+    return visible(token).replace(" ", "·").replace("\n", "⏎\n") or "∅"
 
 
 def _marked(console: Console) -> bool:
@@ -153,10 +160,14 @@ def _completion(record: dict[str, Any], shading: Shading | None, values: list[fl
     text = Text("  ")
     for place, token in enumerate(record["tokens"]):
         level = shading.level(values[place]) if shading is not None and place < len(values) else 0
+        ink = drawn(token)
+        end = "\n" if ink.endswith("\n") else ""  # the last break comes after the mark, and carries no shade
+        body = ink.removesuffix("\n")
         if marked:
-            text.append(visible(token) + MARKS.get(level, ""))
+            text.append(body + MARKS.get(level, ""))
         else:
-            text.append(visible(token), style=shading.style(level) if shading is not None else "")
+            text.append(body, style=shading.style(level) if shading is not None else "")
+        text.append(end)
     return text
 
 

@@ -59,6 +59,32 @@ def test_with_colours_a_token_is_shaded_and_not_marked(stored: StoredRollouts) -
     assert "›" not in text
 
 
+def test_white_space_is_drawn_within_its_shade(tmp_path: Path) -> None:
+    [record] = made_up(1, 5, texts=["a", "\n", " b", "c\n\n", ""])
+    record["entropy"] = [0.0, 4.0, 4.0, 4.0, 4.0]
+    stored = read_stored(write_rollouts(tmp_path / "rollouts.jsonl", [record]))
+    marked = printed(stored, shade_by="entropy", gatings=["uniform"])
+    assert "  a⏎›››\n·b›››c⏎\n⏎›››\n∅›››\n" in marked
+    shaded = printed(stored, shade_by="entropy", gatings=["uniform"], color=True)
+    start, end = "\x1b[38;2;255;255;255;48;2;91;58;148m", "\x1b[0m"
+    assert f"  a{start}⏎{end}\n{start}·b{end}" in shaded
+
+
+def test_rollouts_of_a_prompt_stand_as_on_the_page(tmp_path: Path) -> None:
+    """Right before wrong, the higher reward first, in whatever order the file has them; a prompt's stay together."""
+    records = made_up(8, 2, group_size=4)
+    verdicts = [(0.5, False), (1.0, True), (0.0, False), (0.9, True), (0.0, False), (1, True), (1, True), (0, False)]
+    for record, (reward, correct) in zip(records, verdicts, strict=True):
+        record |= {"reward": reward, "correct": correct}
+    mixed = [records[i] for i in (0, 4, 1, 5, 2, 6, 3, 7)]
+    text = printed(
+        read_stored(write_rollouts(tmp_path / "rollouts.jsonl", mixed)), shade_by="credit", gatings=["uniform"]
+    )
+    lines = [line.split(":")[0].strip() for line in text.splitlines() if line.startswith(("prompt", "  sample"))]
+    first = ["prompt problem 0", "sample 1", "sample 3", "sample 0", "sample 2"]
+    assert lines == [*first, "prompt problem 1", "sample 1", "sample 2", "sample 0", "sample 3"]
+
+
 def test_levels_are_those_of_the_legend() -> None:
     shading = Shading("credit", None, "ratio", 1.0)  # type: ignore[arg-type]
     bounds = {0.4: -3, 0.7: -2, 0.9: -1, 0.99: 0, 1.0: 0, 1.1: 1, 1.5: 2, 3.0: 3}

@@ -194,7 +194,7 @@ function makeBar() {
     (fitted) => choose({ fitted }));
   const known = ROLLOUTS.some((r) => r.correct !== null);
   const kinds = [["all", `all ${ROLLOUTS.length}`], ["right", "right"], ["wrong", "wrong"]];
-  CHOICES.filter = segments("filters", kinds.map(([value, name]) => ({ value, name: value === "all" ? name : `${name} ${ROLLOUTS.filter((r) => sideOf(r) === value).length}`, off: value !== "all" && !known })),
+  CHOICES.filter = segments("filters", kinds.map(([value, name]) => ({ value, name: value === "all" ? name : `${name} ${ROLLOUTS.filter((r) => r.side === value).length}`, off: value !== "all" && !known })),
     (filter) => choose({ filter }));
   $("beside").disabled = GATINGS.length < 2;
 }
@@ -222,8 +222,6 @@ function drawLegend() {
 const ratioText = (value) => Math.abs(value - 1 / 3) < 1e-9 ? "⅓" : Math.abs(Math.log(value)) < 0.02 && value !== 1 ? value.toFixed(4) : short(value);
 
 // Groups, rollouts and their tokens. Tokens are drawn when their rollout comes near the window.
-const sideOf = (rollout) => rollout.correct === true ? "right" : rollout.correct === false ? "wrong"
-  : rollout.advantage === null ? "alone" : rollout.advantage > 0 ? "above" : "below";
 const SIDES = { right: "Right", wrong: "Wrong", above: "Above the group's mean", below: "At or below the group's mean", alone: "Not graded" };
 
 const near = new IntersectionObserver((entries) => {
@@ -259,10 +257,10 @@ function groupElement(members) {
   appendVisible(text, prompt.text);
   section.append(header, text);
   const sides = make("div", "sides");
-  const names = known ? ["right", "wrong"] : [...new Set(members.map(sideOf))].sort();
+  const names = known ? ["right", "wrong"] : Object.keys(SIDES).filter((name) => members.some((r) => r.side === name));
   if (names.length === 1) sides.classList.add("single");
   for (const name of names) {
-    const side = make("div", `side ${name}`), inside = members.filter((r) => sideOf(r) === name);
+    const side = make("div", `side ${name}`), inside = members.filter((r) => r.side === name);
     inside.sort((a, b) => (b.reward ?? 0) - (a.reward ?? 0) || a.sample - b.sample);
     side.append(make("h4", "", `${SIDES[name]} (${inside.length})`));
     if (!inside.length) side.append(make("p", "empty", "none in this group"));
@@ -377,7 +375,7 @@ function choose(change) {
   document.body.classList.toggle("comparing", state.beside >= 0);
   drawGatings();
   drawBar();
-  if (change.filter !== undefined) for (const card of CARDS) card.hidden = state.filter !== "all" && sideOf(card.rollout) !== state.filter;
+  if (change.filter !== undefined) for (const card of CARDS) card.hidden = state.filter !== "all" && card.rollout.side !== state.filter;
   if (before !== state.beside) closeTip();
   for (const card of CARDS) if (card.isNear) draw(card);
 }
