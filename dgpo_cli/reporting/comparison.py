@@ -71,7 +71,7 @@ def compare(runs: list[Run], *, alpha: float, seed: int, force: bool) -> tuple[l
     notes = [f"{run.name}: it was never evaluated, so it stands in no pair" for run in runs if run.evaluation is None]
     wrong = mismatches(evaluated)
     if wrong and not force:
-        hint = "force=true compares them on the problems that both have"
+        hint = "force=true compares them all the same, on the problems that all of them have"
         raise ConfigError("", problems=(*wrong[:-1], Wrong(wrong[-1].message, hint)))
     notes += [f"forced: {problem.message}" for problem in wrong]
     notes += notes_on_evaluations(evaluated)
