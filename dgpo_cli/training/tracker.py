@@ -7,6 +7,7 @@ warning and no time. A run that is to be online and cannot be is recorded offlin
 from __future__ import annotations
 
 import contextlib
+import logging
 import netrc
 import os
 import queue
@@ -58,6 +59,7 @@ class Tracker:
         if mode == "disabled":
             return
         os.environ.setdefault("WANDB_SILENT", "true")
+        logging.raiseExceptions = False  # on a full disk its own log file would put tracebacks on the terminal
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
