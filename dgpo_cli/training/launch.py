@@ -1,7 +1,8 @@
 """Starting the worker processes of a run on this machine, and watching them until the last has ended.
 
 The workers load the configuration that was composed here and never compose again. Rank 0 has the terminal; what the
-others print goes to logs/ in the run's folder. Where one dies the others are ended, and it is named.
+others print goes to logs/ in the run's folder. Where one dies the others are ended, and it is named. What all of them
+say is said once, by rank 0, with its exit code; a signal that was passed on ends the run with 128 + its number.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.environment import STORE
-from dgpo_cli.errors import RunError
+from dgpo_cli.errors import Interrupted, RunError, UsageError
 from dgpo_cli.processes import LostProcess
 
 POLL_SECONDS = 0.1
-LAST_WORDS_SECONDS = 15.0  # for the others to notice by themselves that one is gone
+# For the others to notice by themselves that one has failed, and to end: rank 0 gives W&B 22 s (training/tracker.py).
+LAST_WORDS_SECONDS = 40.0
 
 
 @dataclass
@@ -46,21 +48,99 @@ class Worker:
         return (errors or lines or [""])[-1].removeprefix("error:").strip()
 
 
+@dataclass
+class Crew:
+    """All workers of a run, in the order of their ranks, and what came of them."""
+
+    workers: list[Worker] = field(default_factory=list)
+    signals: list[int] = field(default_factory=list)  # that were passed on, in the order in which they came
+    failed: list[Worker] = field(default_factory=list)  # in the order in which they were seen to have ended
+
+    def pass_on(self, number: int, _frame: FrameType | None = None) -> None:
+        """Signals go to every worker, once each: they have a session of their own, which no Ctrl-C reaches."""
+        self.signals.append(number)
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(number)
+
+    def add(self, worker: Worker) -> None:
+        self.workers.append(worker)
+        if self.signals and worker.process.poll() is None:  # came while it started
+            worker.process.send_signal(self.signals[-1])
+
+    def note_failures(self) -> None:
+        """Those killed come before those that failed: they cannot have been told."""
+        fresh = [worker for worker in self.workers if worker.process.poll() not in (None, 0)]
+        self.failed += sorted(
+            (worker for worker in fresh if worker not in self.failed), key=lambda worker: worker.process.returncode
+        )
+
+    @property
+    def saved(self) -> set[int]:
+        """Exit codes of those that a signal ended in the way it should."""
+        return {128 + number for number in self.signals}
+
+    def wait(self) -> None:
+        """Wait for all. Where one has failed the others are given a while to end by themselves.
+
+        Those that a signal ended leave rank 0 all the time it takes: it alone reads the checkpoints and closes W&B.
+        """
+        deadline: float | None = None
+        while any(worker.process.poll() is None for worker in self.workers):
+            self.note_failures()
+            if deadline is None and any(worker.process.returncode not in self.saved for worker in self.failed):
+                deadline = time.monotonic() + LAST_WORDS_SECONDS
+            if deadline is not None and time.monotonic() > deadline:
+                for worker in self.workers:
+                    worker.process.kill()
+                for worker in self.workers:
+                    worker.process.wait()
+                return
+            time.sleep(POLL_SECONDS)
+        self.note_failures()
+
+    @property
+    def cause(self) -> Worker | None:
+        """Why the run failed: one that was killed, else rank 0, which says what all say, else the first that failed.
+
+        None: it did not, or a signal that was passed on is all that happened.
+        """
+        known = {*self.saved, *(-number for number in self.signals), LostProcess.exit_code}
+        causes = [worker for worker in self.failed if worker.process.returncode not in known]
+        if not causes and not self.signals:
+            causes = self.failed
+        killed = [worker for worker in causes if worker.process.returncode < 0]
+        main = [worker for worker in causes if worker.rank == 0]
+        return next(iter(killed + main + causes), None)
+
+
 def launch(config: TrainConfig, folder: Path, size: int) -> None:
     """Run `dgpo train` of this configuration in `size` processes.
 
     Raises:
         RunError: a process died; it is named, with what it said last.
+        Interrupted: a signal came before the processes could have said so.
         SystemExit: rank 0 ended with an error that it has printed itself.
     """
+    crew = Crew()
     with tempfile.TemporaryDirectory(prefix="dgpo_") as scratch, _logs(folder, size, config) as logs:
+        before = [0 if log is None else log.tell() for log in logs]
         job = Path(scratch) / "job.yaml"
         job.write_text(_job_text(config), encoding="utf-8")
-        workers = [_start(rank, size, job, folder, Path(scratch), config, log) for rank, log in enumerate(logs)]
-        with _passing_on(config.checkpoint.signals, workers):
-            first = _wait(workers)
-    if first is not None:
-        _explain(first, folder)
+        with _passing_on(config.checkpoint.signals, crew):
+            for rank, log in enumerate(logs):
+                if not crew.signals:
+                    crew.add(_start(rank, size, job, folder, Path(scratch), config, log))
+            crew.wait()
+        cause = crew.cause
+        if cause is not None and cause.rank == 0 and cause.process.returncode == UsageError.exit_code:
+            for log, length in zip(logs, before, strict=True):  # the run was refused: it leaves nothing
+                if log is not None:
+                    log.truncate(length)
+    if cause is not None:
+        _explain(cause, folder)
+    elif crew.signals:
+        _interrupt(crew, folder)
 
 
 def _job_text(config: TrainConfig) -> str:
@@ -110,15 +190,8 @@ def _start(
 
 
 @contextmanager
-def _passing_on(names: list[str], workers: list[Worker]) -> Iterator[None]:
-    """Signals go to every worker, once each: they have a session of their own, which no Ctrl-C reaches."""
-
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        for worker in workers:
-            if worker.process.poll() is None:
-                worker.process.send_signal(number)
-
-    before = {signal.Signals[name]: signal.signal(signal.Signals[name], pass_on) for name in names}
+def _passing_on(names: list[str], crew: Crew) -> Iterator[None]:
+    before = {signal.Signals[name]: signal.signal(signal.Signals[name], crew.pass_on) for name in names}
     try:
         yield
     finally:
@@ -126,46 +199,37 @@ def _passing_on(names: list[str], workers: list[Worker]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait(workers: list[Worker]) -> Worker | None:
-    """Wait for all; the first that failed by itself, and not because another one did, or None."""
-    failed: list[Worker] = []
-    deadline: float | None = None
-    while any(worker.process.poll() is None for worker in workers):
-        _note_failures(workers, failed)
-        if failed and deadline is None:
-            deadline = time.monotonic() + LAST_WORDS_SECONDS
-        if deadline is not None and time.monotonic() > deadline:
-            for worker in workers:
-                worker.process.kill()
-            for worker in workers:
-                worker.process.wait()
-            break
-        time.sleep(POLL_SECONDS)
-    if deadline is None:
-        _note_failures(workers, failed)
-    causes = [worker for worker in failed if worker.process.returncode != LostProcess.exit_code]
-    return next(iter(causes or failed), None)
+def _interrupt(crew: Crew, folder: Path) -> None:
+    """End as the signal asked for, unless the run was done before it came."""
+    code = crew.workers[0].process.returncode if crew.workers else None
+    if code == 0:
+        return
+    if code in crew.saved:
+        raise SystemExit(code)  # it has said so
+    began = (folder / "config.yaml").is_file()
+    raise Interrupted(
+        f"interrupted by {signal.Signals(crew.signals[0]).name} before all processes were at work",
+        _resume_hint(folder) if began else "",
+        exit_code=128 + crew.signals[0],
+    )
 
 
-def _note_failures(workers: list[Worker], failed: list[Worker]) -> None:
-    """Those killed come before those that failed: they cannot have been told."""
-    fresh = [worker for worker in workers if worker.process.poll() not in (None, 0) and worker not in failed]
-    failed += sorted(fresh, key=lambda worker: worker.process.returncode)
+def _resume_hint(folder: Path) -> str:
+    return f"dgpo train {shlex.quote(f'resume={folder}')} continues from the last checkpoint"
 
 
 def _explain(worker: Worker, folder: Path) -> None:
     code = worker.process.returncode
     if worker.rank == 0 and code > 0 and code != LostProcess.exit_code:
         raise SystemExit(code)  # it has said why
-    if code in (130, 143):
-        raise SystemExit(code)
-    resume = f"dgpo train {shlex.quote(f'resume={folder}')} continues from the last checkpoint"
+    hints = [_resume_hint(folder)] if (folder / "config.yaml").is_file() else []
     if code < 0:
         name = signal.Signals(-code).name
         raise RunError(
             f"rank {worker.rank} (process {worker.process.pid}) was killed by signal {-code} ({name}), and the others "
             "were ended",
-            f"if nobody did so, the machine was out of memory; {resume}",
+            "; ".join(["if nobody did so, the machine was out of memory", *hints]),
         )
     said = worker.last_error()
-    raise RunError(f"rank {worker.rank} failed" + (f": {said}" if said else ""), f"{worker.log} has it all; {resume}")
+    log = [f"{worker.log} has it all"] if worker.log is not None else []
+    raise RunError(f"rank {worker.rank} failed" + (f": {said}" if said else ""), "; ".join(log + hints))

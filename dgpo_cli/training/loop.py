@@ -225,6 +225,7 @@ class Trainer:
             path = None
             if self.processes.main:
                 path = self.folder.save_rollouts(step, self._records(step, collected, result), name="nonfinite_step")
+            path = self.processes.from_main(path)
             raise RunError(
                 f"{self.state.nonfinite_streak} updates in a row had a gradient that was not finite, last in step "
                 f"{step}; the batch is in {path}",

@@ -108,7 +108,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, legs: li
         assert mine["samples/generated"] == other["samples/generated"] == 16
 
 
-def test_a_killed_worker_ends_the_run_by_name_and_sigterm_saves_it(tmp_path: Path) -> None:
+def test_a_killed_worker_ends_the_run_by_name_and_a_signal_saves_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(f"hydra.run.dir={run}", *QUICK, "steps=500", "strategy=ddp", "strategy.num_processes=2")
     wait_for_rows(run, process, 2)
@@ -122,15 +122,39 @@ def test_a_killed_worker_ends_the_run_by_name_and_sigterm_saves_it(tmp_path: Pat
     assert "rank 1 " in errors[0]
     assert "SIGKILL" in errors[0]
 
-    process = start(f"resume={run}")
+    process = start(f"resume={run}", "checkpoint.signals=[SIGTERM,SIGINT,SIGUSR1]")
     before = len(rows(run))
     wait_for_rows(run, process, before + 1)
     assert sorted(workers(process)) == [0, 1]
+    process.send_signal(signal.SIGUSR1)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGUSR1, said
+    assert said.count("error:") == 1
+    assert (run / "checkpoints" / "latest").read_text() == f"step_{rows(run)[-1]['step']:06d}"
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_a_signal_while_the_workers_start_ends_them_all(tmp_path: Path) -> None:
+    process = start(f"hydra.run.dir={tmp_path / 'run'}", *QUICK, "strategy=ddp", "strategy.num_processes=2")
+    deadline = time.monotonic() + 120
+    while not psutil.Process(process.pid).children():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said
-    assert (run / "checkpoints" / "latest").read_text() == f"step_{rows(run)[-1]['step']:06d}"
-    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    assert said.splitlines() == ["error: interrupted by SIGTERM before all processes were at work"]
+
+
+def test_what_all_processes_refuse_is_said_once_and_leaves_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["model.lora.rank=2", "model.lora.target_modules=[foo]", "strategy=ddp", "strategy.num_processes=2"]
+    assert main(["train", f"hydra.run.dir={tmp_path / 'run'}", *QUICK, *overrides]) == 2
+    said = capfd.readouterr().err
+    assert said.count("error:") == 1
+    assert "foo" in said
+    assert not list((tmp_path / "run").glob("*"))
 
 
 def test_a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
