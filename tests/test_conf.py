@@ -103,3 +103,20 @@ def test_training_settings_come_from_the_model_unless_typed():
     assert (tiny.steps, tiny.optim.lr, tiny.rollout.group_size) == (65, 5e-4, 8)
     large, _ = composed("train", ["model=qwen7b", "optim.lr=2e-6"])
     assert (large.steps, large.optim.lr, large.rollout.group_size) == (200, 2e-6, 16)
+
+
+def settings(config):
+    strategy, engine, optim = config.strategy, config.engine, config.optim
+    return strategy.name, strategy.activation_checkpointing, engine.batch_size, optim.tokens_per_microbatch
+
+
+def test_what_makes_a_model_fit_comes_from_it_unless_typed():
+    assert settings(composed("train", [])[0]) == ("single", False, 128, 16384)
+    assert settings(composed("train", ["model=qwen3b"])[0]) == ("single", True, 16, 8192)
+    typed = ["strategy=ddp", "strategy.activation_checkpointing=false", "engine.batch_size=128"]
+    assert settings(composed("train", ["model=qwen32b", *typed])[0]) == ("ddp", False, 128, 16384)
+    # A recipe's own values win over the model's.
+    recipe, _ = composed("train", ["recipe=reproduce_dgpo_32b"])
+    assert settings(recipe) == ("fsdp", True, 8, 22528)
+    again, _ = composed("train", ["recipe=reproduce_dgpo_32b", "engine.batch_size=2"])
+    assert settings(again) == ("fsdp", True, 2, 22528)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,17 @@ from dgpo_cli.data.prompts import SLOT, read_template
 from dgpo_cli.environment import place
 from dgpo_cli.errors import ConfigError, DgpoError
 from dgpo_cli.planning.architecture import Architecture, from_config, from_json
-from dgpo_cli.planning.plan import Data, Machine, Plan, plan_evaluation, plan_rollout, plan_training
+from dgpo_cli.planning.needs import MOST_GPUS, fewest_gpus
+from dgpo_cli.planning.plan import (
+    GPU_SIZES,
+    SHARDED,
+    Data,
+    Machine,
+    Plan,
+    plan_evaluation,
+    plan_rollout,
+    plan_training,
+)
 from dgpo_cli.reporting.plan_view import plan_tables
 from dgpo_cli.reporting.tables import show
 
@@ -51,7 +62,22 @@ def plan_of(config: Any) -> Plan:
     data = _data_facts(config)
     if isinstance(config, RolloutConfig):
         return plan_rollout(config, model, machine, data, _reference(config), notes=notes)
-    return plan_training(config, model, machine, data, _reference(config), notes=notes)
+    facts = (data, _reference(config), _benchmark_facts(config))
+    made = plan_training(config, model, machine, *facts, notes=notes)
+    return (
+        made if not made.fits or any(made.fits.values()) else _with_number_of_gpus(made, config, model, machine, *facts)
+    )
+
+
+def _with_number_of_gpus(made: Plan, config: TrainConfig, model: Architecture, machine: Machine, *facts: Any) -> Plan:
+    """A plan that does not fit, with the number of GPUs on which it would."""
+    if made.placement.device != "cuda" or made.placement.strategy not in SHARDED:
+        return made
+    sizes = GPU_SIZES if machine.gpu_bytes is None else {"this size": machine.gpu_bytes}
+    counts = {name: fewest_gpus(config, model, capacity, *facts) for name, capacity in sizes.items()}
+    told = [f"{count} GPUs of {name}" for name, count in counts.items() if count is not None]
+    text = f"it fits from {' or '.join(told)} on" if told else f"no number of GPUs up to {MOST_GPUS} makes it fit"
+    return replace(made, warnings=(made.warnings[0], text, *made.warnings[1:]))
 
 
 def architecture_of(group: str, path: str | None, stated: ArchitectureConfig | None = None) -> Architecture:
@@ -161,7 +187,7 @@ def _data_facts(config: TrainConfig | RolloutConfig) -> Data:
     return _facts(loaded.problems, data.template or config.model.template)
 
 
-def _benchmark_facts(config: EvalConfig) -> Data:
+def _benchmark_facts(config: EvalConfig | TrainConfig) -> Data:
     benchmark = config.benchmark
     if not _at_hand(benchmark.path):
         return Data()

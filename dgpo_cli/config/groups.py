@@ -118,7 +118,7 @@ class LoggerMode(Enum):
 
 @dataclass
 class TrainingDefaults:
-    """What a model option proposes for training; `optim`, `rollout` and `steps` take these unless they are set."""
+    """What a model option proposes for training, so that its plan fits: taken by the keys of these names elsewhere."""
 
     steps: int = key(200, "rollout-to-update cycles", "steps")
     lr: float = key(1e-6, "peak learning rate")
@@ -131,6 +131,9 @@ class TrainingDefaults:
     minibatches: int = key(1, "optimizer minibatches a step")
     checkpoint_every: int = key(20, "steps between checkpoints", "steps")
     strategy: str = key("single", "strategy of `dgpo train` where none is chosen")
+    activation_checkpointing: bool = key(False, "strategy.activation_checkpointing where it is not set")
+    tokens_per_microbatch: int = key(16384, "optim.tokens_per_microbatch where it is not set", "tokens")
+    engine_batch_size: int = key(128, "engine.batch_size where it is not set", "rollouts")
 
 
 @dataclass

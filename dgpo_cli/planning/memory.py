@@ -106,8 +106,7 @@ def training_phases(
     """Phases of a step in the steady state of a run; scoring where it is a pass of its own."""
     held = standing(model, setting)
     with_reference = replace(held, reference=held.reference + reference_at_work(model, setting))
-    sampling = replace(held, weights=stored_weights(model, setting) + generating_weights(model, setting))
-    phases = {"rollout": replace(sampling, **generating(model, setting, generation))}
+    phases = {"rollout": sampling_phase(model, setting, generation)}
     if scores_first:
         phases["score"] = replace(with_reference, **scoring_pass(model, setting, batch))
     phases["forward"] = forward(model, setting, batch)
@@ -117,6 +116,12 @@ def training_phases(
     phases["accumulation"] = accumulation(model, setting, batch)
     phases["optimizer"] = optimizer_step(model, setting)
     return phases
+
+
+def sampling_phase(model: Architecture, setting: Setting, generation: Generation) -> Memory:
+    """Completions drawn in a run that trains: moments and reference stand beside the weights that sample."""
+    weights = stored_weights(model, setting) + generating_weights(model, setting)
+    return replace(standing(model, setting), weights=weights, **generating(model, setting, generation))
 
 
 def standing(model: Architecture, setting: Setting) -> Memory:

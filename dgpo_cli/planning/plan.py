@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
-from dgpo_cli.config.groups import ComputeDtype, Dtype, ScorePolicy, Signal
+from dgpo_cli.config.groups import BenchmarkConfig, ComputeDtype, Dtype, ScorePolicy, Signal
 from dgpo_cli.planning.architecture import Adapters, Architecture
 from dgpo_cli.planning.memory import (
     NO_ADAPTERS,
@@ -22,6 +22,7 @@ from dgpo_cli.planning.memory import (
     Setting,
     generating,
     host_bytes,
+    sampling_phase,
     scoring_pass,
     standing,
     trained_parameters,
@@ -122,20 +123,26 @@ def plan_training(
     machine: Machine,
     data: Data,
     reference: Architecture | None = None,
+    benchmark: Data = Data(),
     *,
     notes: tuple[str, ...] = (),
 ) -> Plan:
-    """`reference`: the architecture of another model than the policy's, where reference.path names one."""
+    """`reference`: the architecture of another model than the policy's, where reference.path names one.
+
+    `benchmark`: what is known of the problems that are evaluated in training.
+    """
     placement = place(config, machine)
     setting = _setting(config, placement, trains=True)
     prompt = prompt_tokens(config.rollout.max_completion_tokens, model, data)
     batch = micro_batch(config, placement, prompt)
     generation = Generation(
-        rows=min(config.engine.batch_size, _per_process(_rollouts(config), placement)),
+        rows=min(config.engine.batch_size, _rollouts(config)),  # a unit is dealt out whole, to one process
         width=prompt + config.rollout.max_completion_tokens,
         prompt=prompt,
     )
     phases = training_phases(model, setting, batch, generation, scores_first=_scores_first(config, batch))
+    if config.benchmark.name is not None:
+        phases["evaluation"] = _evaluation_in_training(config, model, setting, benchmark)
     if reference is not None:
         phases = _with_other_reference(phases, model, reference)
     disk = _disk(config, model, setting)
@@ -167,10 +174,9 @@ def plan_evaluation(
     setting = _setting(config, placement, trains=False)
     benchmark = config.benchmark
     prompt = prompt_tokens(benchmark.max_tokens, model, data)
-    problems = data.rows or benchmark.rows
-    problems = min(problems, benchmark.limit or problems) if problems else benchmark.limit
+    problems = _problems(benchmark, data)
     samples = problems * benchmark.k if problems else None
-    rows = min(config.engine.batch_size, _per_process(samples or config.engine.batch_size, placement))
+    rows = min(config.engine.batch_size, samples or config.engine.batch_size)
     generation = Generation(rows, prompt + benchmark.max_tokens, prompt)
     counts = {
         "benchmark": benchmark.name,
@@ -312,6 +318,22 @@ def _needs_reference(config: Any) -> bool:
 
 def _generation_phase(model: Architecture, setting: Setting, generation: Generation) -> Memory:
     return replace(standing(model, setting), optimizer=0, **generating(model, setting, generation))
+
+
+def _evaluation_in_training(config: TrainConfig, model: Architecture, setting: Setting, data: Data) -> Memory:
+    """Sampling of the benchmark's completions, which may be longer than those that are trained on."""
+    benchmark, settings = config.benchmark, config.eval
+    problems = _problems(replace(benchmark, limit=settings.limit or benchmark.limit), data)
+    samples = problems * (settings.k or benchmark.k) if problems else config.engine.batch_size
+    prompt = prompt_tokens(benchmark.max_tokens, model, data)
+    rows = min(config.engine.batch_size, samples)
+    return sampling_phase(model, setting, Generation(rows, prompt + benchmark.max_tokens, prompt))
+
+
+def _problems(benchmark: BenchmarkConfig, data: Data) -> int | None:
+    """How many are evaluated; None where neither the data nor the option says."""
+    known = data.rows or benchmark.rows
+    return min(known, benchmark.limit or known) if known else benchmark.limit
 
 
 def _with_other_reference(phases: dict[str, Memory], model: Architecture, reference: Architecture) -> dict[str, Memory]:

@@ -37,6 +37,7 @@ def test_a_32b_run_is_planned_in_seconds_without_torch_and_leaves_no_folder(tmp_
     assert set(record["memory"]) == set(PARTS)
     assert record["precision"]["bytes_per_trained_parameter"] == 16
     assert any(warning.startswith("does not fit") for warning in record["warnings"])
+    assert "it fits from 10 GPUs of 141 GB on" in record["warnings"]
     assert any("no GPU here" in warning for warning in record["warnings"])
     assert list(tmp_path.iterdir()) == []
 
@@ -55,6 +56,13 @@ def test_the_bundled_run_has_its_arithmetic(capsys):
     assert record["disk"]["checkpoint"] == 12 * 341_760
     assert (record["disk"]["kept"], record["disk"]["most"]) == (3 * 12 * 341_760, 4 * 12 * 341_760)
     assert record["fits"] == {"this CPU": True}
+
+
+def test_the_bundled_evaluation_is_planned_with_its_own_problems(capsys):
+    """digit_chain as the benchmark is known like the data: its longest prompt, not the context's room."""
+    record = plan(capsys, "train", "engine.batch_size=512")
+    evaluated, sampled = (record["memory_by_phase"][name]["cache"] for name in ("evaluation", "rollout"))
+    assert evaluated == pytest.approx(4 * sampled, rel=0.1)  # 512 problems beside 128 rollouts of as many tokens
 
 
 def test_a_run_with_adapters_stores_and_moves_little(capsys):

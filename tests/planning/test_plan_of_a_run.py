@@ -103,6 +103,26 @@ def test_the_remedy_is_that_of_the_largest_part(qwen7b):
     assert "strategy=fsdp over several GPUs" in planned(with_strategy(qwen7b, name="ddp"), EIGHT_GPUS).warnings[0]
 
 
+def test_a_generation_unit_is_drawn_whole_by_one_process(qwen7b):
+    """512 rollouts over 64 processes are eight each; units of 32 are not cut for that."""
+    spread = with_strategy(qwen7b, name="fsdp", num_processes=64)
+    few = replace(spread, engine=replace(spread.engine, batch_size=8))
+    assert planned(spread).phases["rollout"].cache == 4 * planned(few).phases["rollout"].cache
+
+
+def test_the_benchmark_in_training_is_planned_for(qwen7b):
+    """30 problems x 32 samples, drawn 32 at a time: 1,024 + 20,480 tokens beside 1,024 + 4,096 of a rollout."""
+    phases = planned(qwen7b).phases
+    evaluation, rollout = phases["evaluation"], phases["rollout"]
+    assert (evaluation.weights, evaluation.optimizer) == (rollout.weights, rollout.optimizer)
+    grown = 32 * (20_480 - 4_096) * (from_config(qwen7b.model.architecture).cache_bytes(4) * 29 // 28 + 8)
+    assert evaluation.cache - rollout.cache == pytest.approx(grown, rel=1e-6)
+    short = replace(qwen7b, eval=replace(qwen7b.eval, k=1, limit=4))
+    assert planned(short).phases["evaluation"].cache == pytest.approx(evaluation.cache / 8, rel=1e-6)
+    none = replace(qwen7b, benchmark=replace(qwen7b.benchmark, name=None))
+    assert "evaluation" not in planned(none).phases
+
+
 def test_a_disk_too_small_for_the_checkpoints_is_told(qwen7b):
     plan = planned(qwen7b, Machine(disk_free_bytes=10**9))
     assert plan.disk["checkpoint"] == 12 * 7_615_616_512
