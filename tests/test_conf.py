@@ -120,3 +120,22 @@ def test_what_makes_a_model_fit_comes_from_it_unless_typed():
     assert settings(recipe) == ("fsdp", True, 8, 22528)
     again, _ = composed("train", ["recipe=reproduce_dgpo_32b", "engine.batch_size=2"])
     assert settings(again) == ("fsdp", True, 2, 22528)
+
+
+def test_an_option_or_recipe_of_ones_own_wins_over_what_the_model_brings(tmp_path):
+    for group, option, text in (
+        ("engine", "mine", "name: transformers\nbatch_size: 3\n"),
+        ("strategy", "mine", "name: ddp\nactivation_checkpointing: false\n"),
+        ("recipes", "mine", "# @package _global_\ndefaults:\n  - override /strategy: single\n"),
+    ):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / f"{option}.yaml").write_text(text)
+    for typed, expected in (
+        (["engine=mine", "strategy=mine"], ("ddp", False, 3, 16384)),
+        (["recipe=mine"], ("single", True, 32, 16384)),
+    ):
+        request, problems = prepare("train", ["model=qwen7b", *typed], [tmp_path])
+        assert not problems
+        with hydra_ready(request):
+            request, config = complete(request)
+            assert settings(finish("train", config, request.overrides)) == expected

@@ -135,7 +135,7 @@ def composed(request: Request, job: list[str] | None = None) -> DictConfig:
 
 
 def complete(request: Request) -> tuple[Request, DictConfig]:
-    """The request as Hydra accepts it, composed: `+` before groups that no default brings, what the model brings."""
+    """The request as Hydra accepts it, composed: `+` before groups that no default brings, data where none are."""
     overrides = list(request.overrides)
     while True:
         trial = replace(request, overrides=overrides)
@@ -153,19 +153,8 @@ def complete(request: Request) -> tuple[Request, DictConfig]:
             continue
         if _lacks_data(config, request.command):
             overrides.append(f"+data={DATA_OF_MODELS}")
-        elif (strategy := _strategy_of_model(config, request)) is not None:
-            overrides.append(f"strategy={strategy}")
         else:
             return trial, config
-
-
-def _strategy_of_model(config: DictConfig, request: Request) -> str | None:
-    """The strategy that the model asks for in training, where nothing else chooses one."""
-    typed = any(text.lstrip("+").partition("=")[0] == "strategy" for text in request.overrides)
-    if request.command != "train" or typed or config.hydra.runtime.choices.strategy != "single":
-        return None
-    wanted = str(config.model.training.strategy)
-    return None if wanted == "single" else wanted
 
 
 def _lacks_data(config: DictConfig, command: str) -> bool:

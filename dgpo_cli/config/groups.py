@@ -130,7 +130,7 @@ class TrainingDefaults:
     max_completion_tokens: int = key(2048, "longest completion", "tokens")
     minibatches: int = key(1, "optimizer minibatches a step")
     checkpoint_every: int = key(20, "steps between checkpoints", "steps")
-    strategy: str = key("single", "strategy of `dgpo train` where none is chosen")
+    strategy: str = key("single", "strategy of `dgpo train` where none is chosen: single | ddp | fsdp | fsdp_offload")
     activation_checkpointing: bool = key(False, "strategy.activation_checkpointing where it is not set")
     tokens_per_microbatch: int = key(16384, "optim.tokens_per_microbatch where it is not set", "tokens")
     engine_batch_size: int = key(128, "engine.batch_size where it is not set", "rollouts")

@@ -42,7 +42,7 @@ def command_help(verb: str) -> str:
         lines.append("Groups (* is the default)")
     for group in groups:
         label = "recipe" if group == catalogue.RECIPES else group
-        chosen = default_options(verb).get(group)
+        chosen = _chosen(group, verb)
         names = [f"{name}*" if name == chosen else name for name in catalogue.options(group)] or ["none yet"]
         lines.append(_hanging(label, " ".join(names), 11))
     lines += ["", "Most used keys"]
@@ -92,11 +92,10 @@ def _default(key: catalogue.Key, verb: str) -> str:
     values = catalogue.flat_yaml(conf / f"{verb}.yaml")
     value = values.get(key.path, catalogue.show(key.default))
     if value.startswith("${"):
-        source = value.strip("${}")
-        model = default_options(verb)["model"]
-        general = catalogue.show(catalogue.keys(verb)[source].default)
-        special = catalogue.flat_yaml(conf / "model" / f"{model}.yaml").get(source, general)
-        return f"{special} with model={model}, else {general}"
+        special, general, model = _brought_by_model(value, verb)
+        return (
+            f"{general}, or what the model brings" if special == general else f"{special} with {model}, else {general}"
+        )
     group = key.path.partition(".")[0]
     option = default_options(verb).get(group)
     if option is None or "." not in key.path:
@@ -105,6 +104,22 @@ def _default(key: catalogue.Key, verb: str) -> str:
     leaf = key.path.partition(".")[2]
     from_option = brought.get(key.path, brought.get(leaf))
     return f"{from_option} with {group}={option}, else {value}" if from_option not in (None, value) else value
+
+
+def _brought_by_model(value: str, verb: str) -> tuple[str, str, str]:
+    """What `${model.training.KEY}` is with the command's own model, what in general, and that model."""
+    conf, _ = catalogue.config_roots()
+    source = value.strip("${}")
+    model = default_options(verb)["model"]
+    general = catalogue.show(catalogue.keys(verb)[source].default)
+    return catalogue.flat_yaml(conf / "model" / f"{model}.yaml").get(source, general), general, f"model={model}"
+
+
+def _chosen(group: str, verb: str) -> str | None:
+    """The option of a group where none is chosen, by the command or by its model."""
+    conf, _ = catalogue.config_roots()
+    name = catalogue.flat_yaml(conf / f"{verb}.yaml").get(f"{group}.name", "")
+    return _brought_by_model(name, verb)[0] if name.startswith("${") else default_options(verb).get(group)
 
 
 def answer(words: list[str]) -> str:
