@@ -108,6 +108,18 @@ def test_an_option_in_a_continued_run_brings_what_it_brings_in_hydra(run):
     assert (config.algo.kl_coef, config.gating.name) == (0.04, "uniform")
 
 
+def test_a_continued_run_keeps_what_its_model_brought_under_another_strategy(tmp_path):
+    save(compose("train", ["model=qwen7b", "engine.batch_size=16"]), tmp_path / "config.yaml")
+    config = compose("train", [f"resume={tmp_path}", "strategy=fsdp_offload"])
+    assert (config.strategy.name, config.strategy.activation_checkpointing) == ("fsdp_offload", True)
+    assert config.engine.batch_size == 16
+    plain = compose("train", [f"resume={tmp_path}", "strategy=fsdp", "strategy.activation_checkpointing=false"])
+    assert not plain.strategy.activation_checkpointing
+    with pytest.raises(ConfigError) as raised:
+        compose("train", [f"resume={tmp_path}", "engine.batch_size=32"])
+    assert "engine.batch_size differs" in raised.value.problems[0].message
+
+
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_a_folder_without_a_run_cannot_be_continued(tmp_path, name):
     (tmp_path / "empty").mkdir()
