@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from dgpo_cli.commands.gating_choice import gating_of_stored, gatings_of, warn_of_other_credit
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.compose import save as save_config
-from dgpo_cli.config.gatings import BESIDE, gating_option, gatings_by_label, hydra_config_dirs
 from dgpo_cli.disk import writing
 from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.reporting.credit_page import credit_page
-from dgpo_cli.reporting.gatings import SHOWN, Gated, diagnosed, gate, lacking
+from dgpo_cli.reporting.gatings import SHOWN, Gated, diagnosed, gate
 from dgpo_cli.reporting.stored import StoredRollouts, read_stored
 from dgpo_cli.reporting.tables import make_table, show
 from dgpo_cli.reporting.token_view import print_rollouts
 
 
 def rescore(config: RolloutConfig, folder: Path) -> None:
-    """Write the records with score and credit by gating=; diagnostics of each gating as a table, or JSON in a pipe.
+    """Write the records with score and credit by gating=, or the file's own gating; show how far each moves credit.
+
+    The diagnostics of each gating are a table, or JSON in a pipe.
 
     Raises:
         DataError: records that cannot be used, or a signal that a gating needs and the file does not hold.
@@ -29,7 +32,9 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
     stored = read_stored(Path(str(config.rollouts)), seed=config.seed)
     if config.vocabulary_size is not None:
         stored = stored.with_vocabulary(config.vocabulary_size)
+    config = replace(config, gating=gating_of_stored(config, stored))
     gated = gate(stored, gatings_of(config, stored))
+    warn_of_other_credit(stored, gated[0])
     if any(item.gating.noise_gate for item in gated) and stored.noise_floor is None:
         print(f"warning: {stored.source}: no noise_floor, so the noise gate stands open", file=sys.stderr)
     target = folder / "rollouts.jsonl"
@@ -52,15 +57,6 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
         show([], summary)
     print(f"rollouts: {target}", file=sys.stderr)
     report(config, stored, gated, folder)
-
-
-def gatings_of(config: RolloutConfig, stored: StoredRollouts) -> dict[str, Any]:
-    """gating= first, then `gatings`; where these are not named, the usual ones whose signals are stored."""
-    dirs = hydra_config_dirs()
-    beside = config.gatings
-    if beside is None:
-        beside = [name for name in BESIDE if lacking(stored, gating_option(name), name) is None]
-    return gatings_by_label(config.gating, beside, dirs)
 
 
 def rescored(stored: StoredRollouts, gated: Gated) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.commands.gating_choice import computable, gatings_of, needs_of_reference, refuse_unmeasured
 from dgpo_cli.commands.parts import (
     Policy,
     load_data_prompts,
@@ -15,7 +16,7 @@ from dgpo_cli.commands.parts import (
     load_reference,
     prepare_device,
 )
-from dgpo_cli.commands.rescoring import gatings_of, report, rescore, show_tokens
+from dgpo_cli.commands.rescoring import report, rescore, show_tokens
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.compose import save as save_config
 from dgpo_cli.core.seeds import derive_seed
@@ -24,7 +25,7 @@ from dgpo_cli.disk import writing
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
-from dgpo_cli.reporting.gatings import gate, lacking
+from dgpo_cli.reporting.gatings import gate
 from dgpo_cli.reporting.records import rollout_records
 from dgpo_cli.reporting.stored import rollouts_at_hand
 from dgpo_cli.scoring import measure_noise_floor, score_rollouts
@@ -36,7 +37,8 @@ def run(config: RolloutConfig, folder: Path) -> None:
     """Write rollouts.jsonl; on a terminal show the tokens, else print the records as JSON lines.
 
     Raises:
-        DgpoError: as the parts that it loads do; ConfigError for a folder that already holds rollouts.
+        DgpoError: as the parts that it loads do; ConfigError for a folder that already holds rollouts, and for gatings
+            asked for by name that nothing would be measured for.
     """
     target = folder / "rollouts.jsonl"
     if target.exists() and not config.overwrite:
@@ -44,6 +46,7 @@ def run(config: RolloutConfig, folder: Path) -> None:
     if config.rollouts is not None:
         rescore(config, folder)
         return
+    refuse_unmeasured(config)
     device = prepare_device(config.strategy, config.model)
     policy = load_policy(config.model, device)
     grader = load_grader(config.reward) if config.prompt is None else None
@@ -64,8 +67,7 @@ def run(config: RolloutConfig, folder: Path) -> None:
         save_config(config, folder / "config.yaml")
         write_atomically(target, lines)
     stored = rollouts_at_hand(records, str(target))
-    gatings = gatings_of(config, stored)
-    gated = gate(stored, {label: item for label, item in gatings.items() if lacking(stored, item, label) is None})
+    gated = gate(stored, computable(gatings_of(config, stored), stored))
     if sys.stdout.isatty():
         show_tokens(config, stored, gated)
     else:
@@ -117,7 +119,7 @@ def _records(
     *,
     own_scores: bool,
 ) -> list[dict[str, Any]]:
-    """Signals always; credit where there is a reference to measure from."""
+    """Signals always; credit wherever these are all that the gating needs."""
     size = config.rollout.group_size
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     reference = None
@@ -141,8 +143,9 @@ def _records(
     ]
     if reference is not None:
         floor = measure_noise_floor(policy.model, rollouts, lengths, temperature=temperature)
+    if reference is not None or not needs_of_reference(config.gating):
         credit = algorithm.credit(
-            signals, vocabulary_size=policy.model.vocabulary_size, noise_floor=floor, control_seeds=seeds
+            signals, vocabulary_size=policy.model.vocabulary_size, noise_floor=floor or 0.0, control_seeds=seeds
         )
     return rollout_records(
         policy.model,

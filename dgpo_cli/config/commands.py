@@ -136,11 +136,15 @@ class RolloutConfig:
     seed: int = key(0, "derives the order of data and every sample")
     prompt: str | None = key(None, "one prompt of your own, in place of data")
     rollouts: str | None = key(
-        None, "score a stored file again, without any model: a rollouts.jsonl, or a step of a run's rollouts/"
+        None,
+        "score a stored file again, without any model: a rollouts.jsonl, or a step of a run's rollouts/. Without "
+        "gating= by its own, which the config.yaml beside it or of the run names; uniform where it lacks a signal",
     )
     report: bool = key(False, "write report.html: every token shaded by its credit, in one file that needs no network")
     gatings: list[str] | None = key(
-        None, "gatings shown beside gating=; null is paper and calibrated, where their signals are there"
+        None,
+        "gatings shown beside gating=; null is paper and calibrated, where their signals are there. Named ones that "
+        "need a reference are refused without one",
     )
     shade: Shade = key(
         Shade.credit,

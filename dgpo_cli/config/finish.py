@@ -1,7 +1,8 @@
 """From Hydra's composition to the typed configuration of a job.
 
-Three things that Hydra cannot know: a run's folder as the model (its latest checkpoint, data, reward and benchmark), a
-run that is continued (its config.yaml with what was typed on top), and whose grader an evaluation uses.
+Four things that Hydra cannot know: a run's folder as the model (its latest checkpoint, data, reward and benchmark), a
+run that is continued (its config.yaml with what was typed on top), whose grader an evaluation uses, and by which gating
+stored rollouts were scored.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig
 from dgpo_cli.config.compose import config_error, load_node
+from dgpo_cli.config.gatings import CHOOSES, gating_of_file
 from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.config.overrides import parse
 from dgpo_cli.errors import ConfigError, Problem
@@ -48,6 +50,8 @@ def finish(command: str, config: DictConfig, overrides: list[str]) -> Any:
             config = _resumed(config, typed)
         elif "model" in config:
             _follow_run_folders(config, typed, command)
+        if command == "rollout" and config.rollouts and not any(name in typed for name in CHOOSES):
+            _take_gating_of_file(config, typed)
         result = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise config_error(error, command) from error
@@ -99,6 +103,17 @@ def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command
             OmegaConf.update(config, name, node, merge=True)
     for name, value in typed.items():
         if any(name == group or name.startswith(f"{group}.") for group in taken) and "." in name:
+            OmegaConf.update(config, name, value, merge=True)
+
+
+def _take_gating_of_file(config: DictConfig, typed: dict[str, Any]) -> None:
+    """The gating that the stored rollouts were scored by, with what was typed of it."""
+    found = gating_of_file(Path(config.rollouts))
+    if found is None:
+        return
+    OmegaConf.update(config, "gating", OmegaConf.structured(found[0]), merge=False)
+    for name, value in typed.items():
+        if name.startswith("gating."):
             OmegaConf.update(config, name, value, merge=True)
 
 

@@ -1,4 +1,4 @@
-"""Several gatings at once: `gating=` takes one option, and what stands beside it is read by name."""
+"""Which gatings are meant: `gating=`, the options that stand beside it by name, and that of rollouts already stored."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dgpo_cli.config.groups import GatingConfig
 from dgpo_cli.errors import ConfigError
 
 BESIDE = ("paper", "calibrated")  # where `gatings` names none
+CHOOSES = ("gating", "algo", catalogue.RECIPES)  # options that bring a gating
 
 
 def gatings_by_label(
@@ -57,6 +58,47 @@ def gating_option(name: str, config_dirs: Iterable[Path] = ()) -> GatingConfig:
         raise ConfigError(f"{file}: {str(error).splitlines()[0]}", f"dgpo rollout gating={name} --cfg job") from error
     assert isinstance(result, GatingConfig)
     return result
+
+
+def gating_of_file(rollouts: Path) -> tuple[GatingConfig, Path] | None:
+    """The gating that a file of rollouts was scored by, and the config.yaml that says so; None where none does.
+
+    That is the config.yaml beside it (of `dgpo rollout`), or that of the run in whose rollouts/ the file lies.
+    """
+    folders = [rollouts.parent, rollouts.parent.parent] if rollouts.parent.name == "rollouts" else [rollouts.parent]
+    for folder in folders:
+        gating = _gating_in(folder / "config.yaml")
+        if gating is not None:
+            return gating, folder / "config.yaml"
+    return None
+
+
+def _gating_in(file: Path) -> GatingConfig | None:
+    """None for a file that is not there, cannot be read or is not ours: rollouts can be shown all the same."""
+    import yaml
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        stored = OmegaConf.load(file)
+        node = stored.get("gating") if isinstance(stored, DictConfig) else None
+        if node is None:
+            return None
+        result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(GatingConfig), node))
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+        return None
+    return result if isinstance(result, GatingConfig) else None
+
+
+def typed_keys() -> list[str]:
+    """The keys and groups that were typed, within a job that Hydra runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from dgpo_cli.config.overrides import parse
+
+    if not HydraConfig.initialized():
+        return []
+    return [parse(text).key_or_group for text in HydraConfig.get().overrides.task]
 
 
 def hydra_config_dirs() -> list[Path]:

@@ -64,7 +64,8 @@ READS: dict[str, tuple[str, ...]] = {  # the fields of TokenSignals behind each 
     "kl": ("logprobs", "ref_logprobs"),
     "logratio": ("logprobs", "ref_logprobs"),
 }
-REFERENCE_SIGNALS = frozenset(name for name, fields in READS.items() if {"hellinger", "ref_logprobs"} & set(fields))
+MEASURED_FROM_REFERENCE = frozenset({"hellinger", "ref_logprobs"})
+REFERENCE_SIGNALS = frozenset(name for name, fields in READS.items() if MEASURED_FROM_REFERENCE & set(fields))
 
 
 def gated_score(signals: TokenSignals, *, signal: str, entropy_exponent: float, vocabulary_size: int) -> Tensor:

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from model_factory import save_random_model
-from stored_rollouts import made_up, page_data, write_rollouts
+from stored_rollouts import made_up, page_credit, page_data, write_rollouts
 
 from dgpo_cli.cli import main
+from dgpo_cli.config.compose import compose, save
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -81,7 +82,7 @@ def test_permuted_credit_is_permuted_as_it_was(sampled: Path, tmp_path: Path) ->
     assert [record["credit"] for record in permuted] != [record["credit"] for record in plain]
 
 
-def test_a_step_of_a_run_is_scored_again(tmp_path: Path) -> None:
+def test_a_step_of_a_run_is_scored_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick = ["steps=1", "rollout.prompts_per_step=4", "rollout.group_size=4", "benchmark=none", "logger=none"]
     assert (
         main(["train", f"hydra.run.dir={tmp_path / 'run'}", "gating=top_entropy", "optim.warmup_steps=1", *quick]) == 0
@@ -91,11 +92,73 @@ def test_a_step_of_a_run_is_scored_again(tmp_path: Path) -> None:
     scored = [record for record in before if record["logprobs"] is not None]
     assert 0 < len(scored) <= len(before) == 16
     assert rescore(step, tmp_path / "same", "gating=top_entropy") == before
+    capsys.readouterr()
+    assert rescore(step, tmp_path / "own", "report=true") == before
+    assert f"gating: top_entropy, that of {tmp_path / 'run/config.yaml'}\n" in capsys.readouterr().err
+    shown = page_credit((tmp_path / "own/report.html").read_text())["top_entropy"]
+    assert shown == [record["credit"] for record in before]
     surprisal = rescore(step, tmp_path / "other", "gating=surprisal", "gating.noise_gate=false")
     for record in surprisal:
         assert (record["score"] is None) == (record["logprobs"] is None)
         if record["score"] is not None:
             assert record["score"] == [-value for value in record["logprobs"]]
+
+
+def run_of(folder: Path, records: list[dict[str, Any]], *overrides: str) -> Path:
+    """A step in the folder of a run with this configuration."""
+    (folder / "rollouts").mkdir(parents=True)
+    save(compose("train", list(overrides)), folder / "config.yaml")
+    return write_rollouts(folder / "rollouts/step_000002.jsonl", records)
+
+
+def test_a_run_is_shown_by_its_own_gating_and_that_of_a_file_by_the_config_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = run_of(tmp_path / "run", made_up(4, 4, group_size=2), "gating=surprisal", "gating.temperature=0.3")
+    first = rescore(step, tmp_path / "first", "report=true")
+    data = page_data((tmp_path / "first/report.html").read_text())
+    assert [item["label"] for item in data["gatings"]] == ["surprisal temperature=0.3", "paper", "calibrated"]
+    assert rescore(tmp_path / "first/rollouts.jsonl", tmp_path / "again") == first
+    captured = capsys.readouterr().err
+    assert f"gating: surprisal temperature=0.3, that of {tmp_path / 'run/config.yaml'}\n" in captured
+    assert f"gating: surprisal temperature=0.3, that of {tmp_path / 'first/config.yaml'}\n" in captured
+    assert "warning" not in captured
+    sharper = rescore(step, tmp_path / "sharper", "gating.temperature=0.1")
+    assert sharper == rescore(step, tmp_path / "typed", "gating=surprisal", "gating.temperature=0.1")
+    write_rollouts(tmp_path / "first/rollouts.jsonl", first[:2])  # half of it has other percentiles
+    capsys.readouterr()
+    rescore(tmp_path / "first/rollouts.jsonl", tmp_path / "half")
+    assert "warning: " in (warned := capsys.readouterr().err)
+    assert "the credit stored in it is not that of gating surprisal temperature=0.3 over this file" in warned
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lost", "said"),
+    [
+        (["algo=dapo"], ("ref_logprobs", "hellinger"), "gating: uniform, that of "),
+        (["gating=calibrated"], ("logprobs", "entropy", "ref_logprobs", "hellinger"), "no rollout in it was scored"),
+        (["gating=paper"], ("vocabulary_size",), "no vocabulary_size"),
+        (None, ("ref_logprobs", "hellinger"), "line 1: no hellinger: gating paper needs it"),
+    ],
+    ids=["a run without a reference", "a step of groups all wrong", "an older file", "no config.yaml that can be read"],
+)
+def test_what_is_stored_can_always_be_looked_at(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    overrides: list[str] | None,
+    lost: tuple[str, ...],
+    said: str,
+) -> None:
+    records = [record | dict.fromkeys(lost) for record in made_up(4, 4, group_size=2)]
+    step = run_of(tmp_path / "run", records, *(overrides or []))
+    if overrides is None:
+        (tmp_path / "run/config.yaml").write_text("gating: {signal: [}")
+    shown = rescore(step, tmp_path / "out", "report=true")
+    assert [record["credit"] for record in shown] == [None if "logprobs" in lost else [1.0] * 4] * 4
+    assert page_credit((tmp_path / "out/report.html").read_text())["uniform"] == [r["credit"] for r in shown]
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("gating: ")]
+    assert line.startswith("gating: uniform, ")
+    assert said in line
 
 
 @pytest.mark.parametrize(
@@ -169,7 +232,9 @@ def test_a_file_of_unscored_rollouts_is_refused_but_can_be_looked_at(
     names = ("logprobs", "entropy", "ref_logprobs", "hellinger")
     file = write_rollouts(tmp_path / "step.jsonl", [record | dict.fromkeys(names) for record in made_up(2, 4)])
     assert main(["rollout", f"rollouts={file}", f"hydra.run.dir={tmp_path / 'out'}", "gating=paper"]) == 2
-    assert "no rollout in it was scored: gating paper needs entropy, hellinger" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "no rollout in it was scored: gating paper needs entropy, hellinger" in refused
+    assert "gating=uniform" in refused
     rescore(file, tmp_path / "plain", "gating=uniform", "report=true")
     assert (tmp_path / "plain/report.html").is_file()
 

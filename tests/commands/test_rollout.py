@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from model_factory import save_random_model
-from stored_rollouts import page_data
+from stored_rollouts import page_credit, page_data
 from transformers import AutoModelForCausalLM
 
 from dgpo_cli.cli import main
@@ -88,11 +88,36 @@ def test_records_hold_text_tokens_and_verdicts(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_without_a_reference_the_page_shows_the_gatings_that_need_none(tmp_path: Path) -> None:
-    rollout(tmp_path / "out", "gating=top_entropy", "report=true")
+    records = rollout(tmp_path / "out", "gating=top_entropy", "report=true")
     page = (tmp_path / "out/report.html").read_text()
+    assert page_credit(page)["top_entropy"] == [record["credit"] for record in records]
+    assert [record["score"] for record in records] == [record["entropy"] for record in records]
+    assert max(max(record["credit"]) for record in records) > 1
     data = page_data(page)
     assert [item["label"] for item in data["gatings"]] == ["top_entropy"]
     assert list(data["signals"]) == ["logprobs", "entropy"]
+
+
+def test_gatings_asked_for_by_name_are_refused_without_a_reference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["gating=calibrated", "gatings=[surprisal,top_entropy]", f"model.path={save_random_model(tmp_path / 'm')}"]
+    (tmp_path / "m/model.safetensors").unlink()  # and before anything is loaded
+    assert main(["rollout", f"hydra.run.dir={tmp_path / 'out'}", *COMMON, *asked, "report=true"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" needs ")[0] for line in lines[::2]] == [
+        "error: gating calibrated",
+        "error: gating surprisal",
+    ]
+    assert all("reference=" in line for line in lines[1::2])
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_reference_the_usual_gating_is_missed_aloud(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rollout(tmp_path / "out", "limit=1")
+    assert "note: no credit by paper: " in capsys.readouterr().err
 
 
 def test_a_prompt_of_ones_own_is_not_graded(tmp_path: Path) -> None:

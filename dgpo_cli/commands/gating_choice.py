@@ -1,0 +1,119 @@
+"""Which gatings `dgpo rollout` computes: of rollouts that are stored, and of those that it samples."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.config.commands import RolloutConfig
+from dgpo_cli.config.gatings import (
+    BESIDE,
+    CHOOSES,
+    gating_of_file,
+    gating_option,
+    gatings_by_label,
+    hydra_config_dirs,
+    label,
+    typed_keys,
+)
+from dgpo_cli.config.groups import AlgoConfig, GatingConfig
+from dgpo_cli.core.credit import MEASURED_FROM_REFERENCE
+from dgpo_cli.errors import ConfigError, Problem
+from dgpo_cli.reporting.gatings import Gated, lacking
+from dgpo_cli.reporting.record_checks import is_number
+from dgpo_cli.reporting.stored import StoredRollouts
+
+REFERENCE_HINT = "reference=NAME or reference.path=FOLDER; gating=uniform and gating=top_entropy need none"
+
+
+def gating_of_stored(config: RolloutConfig, stored: StoredRollouts) -> GatingConfig:
+    """What was typed; else the file's own (see `config.finish`), or uniform where it lacks a signal: one line says."""
+    gating = config.gating
+    if any(key in CHOOSES for key in typed_keys()):
+        return gating
+    name = label(gating, hydra_config_dirs())
+    found = gating_of_file(Path(str(config.rollouts)))
+    problem = lacking(stored, gating, name)
+    if problem is not None:
+        gating, why = gating_option("uniform"), f"uniform, for {problem}"
+    elif found is not None:
+        why = f"{name}, that of {found[1]}"
+    else:
+        why = f"{name}; no config.yaml says by which {stored.source} was scored"
+    print(f"gating: {why}", file=sys.stderr)
+    return gating
+
+
+def warn_of_other_credit(stored: StoredRollouts, gated: Gated) -> None:
+    """Say so where a gating that nobody typed gives other credit than the file holds."""
+    if any(key.partition(".")[0] in CHOOSES for key in typed_keys()):
+        return
+    for row in stored.scored:
+        before, now = stored.records[row].get("credit"), gated.credit.weights[row, stored.signals.mask[row]].tolist()
+        if before is not None and not _is_same(before, now):
+            print(
+                f"warning: {stored.source}: the credit stored in it is not that of gating {gated.label} over this file "
+                "(another gating, or a part of a batch); what is shown and written now is",
+                file=sys.stderr,
+            )
+            return
+
+
+def _is_same(before: Any, now: list[float]) -> bool:
+    if not isinstance(before, list) or len(before) != len(now):
+        return False
+    return all(is_number(old) and math.isclose(old, new, rel_tol=1e-4) for old, new in zip(before, now, strict=True))
+
+
+def gatings_of(config: RolloutConfig, stored: StoredRollouts) -> dict[str, GatingConfig]:
+    """gating= first, then `gatings`; where these are not named, the usual ones whose signals are stored."""
+    dirs = hydra_config_dirs()
+    beside = config.gatings
+    if beside is None:
+        beside = [name for name in BESIDE if lacking(stored, gating_option(name), name) is None]
+    return gatings_by_label(config.gating, beside, dirs)
+
+
+def refuse_unmeasured(config: RolloutConfig) -> None:
+    """Before anything is loaded: a gating that was asked for by name and that no reference will be there for.
+
+    The gating that an algo brings is not asked for: `computable` says that there is no credit by it.
+
+    Raises:
+        ConfigError: naming each of them.
+    """
+    if config.reference.name != "none":
+        return
+    dirs = hydra_config_dirs()
+    asked = gatings_by_label(config.gating, config.gatings or [], dirs)
+    own = label(config.gating, dirs)
+    if "gating" not in typed_keys() and own not in (config.gatings or []):
+        del asked[own]
+    problems = tuple(
+        Problem(f"gating {name} needs {unmeasured}, and reference=none: nothing would be measured", REFERENCE_HINT)
+        for name, gating in asked.items()
+        if (unmeasured := needs_of_reference(gating))
+    )
+    if problems:
+        raise ConfigError("", problems=problems)
+
+
+def computable(gatings: dict[str, GatingConfig], stored: StoredRollouts) -> dict[str, GatingConfig]:
+    """Those whose signals are there; a line for each other one."""
+    found = {}
+    for name, gating in gatings.items():
+        problem = lacking(stored, gating, name)
+        if problem is None:
+            found[name] = gating
+        else:
+            print(f"note: no credit by {name}: {problem}", file=sys.stderr)
+    return found
+
+
+def needs_of_reference(gating: GatingConfig) -> str:
+    """The signals it needs a reference for, each with the setting that needs it; empty where it needs none."""
+    needed = Algorithm(AlgoConfig(), gating, max_completion_tokens=1).needed_signals
+    return ", ".join(f"{name} ({reason})" for name, reason in needed.items() if name in MEASURED_FROM_REFERENCE)
