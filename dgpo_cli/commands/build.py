@@ -42,7 +42,7 @@ from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
 from dgpo_cli.training.collect import Collected, Collector
 from dgpo_cli.training.loop import Trainer
-from dgpo_cli.training.memory import check_memory
+from dgpo_cli.training.memory import Crew, check_memory, crew_of
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.showcase import run_name
@@ -92,8 +92,9 @@ def build(
         optimizer.load(checkpoint / "state")
     _move_the_end(state, config, says=processes.main)
     state.planned_steps = config.steps
+    together = crew_of(processes, sharded=policy.model.shards is not None)
     if grader is not None:
-        books = _books(config, run_folder, checkpoints, checkpoint, state, policy, reference, engine, grader)
+        books = _books(config, run_folder, checkpoints, checkpoint, state, policy, reference, engine, grader, together)
     else:
         books = _no_books(config, folder)
     updater = Updater(
@@ -136,6 +137,7 @@ def _books(
     reference: LanguageModel | None,
     engine: SharedEngine,
     grader: Grader,
+    crew: Crew,
 ) -> Books:
     """Read the data, check the machine, open the run's folder."""
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
@@ -149,15 +151,9 @@ def _books(
         max_completion_tokens=config.rollout.max_completion_tokens,
     )
     evaluation = _evaluation(config, policy, engine, run_folder)
-    if policy.model.device.type == "cpu" and policy.model.shards is None:
-        rows, longest = _largest_microbatch(config, prompts)
-        samples = config.rollout.prompts_per_step * config.rollout.group_size // config.optim.minibatches
-        check_memory(
-            policy.model,
-            positions=rows * longest,
-            micro_batches=1 if rows >= samples else 2,
-            checkpointing=config.strategy.activation_checkpointing,
-        )
+    if policy.model.device.type == "cpu":
+        tokens = state.tokens_per_microbatch or config.optim.tokens_per_microbatch
+        _check_memory(config, prompts, policy.model, engine.processes, tokens, crew, resumed=checkpoint is not None)
     warnings = config_warnings(config, "train") + _disk_warnings(config, folder, state, policy.model, reference)
     if config.overwrite and config.resume is None:
         run_folder.clear()
@@ -194,12 +190,29 @@ def _no_books(config: TrainConfig, folder: Path) -> Books:
     return Books(not_here, not_here, tracker, TrainingView(config.steps, 1, ""))
 
 
-def _largest_microbatch(config: TrainConfig, prompts: list[Prompt]) -> tuple[int, int]:
-    """Rollouts in a micro-batch of completions that are as long as they may be, and their tokens each."""
+def _check_memory(
+    config: TrainConfig,
+    prompts: list[Prompt],
+    model: LanguageModel,
+    processes: Processes,
+    tokens: int,
+    crew: Crew,
+    *,
+    resumed: bool,
+) -> None:
+    """With completions that are as long as they may be. tokens: of a micro-batch."""
     rollout = config.rollout
     longest = max(len(prompt.token_ids) for prompt in prompts) + rollout.max_completion_tokens
-    samples = rollout.prompts_per_step * rollout.group_size
-    return min(samples, max(1, config.optim.tokens_per_microbatch // longest)), longest
+    samples = rollout.prompts_per_step * rollout.group_size // (config.optim.minibatches * processes.size)
+    rows = max(1, min(samples, tokens // longest))
+    check_memory(
+        model,
+        positions=rows * longest,
+        micro_batches=1 if rows >= samples else 2,
+        checkpointing=config.strategy.activation_checkpointing,
+        moments_to_come=not resumed,
+        crew=crew,
+    )
 
 
 def _sampling(config: TrainConfig) -> Sampling:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -16,9 +18,26 @@ import torch
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.models import LanguageModel
 from dgpo_cli.planning.architecture import BFLOAT, FLOAT, Adapters, from_content
+from dgpo_cli.processes import Processes
 
 GRADIENT, MOMENTS = 4, 8  # bytes a trained weight, in float32
 CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # tells machines apart that have the same name
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The processes of a run, as memory sees them."""
+
+    here: int = 1  # that take from the memory that this one takes from
+    shards: int = 1  # over which weights, gradients and moments are spread
+
+
+def crew_of(processes: Processes, *, sharded: bool) -> Crew:
+    """For all processes together. Another machine, container or control group has memory of its own."""
+    place = (socket.gethostname(), _text(BOOT).strip(), _text(OWN_GROUPS))
+    return Crew(processes.gathered(place).count(place), processes.size if sharded else 1)
 
 
 def check_memory(
@@ -27,9 +46,14 @@ def check_memory(
     positions: int,
     micro_batches: int = 2,
     checkpointing: bool = False,
+    moments_to_come: bool = True,
+    crew: Crew = Crew(),
     available: int | None = None,
 ) -> None:
-    """positions: of the largest micro-batch; micro_batches: of an update. available: bytes, the machine's where None.
+    """Whether every process of this machine finds what it will take.
+
+    positions: of a process's largest micro-batch; micro_batches: of its part of an update. moments_to_come: False where
+    a checkpoint brought them. available: bytes, the machine's where None.
 
     Weights and reference are in memory already; gradients, AdamW's moments and a micro-batch's activations are to come,
     as the plan counts them (planning/memory.py). Where an update has one micro-batch, gradients take the place of its
@@ -38,29 +62,38 @@ def check_memory(
     Raises:
         ConfigError: they do not fit.
     """
-    trained = sum(weight.numel() for weight in model.model.parameters() if weight.requires_grad)
+    trained = sum(weight.numel() for weight in model.model.parameters() if weight.requires_grad) // crew.shards
     parts = {
         "gradients": trained * GRADIENT,
-        "optimizer": trained * MOMENTS,
+        "optimizer": trained * MOMENTS if moments_to_come else 0,
         "micro-batch": positions * _bytes_of_a_position(model, checkpointing=checkpointing),
     }
     need = sum(parts.values())
     if micro_batches == 1:
         need -= min(parts["gradients"], parts["micro-batch"])
-    free = available_bytes() if available is None else available
+    shared = shared_bytes() if available is None else available
+    free = min(shared // crew.here, available_bytes() if available is None else available)
     if need <= free:
         return
-    listed = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in parts.items())
+    listed = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in parts.items() if size)
+    several = crew.here > 1
+    who = f"each of {crew.here} processes" if several else "it"
     raise ConfigError(
-        f"this run does not fit in memory: beside its weights it needs {need / 2**30:.2f} GiB "
-        f"({listed}), {free / 2**30:.2f} GiB are free",
-        "a smaller model; optim.tokens_per_microbatch=TOKENS makes the micro-batch smaller",
+        f"this run does not fit in memory: beside its weights {who} needs {need / 2**30:.2f} GiB "
+        f"({listed}), {free / 2**30:.2f} GiB are free{' for each' if several else ''}",
+        "a smaller model; optim.tokens_per_microbatch=TOKENS makes the micro-batch smaller"
+        + ("; a smaller strategy.num_processes" if several else ""),
     )
 
 
+def shared_bytes() -> int:
+    """What the processes of this machine can still take together: the least of its memory and the control groups'."""
+    return max(0, min([int(psutil.virtual_memory().available), *_cgroup_bytes()]))
+
+
 def available_bytes() -> int:
-    """What this process can still take: the least of the machine's, its control groups' and its own limit."""
-    free = [int(psutil.virtual_memory().available), *_cgroup_bytes()]
+    """What this process can still take: the least of what all can and its own limit."""
+    free = [shared_bytes()]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         free.append(limit - int(psutil.Process().memory_info().vms))
@@ -85,7 +118,7 @@ def _bytes_of_a_position(model: LanguageModel, *, checkpointing: bool) -> int:
 def _cgroup_bytes() -> Iterator[int]:
     """Free bytes in this process's control group and those around it, of either version."""
     names = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-    for line in _text(Path("/proc/self/cgroup")).splitlines():
+    for line in _text(OWN_GROUPS).splitlines():
         _, controllers, place = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,10 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from dgpo_cli.bundled import bundled_path
 from dgpo_cli.cli import main
+from dgpo_cli.planning.architecture import from_json
+from dgpo_cli.training.memory import shared_bytes
 
 QUICK = [
     "logger=none",
@@ -191,4 +195,24 @@ def test_what_cannot_be_started_is_said_in_one_line(
     said = capfd.readouterr().err
     assert said.count("error:") == 1
     assert expected in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_processes_that_fit_alone_and_not_together_are_refused_before_the_first_step(strategy: str, tmp_path: Path):
+    """Micro-batches of 0.75 of the free memory, two of them: `rollouts` of 60 tokens for each process."""
+    model = from_json(bundled_path("tiny") / "config.json")
+    rollouts = int(0.75 * shared_bytes() / (60 * model.layers * model.saved_bytes(4, masked=False)))
+    process = start(
+        f"hydra.run.dir={tmp_path / 'run'}",
+        *("logger=none", "benchmark=none", "data.size=64", f"strategy={strategy}", "strategy.num_processes=2"),
+        *("strategy.device=cpu", "optim.tokens_per_microbatch=1000000000", "rollout.group_size=2"),
+        f"rollout.prompts_per_step={rollouts}",
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
+    found = re.search(r"each of 2 processes needs ([\d.]+) GiB .* ([\d.]+) GiB are free for each", err)
+    assert found is not None, err
+    needed, share = map(float, found.groups())
+    assert share < needed < 2 * share, "one of them alone would have fitted"
     assert not (tmp_path / "run").exists()
