@@ -31,9 +31,9 @@ class Gated:
     diagnostics: dict[str, float | None]
     scope: str  # what the diagnostics cover: "8 of 16 rollouts, those with A != 0"
 
-    def first(self, count: int) -> Gated:
-        """Of the first `count` rollouts; the diagnostics stay those of the batch."""
-        weights, score = self.credit.weights[:count], self.credit.score[:count]
+    def only(self, rows: list[int]) -> Gated:
+        """Some of the rollouts; the diagnostics stay those of the batch."""
+        weights, score = self.credit.weights[rows], self.credit.score[rows]
         return replace(self, credit=replace(self.credit, weights=weights, score=score))
 
 

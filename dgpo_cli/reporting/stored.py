@@ -41,22 +41,22 @@ class StoredRollouts:
         """For a file that does not say how many ids its model has."""
         return replace(self, vocabulary_size=size)
 
-    def first(self, count: int) -> StoredRollouts:
-        """The first `count` rollouts, to be shown: credit is computed from all of them."""
+    def only(self, rows: list[int]) -> StoredRollouts:
+        """Some rollouts, to be shown: credit is computed from all of them."""
         whole = self.signals
         signals = TokenSignals(
-            whole.mask[:count],
-            whole.logprobs[:count],
-            whole.entropy[:count],
-            None if whole.ref_logprobs is None else whole.ref_logprobs[:count],
-            None if whole.hellinger is None else whole.hellinger[:count],
+            whole.mask[rows],
+            whole.logprobs[rows],
+            whole.entropy[rows],
+            None if whole.ref_logprobs is None else whole.ref_logprobs[rows],
+            None if whole.hellinger is None else whole.hellinger[rows],
         )
         return replace(
             self,
-            records=self.records[:count],
+            records=[self.records[row] for row in rows],
             signals=signals,
-            advantages=self.advantages[:count],
-            control_seeds=self.control_seeds[:count],
+            advantages=self.advantages[rows],
+            control_seeds=[self.control_seeds[row] for row in rows],
         )
 
     @property

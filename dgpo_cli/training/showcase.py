@@ -67,7 +67,8 @@ def step_page(step: int, records: list[dict[str, Any]], gating: GatingConfig) ->
     stored = rollouts_at_hand(records, source)
     gatings = gatings_by_label(gating, BESIDE)
     gated = gate(stored, {name: item for name, item in gatings.items() if lacking(stored, item, name) is None})
-    return credit_page(stored.first(shown), [item.first(shown) for item in gated])
+    rows = list(range(shown))
+    return credit_page(stored.only(rows), [item.only(rows) for item in gated])
 
 
 def _page_rows(records: list[dict[str, Any]]) -> int:

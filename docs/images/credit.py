@@ -23,9 +23,8 @@ from browser import launch, opener  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from dgpo_cli.config.gatings import gating_option  # noqa: E402
-from dgpo_cli.data.rows import Row  # noqa: E402
 from dgpo_cli.reporting.gatings import gate  # noqa: E402
-from dgpo_cli.reporting.stored import StoredRollouts, read_stored, stored_rollouts  # noqa: E402
+from dgpo_cli.reporting.stored import StoredRollouts, read_stored  # noqa: E402
 from dgpo_cli.reporting.token_view import print_rollouts  # noqa: E402
 
 
@@ -35,7 +34,7 @@ def main(folder: Path) -> None:
     for browser in launch():
         for open_page in opener(browser):
             page_pictures(open_page, folder / "report.html", first_mixed_group(stored))
-    terminal_picture(of_group(stored, first_mixed_group(stored)))
+    terminal_picture(stored, of_group(stored, first_mixed_group(stored)))
 
 
 def first_mixed_group(stored: StoredRollouts) -> int:
@@ -47,13 +46,12 @@ def first_mixed_group(stored: StoredRollouts) -> int:
     return mixed[0] if mixed else 0
 
 
-def of_group(stored: StoredRollouts, group: int) -> StoredRollouts:
-    """Four completions of that prompt, right and wrong ones."""
+def of_group(stored: StoredRollouts, group: int) -> list[int]:
+    """Rows of four completions of that prompt, right and wrong ones."""
     names = list(dict.fromkeys(record["prompt_id"] for record in stored.records))
-    inside = [record for record in stored.records if record["prompt_id"] == names[group]]
-    inside.sort(key=lambda record: record["correct"])
-    rows = [Row(f"line {i}", record) for i, record in enumerate([*inside[:2], *inside[-2:]], 1)]
-    return stored_rollouts(rows, stored.source)
+    inside = [row for row, record in enumerate(stored.records) if record["prompt_id"] == names[group]]
+    inside.sort(key=lambda row: stored.records[row]["correct"])
+    return [*inside[:2], *inside[-2:]]
 
 
 def page_pictures(open_page: Any, report: Path, group: int) -> None:
@@ -74,9 +72,11 @@ def page_pictures(open_page: Any, report: Path, group: int) -> None:
         page.screenshot(path=HERE / f"{name}.png")
 
 
-def terminal_picture(stored: StoredRollouts) -> None:
+def terminal_picture(stored: StoredRollouts, rows: list[int]) -> None:
+    """Credit is that of the whole file, as on the page."""
     console = Console(record=True, width=110, file=io.StringIO(), color_system="truecolor", force_terminal=True)
-    print_rollouts(stored, gate(stored, {"calibrated": gating_option("calibrated")}), console, prompts=1)
+    gated = [item.only(rows) for item in gate(stored, {"calibrated": gating_option("calibrated")})]
+    print_rollouts(stored.only(rows), gated, console, prompts=1)
     svg = console.export_svg(title="dgpo rollout model.path=RUN reference=tiny gating=calibrated")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # fonts of another host: the picture asks nobody
     (HERE / "credit_terminal.svg").write_text(svg, encoding="utf-8")
