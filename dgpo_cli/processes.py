@@ -107,24 +107,36 @@ class Processes:
             raise RunError("", problems=first)
         return result  # type: ignore[no-any-return]
 
-    def all_or_none(self, action: Callable[[], T], *, apart: bool) -> T:
+    def all_or_none(
+        self, action: Callable[[Callable[[], None]], T], *, apart: bool, rounds: int, after_each: Callable[[], None]
+    ) -> T:
         """Run `action`; memory that one process lacks is lacking in all, who can then do it again together.
 
         apart: no process waits for another within `action`. Otherwise it is only run: who fails cannot tell the others.
+        after_each: what `action` is given to call after each of its rounds, in which the processes may talk to each
+        other; who fails calls it for the rounds that are left.
 
         Raises:
             torch.OutOfMemoryError: everywhere, where an allocation failed in one process.
         """
         if self.alone or not apart:
-            return action()
-        short, result = "", None
+            return action(after_each)
+        short, result, left = "", None, rounds
+
+        def one_less() -> None:
+            nonlocal left
+            left -= 1
+            after_each()
+
         try:
-            result = action()
+            result = action(one_less)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             short = f"{reason(error)} (rank {self.rank})"
         # Outside of the handler, whose traceback holds the tensors of the failed try.
+        for _ in range(left):
+            after_each()
         found = next((text for text in self.gathered(short) if text), None)
         if found is not None:
             raise torch.OutOfMemoryError(found)

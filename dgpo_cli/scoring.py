@@ -5,6 +5,7 @@ Completions are never tokenised again, and no prompt or pad token is put through
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -238,10 +239,12 @@ def score_rollouts(
     tokens: int,
     rows: list[int] | None = None,
     processes: Processes = SOLO,
+    after_each: Callable[[], None] = lambda: None,
 ) -> TokenSignals:
     """The signals [B, T] of a whole batch in one pass over each model; rows left out of `rows` are 0 and unmasked.
 
-    Several processes score a share each, and all get the whole.
+    Several processes score a share each, and all get the whole. `after_each` is called after a micro-batch, in every
+    process as often.
     """
     rows = list(range(len(rollouts))) if rows is None else rows
     chosen = set(rows)
@@ -251,9 +254,12 @@ def score_rollouts(
         result |= {name: torch.zeros(mask.shape) for name in ("ref_logprobs", "hellinger")}
     batches = make_microbatches(rollouts, rows, lengths, tokens=tokens, pad_id=model.pad_id, processes=processes.size)
 
-    def score_share() -> None:
-        for batch, counts in dealt(batches, processes):
+    mine = dealt(batches, processes)
+
+    def score_share(after_each: Callable[[], None]) -> None:
+        for batch, counts in mine:
             if not counts and model.shards is None:
+                after_each()
                 continue
             states = predictive_states(model, batch)
             ref_states = predictive_states(reference, batch) if reference is not None else None
@@ -265,8 +271,9 @@ def score_rollouts(
                 signals = signals_of_stats(stats, batch)
                 for name, values in result.items():
                     values[batch.rows, : signals.mask.shape[1]] = getattr(signals, name)
+            after_each()
 
-    processes.all_or_none(score_share, apart=model.shards is None)
+    processes.all_or_none(score_share, apart=model.shards is None, rounds=len(mine), after_each=after_each)
     share_values(list(result.values()), mask, processes)
     return TokenSignals(
         mask, result["logprobs"], result["entropy"], result.get("ref_logprobs"), result.get("hellinger")

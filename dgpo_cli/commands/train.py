@@ -23,8 +23,7 @@ from dgpo_cli.training.launch import launch
 from dgpo_cli.training.lock import locked
 from dgpo_cli.training.loop import Trainer
 from dgpo_cli.training.out_of_memory import out_of_memory
-from dgpo_cli.training.signals import SignalGuard, StopRequested
-from dgpo_cli.training.update import UnfinishedStep
+from dgpo_cli.training.signals import SignalGuard, StopRequested, UnfinishedStep
 from dgpo_cli.training.watchdog import Watchdog
 
 

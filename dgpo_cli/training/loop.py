@@ -85,7 +85,7 @@ class Trainer:
                 batch,
                 lr=lr,
                 noise_floor=noise_floor,
-                may_go_on=self._may_go_on,
+                signals=self.signals,
                 terms=self._due(step, self.config.optim.grad_norms_every),
             )
             self._guard_against_nonfinite(step, batch, collected, result)
@@ -236,9 +236,6 @@ class Trainer:
     def _refresh_reference(self, step: int) -> None:
         if self.reference is not None and self._due(step, self.config.reference.refresh_every):
             self.reference.copy_weights_from(self.model)
-
-    def _may_go_on(self, updates_left: int, seconds_an_update: float) -> bool:
-        return self.signals.may_go_on(updates_left * seconds_an_update)
 
     def _saves_rollouts(self, step: int) -> bool:
         mode = self.config.rollout.save

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 
 from dgpo_cli.processes import SOLO, Processes
@@ -18,6 +19,10 @@ from dgpo_cli.processes import SOLO, Processes
 
 class StopRequested(BaseException):
     """A signal came where the step can be abandoned. Not an Exception: no library may swallow it."""
+
+
+class UnfinishedStep(Exception):
+    """A signal left no time to finish the step: its weights are not to be kept."""
 
 
 class SignalGuard:
@@ -50,7 +55,7 @@ class SignalGuard:
 
     @contextmanager
     def protected(self) -> Iterator[None]:
-        """What runs within is finished first: updates, checkpoints, rows."""
+        """What runs within is finished first, but for where it asks itself: updates, checkpoints, rows."""
         self._protected += 1
         try:
             yield
@@ -95,3 +100,46 @@ class SignalGuard:
     def _note(self, number: int) -> None:
         if self.received is None:
             self.received, self._at = number, time.monotonic()
+
+
+@dataclass
+class StepUnderway:
+    """The updates of a step, to be asked between micro-batches whether a signal ends them.
+
+    Before the first update nothing is lost. After it the step goes on while what is left, at the pace so far, fits the
+    grace time.
+    """
+
+    signals: SignalGuard
+    updates: int  # of the step
+    _passed: int = 0  # of these, taken or without anything to train on
+    _taken: int = 0
+    _seconds: float = 0.0  # that those taken took
+    _since: float = field(default_factory=time.perf_counter)
+
+    def begin(self) -> None:
+        """From here on the time belongs to the first update."""
+        self._since = time.perf_counter()
+
+    def passed(self, *, taken: bool) -> None:
+        """One of the updates is behind."""
+        now = time.perf_counter()
+        self._passed += 1
+        if taken:
+            self._taken += 1
+            self._seconds += now - self._since
+        self._since = now
+
+    def ask(self) -> None:
+        """Go on, or not. All processes have to ask equally often.
+
+        Raises:
+            StopRequested: a signal came, and no weight has moved in this step.
+            UnfinishedStep: weights have, and there is no time for the rest.
+        """
+        if not self._taken:
+            self.signals.agree()
+            return
+        left = (self.updates - self._passed) * self._seconds / self._taken - (time.perf_counter() - self._since)
+        if not self.signals.may_go_on(max(0.0, left)):
+            raise UnfinishedStep

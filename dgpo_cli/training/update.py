@@ -38,6 +38,7 @@ from dgpo_cli.scoring import (
 )
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
 from dgpo_cli.training.out_of_memory import MicrobatchBudget, Result
+from dgpo_cli.training.signals import SignalGuard, StepUnderway, StopRequested, UnfinishedStep
 from dgpo_cli.types import Rollout
 
 
@@ -104,10 +105,6 @@ class StepResult:
     term_norms: dict[str, float] = field(default_factory=dict)  # grad_norm/policy, grad_norm/kl, where asked for
 
 
-class UnfinishedStep(Exception):
-    """A signal left no time to finish the step: its weights are not to be kept."""
-
-
 class Updater:
     """Turns a step's batch into optimizer updates."""
 
@@ -138,16 +135,28 @@ class Updater:
         *,
         lr: float,
         noise_floor: float,
-        may_go_on: Callable[[int, float], bool],
+        signals: SignalGuard,
         terms: bool = False,
     ) -> StepResult:
-        """Minibatches x epochs updates. `may_go_on(updates left, seconds an update)` False raises UnfinishedStep.
+        """Minibatches x epochs updates.
 
         `terms`: also the gradient norms of the loss's terms, of the first minibatch that is trained.
+
+        Raises:
+            StopRequested: a signal came before the first update; no weight has moved.
+            UnfinishedStep: one came after it, and the rest would take longer than its grace time.
         """
-        started = time.perf_counter()
         self._noise_floor = noise_floor
         plan = self._plan(batch)
+        self._underway = StepUnderway(signals, len(plan) * self.settings.epochs)
+        try:
+            return self._run(batch, plan, lr, terms)
+        except (StopRequested, UnfinishedStep):
+            self.optimizer.zero_grad()  # what is saved next can do with the memory
+            raise
+
+    def _run(self, batch: StepBatch, plan: list[list[int]], lr: float, terms: bool) -> StepResult:
+        started = time.perf_counter()
         signals, credit = None, None
         if not self._inline(batch, plan):
             signals, credit = self._fitted(batch, lambda: self._score_all(batch, plan))
@@ -157,11 +166,12 @@ class Updater:
         norms: dict[str, float] = {}
         skipped = nonfinite = 0
         updates = plan * self.settings.epochs
-        for number, rows in enumerate(updates):
-            if number and not may_go_on(len(updates) - number, (time.perf_counter() - scored) / number):
-                raise UnfinishedStep
+        self._underway.begin()
+        for rows in updates:
+            self._underway.ask()
             if not self._trained_rows(batch, rows):
                 skipped += 1
+                self._underway.passed(taken=False)
                 continue
             if terms and not tallies and self.algorithm.algo.kl_coef:
                 norms = self._norms_of_terms(batch, plan, rows, signals, credit)
@@ -169,6 +179,7 @@ class Updater:
             tally, signals, credit = self._fitted(batch, work)
             tallies.append(tally)
             outcomes.append(self.optimizer.update(lr, tally.loss))
+            self._underway.passed(taken=True)
             nonfinite += not outcomes[-1].applied
         return StepResult(
             tallies,
@@ -282,6 +293,7 @@ class Updater:
             tokens=self.budget.tokens,
             rows=rows,
             processes=self.processes,
+            after_each=self._underway.ask,
         )
 
     def _credit(self, signals: TokenSignals, control_seeds: list[int]) -> Credit:
@@ -304,16 +316,24 @@ class Updater:
         algorithm = self.algorithm
         if signals is not None and algorithm.gates and algorithm.gating.score_policy is ScorePolicy.current:
             credit = self._credit(self._score(batch, rows), batch.control_seeds)
-        share = partial(self._accumulate, batch, rows, signals, credit, recorder)
-        return self.processes.all_or_none(share, apart=self.model.shards is None).over(self.processes)
+        mine = dealt(self._microbatches(batch, self._trained_rows(batch, rows)), self.processes)
+        tally = self.processes.all_or_none(
+            partial(self._accumulate, batch, rows, mine, signals, credit, recorder),
+            apart=self.model.shards is None,
+            rounds=len(mine),
+            after_each=self._underway.ask,
+        )
+        return tally.over(self.processes)
 
     def _accumulate(
         self,
         batch: StepBatch,
         rows: list[int],
+        mine: list[tuple[MicroBatch, bool]],
         signals: TokenSignals | None,
         credit: Credit | None,
         recorder: _Recorder | None,
+        after_each: Callable[[], None],
     ) -> Tally:
         """The gradient of one minibatch, summed over this process's micro-batches; those it does not count add 0."""
         algorithm, tally = self.algorithm, Tally()
@@ -324,8 +344,9 @@ class Updater:
             max_tokens=algorithm.max_completion_tokens,
         )
         weight_of = dict(zip(rows, averaging.tolist(), strict=True))
-        for micro, counts in dealt(self._microbatches(batch, self._trained_rows(batch, rows)), self.processes):
+        for micro, counts in mine:
             if not counts and self.model.shards is None:
+                after_each()
                 continue
             device = self.model.device
             states = predictive_states(self.model, micro)
@@ -367,6 +388,7 @@ class Updater:
             self.processes.beat()
             if counts:
                 tally.add(micro, loss, float(total.detach()))
+            after_each()
         return tally
 
     @torch.no_grad()

@@ -26,6 +26,7 @@ from dgpo_cli.environment import place
 from dgpo_cli.models import LanguageModel, load_model
 from dgpo_cli.processes import SOLO, Processes, join, leave
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.signals import SignalGuard
 from dgpo_cli.training.update import StepBatch, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
@@ -64,8 +65,10 @@ def step(
     if room and processes.rank == processes.size - 1:
         limit = int(psutil.Process().memory_info().vms) + room
         resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    signals = SignalGuard(0.0)
+    signals.share(processes)  # who lacks memory goes on answering the others
     try:
-        updater.run(batch(), lr=1e-3, noise_floor=1e-9, may_go_on=lambda *_: True)
+        updater.run(batch(), lr=1e-3, noise_floor=1e-9, signals=signals)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     weights = b"".join(value.numpy().tobytes() for value in policy.model.state_dict().values())

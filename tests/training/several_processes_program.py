@@ -1,12 +1,14 @@
 """One process of several that take real updates on stored rollouts, started by test_several_processes.py.
 
 Arguments: two models' folders (tied head, head of its own). Rank 0 does the same alone first, and prints one JSON
-object a case: how far gradient, loss and weights are from there.
+object a case: how far gradient, loss and weights are from there. Then a step that a signal to the last rank stops.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from dataclasses import replace
 from typing import Any
@@ -24,6 +26,7 @@ from dgpo_cli.models import LanguageModel, load_model
 from dgpo_cli.processes import SOLO, Processes, join, leave
 from dgpo_cli.sharding import full, is_sharded, local
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.signals import SignalGuard, StopRequested
 from dgpo_cli.training.update import StepBatch, StepResult, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
@@ -71,7 +74,7 @@ def steps(config: TrainConfig, placement: Placement) -> tuple[list[StepResult], 
     updater = Updater(
         policy, reference, algorithm, optimizer, config.optim, temperature=0.9, processes=placement.processes
     )
-    results = [updater.run(batch(), lr=1e-3, noise_floor=1e-9, may_go_on=lambda *_: True) for _ in range(STEPS)]
+    results = [updater.run(batch(), lr=1e-3, noise_floor=1e-9, signals=SignalGuard(0.0)) for _ in range(STEPS)]
     weights = {name: full(weight.detach()).clone() for name, weight in optimizer.named}
     with torch.no_grad():  # what comes after an evaluation finds the weights where they belong, and as float32
         policy.hidden_states(torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.int64))
@@ -131,6 +134,47 @@ def compared(name: str, model: str, strategies: list[str], processes: Processes)
         print(json.dumps(record), flush=True)
 
 
+def stopped(model: str, strategy: str, processes: Processes, *, at: int) -> None:
+    """A signal to the last rank, at its beat number `at`, stops all of them, and the step done again is the same."""
+    config = compose("train", ["algo=dapo", "optim.minibatches=2", f"model.path={model}", "strategy.device=cpu"])
+    settings = replace(config.optim, tokens_per_microbatch=100)
+    placement = Placement(replace(config.strategy, name=strategy), "cpu", processes)
+    signals, beats = SignalGuard(0.0, ["SIGUSR1"]), 0
+    signals.share(processes)
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+        if beats == at and processes.rank == processes.size - 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def stepped(*guards: SignalGuard) -> tuple[list[bool], dict[str, Tensor]]:
+        """Whether each try at the first step was stopped, and the weights after them."""
+        policy = placement.policy(lambda device: load_trainee(config.model, device, None, seed=0)).model
+        algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=max(LENGTHS))
+        optimizer = Optimizer(policy.model, settings, processes)
+        updater = Updater(policy, None, algorithm, optimizer, settings, temperature=0.9, processes=processes)
+        were_stopped = []
+        processes.beat = beat
+        for guard in guards:
+            try:
+                updater.run(batch(), lr=1e-3, noise_floor=0.0, signals=guard)
+                were_stopped.append(False)
+            except StopRequested:
+                were_stopped.append(True)
+        processes.beat = lambda: None
+        return were_stopped, {name: full(weight.detach()).clone() for name, weight in optimizer.named}
+
+    with signals.listening():
+        signals.hold()
+        was_stopped, again = stepped(signals, SignalGuard(0.0))
+    _, whole = stepped(SignalGuard(0.0))
+    everywhere = processes.gathered(was_stopped)
+    if processes.main:
+        same = all(torch.equal(again[name], weight) for name, weight in whole.items())
+        print(json.dumps({"strategy": strategy, "at": at, "stopped": everywhere, "same": same}), flush=True)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     here = place()
@@ -140,6 +184,9 @@ def main() -> None:
     for name in CASES:
         compared(name, tied, strategies, processes)
     compared("dgpo", own_head, strategies, processes)
+    for strategy in strategies:
+        for at in (1, 12):  # the scores, and the first gradient
+            stopped(tied, strategy, processes, at=at)
     leave()
 
 

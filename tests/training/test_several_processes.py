@@ -52,10 +52,19 @@ def together(size: int, folder: Path, *arguments: str) -> list[dict[str, Any]]:
     ],
 )
 def test_gradient_loss_and_weights_are_those_of_one_process(tmp_path: Path, size: int, strategies: list[str]) -> None:
-    """One long rollout stands beside many short ones, so the ranks have unlike work; LoRA, KL and epochs included."""
+    """One long rollout stands beside many short ones, so the ranks have unlike work; LoRA, KL and epochs included.
+
+    And a signal that one rank gets within its work stops them all before the first update, and it can be redone.
+    """
     tied = save_random_model(tmp_path / "tied")
     own_head = save_random_model(tmp_path / "own_head", tied=False, vocab_size=523)
     records = together(size, tmp_path, str(tied), str(own_head), *strategies)
+    stopped = [record for record in records if "stopped" in record]
+    assert len(stopped) == 2 * len(strategies)
+    for record in stopped:
+        assert record["stopped"] == [[True, False]] * size, record
+        assert record["same"], record
+    records = [record for record in records if "gradient" in record]
     assert len(records) == 7 * len(strategies)
     for record in records:
         assert record["gradient"] < 1e-6, record

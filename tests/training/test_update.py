@@ -20,6 +20,7 @@ from dgpo_cli.config.groups import AlgoConfig, GatingConfig, LossAggregation
 from dgpo_cli.lora import add_adapter
 from dgpo_cli.models import LanguageModel, load_model
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
+from dgpo_cli.training.signals import SignalGuard
 from dgpo_cli.training.update import StepBatch, StepResult, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
@@ -88,7 +89,7 @@ def run(
     optim = replace(OptimConfig(), warmup_steps=0, grad_clip=0.0, **settings)
     optimizer = RecordingOptimizer(model.model, optim)
     updater = Updater(model, reference, algorithm, optimizer, optim, temperature=1.0)
-    result = updater.run(step, lr=1e-3, noise_floor=1e-7, may_go_on=lambda *_: True, terms=terms)
+    result = updater.run(step, lr=1e-3, noise_floor=1e-7, signals=SignalGuard(0.0), terms=terms)
     return result, optimizer, model
 
 
@@ -161,7 +162,7 @@ def test_loss_and_gradient_of_an_adapter_agree_with_naive_float64(
     frozen = load_model(str(random_model)).model.double()
     before = {key: value.clone() for key, value in policy.model.state_dict().items()}
     updater = Updater(policy, policy.frozen_copy(), algorithm, optimizer, optim, temperature=1.0)
-    result = updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, may_go_on=lambda *_: True)
+    result = updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, signals=SignalGuard(0.0))
     assert result.credit is not None
     assert result.signals is not None
     assert result.signals.hellinger is not None
