@@ -68,7 +68,7 @@ class CheckpointConfig:
     every: int = key(20, "steps between checkpoints; 0 is only the last", "steps")
     keep: int = key(2, "newest checkpoints to keep; at least 1", "checkpoints")
     keep_best: bool = key(True, "also keep the checkpoint with the best evaluation")
-    grace_seconds: float = key(25.0, "a signal lets a started update finish if it fits in this time", "s")
+    grace_seconds: float = key(25.0, "a signal after a step's first update lets it finish if it fits in this time", "s")
     signals: list[str] = key(
         ["SIGTERM", "SIGINT"],
         "signals that save the run and end it with exit code 128 + number; a second one ends it at once. Also SIGUSR1, "
