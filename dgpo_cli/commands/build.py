@@ -33,6 +33,7 @@ from dgpo_cli.config.groups import LoggerMode, Schedule
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.engines.shared_engine import SharedEngine
 from dgpo_cli.engines.transformers_engine import TransformersEngine
+from dgpo_cli.errors import ConfigError
 from dgpo_cli.evaluation.benchmark import load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
 from dgpo_cli.files import read_lines
@@ -76,6 +77,7 @@ def build(
         folder, keep=config.checkpoint.keep, merge_adapter=config.model.lora.merge, processes=processes
     )
     checkpoint = processes.from_main(_checkpoint_to_resume(config, checkpoints) if processes.main else None)
+    state = _state_to_resume(config, checkpoint)
     policy = placement.policy(lambda device: load_trainee(config.model, device, checkpoint, seed=config.seed))
     torch.manual_seed(derive_seed("torch", config.seed))
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
@@ -87,7 +89,6 @@ def build(
         stop_agreed=signals.obey,
     )
     optimizer = Optimizer(policy.model.model, config.optim, processes)
-    state = RunState() if checkpoint is None else load_state(checkpoint)
     if checkpoint is not None:
         optimizer.load(checkpoint / "state")
     _move_the_end(state, config, says=processes.main)
@@ -229,6 +230,17 @@ def _checkpoint_to_resume(config: TrainConfig, checkpoints: Checkpoints) -> Path
     if checkpoint is None:
         print(f"{config.resume} holds no complete checkpoint: starting at step 1", file=sys.stderr)
     return checkpoint
+
+
+def _state_to_resume(config: TrainConfig, checkpoint: Path | None) -> RunState:
+    """Where the run goes on. Raises ConfigError where it has gone further than it should."""
+    state = RunState() if checkpoint is None else load_state(checkpoint)
+    if config.steps < state.step:
+        raise ConfigError(
+            f"steps={config.steps}, but the run in {config.resume} has done {state.step} already",
+            "a larger number goes on with it; a shorter run is another one, in a folder of its own",
+        )
+    return state
 
 
 def load_frozen(

@@ -205,6 +205,15 @@ def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
+def test_fewer_steps_than_are_done_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    assert main(["train", f"resume={trained}", "steps=2"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("error:") == 1
+    assert f"steps=2, but the run in {trained} has done " in said
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
 def test_more_steps_let_the_schedule_decay_from_where_it_stands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
