@@ -2,6 +2,8 @@
 
     python benchmarks/credit_page.py [ROLLOUTS TOKENS] ...     (64 512 and 1000 512 where none are given)
 
+Each with two gatings, and with the seven of docs/credit.md.
+
 Needs a Chromium: bash tests/install_chromium.sh
 """
 
@@ -23,14 +25,15 @@ from dgpo_cli.reporting.credit_page import credit_page
 from dgpo_cli.reporting.gatings import gate
 from dgpo_cli.reporting.stored import read_stored
 
-GATINGS = {name: gating_option(name) for name in ("paper", "calibrated")}
+TWO = ("paper", "calibrated")
+SEVEN = ("uniform", *TWO, "hellinger", "surprisal", "top_entropy", "random")
 
 
-def measure(open_page: Any, folder: Path, rollouts: int, tokens: int) -> None:
+def measure(open_page: Any, folder: Path, rollouts: int, tokens: int, names: tuple[str, ...]) -> None:
     file = write_rollouts(folder / "rollouts.jsonl", made_up(rollouts, tokens))
     started = time.perf_counter()
     stored = read_stored(file)
-    page = credit_page(stored, gate(stored, GATINGS))
+    page = credit_page(stored, gate(stored, {name: gating_option(name) for name in names}))
     made = time.perf_counter()
     report = folder / "report.html"
     report.write_text(page, encoding="utf-8")
@@ -45,8 +48,9 @@ def measure(open_page: Any, folder: Path, rollouts: int, tokens: int) -> None:
         " return [document.querySelectorAll('.t').length, (performance.now() - start) / 1000]; }"
     )
     print(
-        f"{rollouts} x {tokens}: {len(page.encode()) / 1e6:.2f} MB, made in {made - started:.1f} s, "
-        f"shown in {shown - loaded:.1f} s, all {drawn[0]:,} tokens drawn in {drawn[1]:.1f} s more"
+        f"{rollouts} x {tokens}, {len(names)} gatings: {len(page.encode()) / 1e6:.2f} MB, "
+        f"made in {made - started:.1f} s, shown in {shown - loaded:.1f} s, "
+        f"all {drawn[0]:,} tokens drawn in {drawn[1]:.1f} s more"
     )
 
 
@@ -55,5 +59,6 @@ if __name__ == "__main__":
     for browser in launch():
         for open_page in opener(browser):
             for rollouts, tokens in zip(sizes[::2], sizes[1::2], strict=True):
-                with tempfile.TemporaryDirectory() as folder:
-                    measure(open_page, Path(folder), rollouts, tokens)
+                for names in (TWO, SEVEN):
+                    with tempfile.TemporaryDirectory() as folder:
+                        measure(open_page, Path(folder), rollouts, tokens, names)
