@@ -9,6 +9,7 @@ none writes into an earlier one. A mask is True where a token counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -113,6 +114,15 @@ class Grader(Protocol):
 
 
 class Engine(Protocol):
-    """Draws completions: `completions[i]` answers `requests[i]`."""
+    """Draws completions: `completions[i]` answers `requests[i]`.
 
-    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]: ...
+    units_at_once: generation units that are computed side by side, so that fewer would leave processes without work.
+    """
+
+    units_at_once: int
+
+    def generate(
+        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
+    ) -> list[Rollout]:
+        """`lengths`: of the units that the requests are cut into; None leaves that to the engine."""
+        ...

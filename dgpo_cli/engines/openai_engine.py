@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dgpo_cli.engines.http import Answer, HttpClient, said
@@ -58,12 +58,18 @@ class OpenAIEngine:
         self.dialect = dialect
         self.concurrency = concurrency
 
+    units_at_once = 1
+
     @property
     def endpoint(self) -> str:
         return "/chat/completions" if self.chat else "/completions"
 
-    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
+    def generate(
+        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
+    ) -> list[Rollout]:
         """One completion a request, in order; the first request that fails for good ends them all.
+
+        Units mean nothing to a server: no `lengths` change what is drawn.
 
         Raises:
             RunError: the server is gone, refuses a request or gives an answer that is no completion.

@@ -8,7 +8,7 @@ computes one that another has, and lets the result go.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from dgpo_cli.engines.transformers_engine import TransformersEngine
@@ -34,6 +34,7 @@ class SharedEngine:
     ) -> None:
         self.engine = engine
         self.processes = processes
+        self.units_at_once = processes.size
         self.signal_number = signal_number
         self.stop_agreed = stop_agreed
 
@@ -49,19 +50,22 @@ class SharedEngine:
             self._draw(*order)
         return self.processes.from_main(None)  # type: ignore[return-value]
 
-    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
+    def generate(
+        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
+    ) -> list[Rollout]:
         """One completion a request, in order. For the main process, within `led`."""
         if self.processes.alone:
-            return self.engine.generate(requests, sampling)
-        self.processes.from_main((requests, sampling))
-        return self._draw(requests, sampling)
+            return self.engine.generate(requests, sampling, lengths)
+        units = self.engine.units(requests, lengths)
+        self.processes.from_main((units, sampling))
+        return self._draw(units, sampling)
 
-    def _order(self) -> tuple[list[SampleRequest], Sampling] | None:
+    def _order(self) -> tuple[list[list[SampleRequest]], Sampling] | None:
         """What the main process asks for next; None where it needs nothing more."""
         return self.processes.from_main(None)
 
-    def _draw(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
-        units, mine = self.engine.units(requests), {}
+    def _draw(self, units: list[list[SampleRequest]], sampling: Sampling) -> list[Rollout]:
+        mine = {}
         size, rank = self.processes.size, self.processes.rank
         with self.engine.model.sampling() as next_logits:
             for first in range(0, len(units), size):

@@ -7,7 +7,8 @@ turned into a token by inverting the cumulative distribution, and nothing but `S
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,18 +33,27 @@ class TransformersEngine:
         self.stop_ids = stop_ids
         self.batch_size = batch_size
 
-    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
+    units_at_once = 1
+
+    def generate(
+        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
+    ) -> list[Rollout]:
         """One completion a request, in order.
 
         Raises:
             RunError: the model gives logits that are not numbers.
         """
         with self.model.sampling() as next_logits:
-            return [rollout for unit in self.units(requests) for rollout in self.draw(unit, sampling, next_logits)]
+            return [
+                rollout for unit in self.units(requests, lengths) for rollout in self.draw(unit, sampling, next_logits)
+            ]
 
-    def units(self, requests: list[SampleRequest]) -> list[list[SampleRequest]]:
-        """The generation units that requests are cut into."""
-        return [requests[start : start + self.batch_size] for start in range(0, len(requests), self.batch_size)]
+    def units(self, requests: list[SampleRequest], lengths: Sequence[int] | None = None) -> list[list[SampleRequest]]:
+        """The generation units that requests are cut into: of these lengths, else of `batch_size`."""
+        if lengths is None:
+            return [requests[start : start + self.batch_size] for start in range(0, len(requests), self.batch_size)]
+        rest = iter(requests)
+        return [list(islice(rest, length)) for length in lengths]
 
     def draw(
         self,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from dgpo_cli.types import Engine, Grader, GradeRequest, Prompt, Rollout, Sample
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an evaluation is, given after each unit."""
+    """How far an evaluation is, given after the units that are drawn side by side."""
 
     benchmark: str
     done: int  # samples
@@ -112,14 +113,15 @@ def evaluate(
         claim(folder, full_manifest)
     with SampleFile(folder / "samples.jsonl") if folder is not None else nullcontext(_Unsaved()) as samples:
         kept = len(_wanted(samples, prompts, k))
-        for unit in generation_units(len(prompts), batch_size, k):
-            missing = _missing(samples, prompts, unit, k)
-            if not missing:
-                continue
-            requests = _requests(prompts, unit, seed)
+        pending = (
+            unit for unit in generation_units(len(prompts), batch_size, k) if _missing(samples, prompts, unit, k)
+        )
+        while units := list(islice(pending, engine.units_at_once)):
+            missing = set().union(*(_missing(samples, prompts, unit, k) for unit in units))
+            asked = [_requests(prompts, unit, seed) for unit in units]
             if not whole_units:
-                requests = [request for request in requests if _key(request) in missing]
-            samples.append(_draw(engine, grader, requests, missing, sampling))
+                asked = [[request for request in requests if _key(request) in missing] for requests in asked]
+            samples.append(_draw(engine, grader, asked, missing, sampling))
             if progress is not None:
                 done = _wanted(samples, prompts, k)
                 seconds = time.monotonic() - started
@@ -230,12 +232,13 @@ def _key(request: SampleRequest) -> tuple[int, int]:
 def _draw(
     engine: Engine,
     grader: Grader,
-    requests: list[SampleRequest],
+    units: list[list[SampleRequest]],
     missing: set[tuple[int, int]],
     sampling: Sampling,
 ) -> list[Record]:
     """Generate all requests, grade what is missing of them."""
-    rollouts = [rollout for rollout in engine.generate(requests, sampling) if _key(rollout.request) in missing]
+    drawn = engine.generate([request for unit in units for request in unit], sampling, [len(unit) for unit in units])
+    rollouts = [rollout for rollout in drawn if _key(rollout.request) in missing]
     verdicts = grader.grade([_grade_request(rollout) for rollout in rollouts])
     return [
         sample_record(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +53,19 @@ class Killed(Exception):
 class CountingEngine:
     """The real engine, with the units it was given written down; dies before unit number `dies_at`."""
 
-    def __init__(self, engine: TransformersEngine, dies_at: int | None = None) -> None:
+    def __init__(self, engine: TransformersEngine, dies_at: int | None = None, units_at_once: int = 1) -> None:
         self.engine = engine
+        self.units_at_once = units_at_once
         self.dies_at = dies_at
         self.units: list[list[SampleRequest]] = []
 
-    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
+    def generate(
+        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
+    ) -> list[Rollout]:
         if len(self.units) == self.dies_at:
             raise Killed
-        self.units.append(requests)
-        return self.engine.generate(requests, sampling)
+        self.units += self.engine.units(requests, lengths)
+        return self.engine.generate(requests, sampling, lengths)
 
     @property
     def drawn(self) -> int:
@@ -78,8 +81,9 @@ def model(random_model: Path) -> LanguageModel:
 def engine(model: LanguageModel) -> Callable[..., CountingEngine]:
     stop_ids = stop_token_ids(model.tokenizer, model.model.generation_config, False)
 
-    def make(dies_at: int | None = None) -> CountingEngine:
-        return CountingEngine(TransformersEngine(model, stop_ids=stop_ids, batch_size=BATCH_SIZE), dies_at)
+    def make(dies_at: int | None = None, units_at_once: int = 1) -> CountingEngine:
+        real = TransformersEngine(model, stop_ids=stop_ids, batch_size=BATCH_SIZE)
+        return CountingEngine(real, dies_at, units_at_once)
 
     return make
 
@@ -185,6 +189,21 @@ def test_interrupted_and_continued_equals_uninterrupted(model: LanguageModel, en
     assert len(last.units) == 3  # of eight
     assert sorted_lines(broken) == sorted_lines(tmp_path / "whole")
     assert results(broken) == results(tmp_path / "whole")
+
+
+def test_units_that_are_drawn_side_by_side_are_those_that_follow_one_another(
+    model: LanguageModel, engine: Any, tmp_path: Path
+) -> None:
+    """20 problems in batches of 8 are units of 8, 8 and 4 problems: none is cut where four are asked for together."""
+    asked = prompts(model, 20)
+    alone, together = engine(), engine(units_at_once=4)
+    run(alone, asked, tmp_path / "alone", k=3)
+    run(together, asked, tmp_path / "together", k=3)
+    assert together.units == alone.units
+    assert sorted({len(unit) for unit in together.units}) == [4, 8]
+    files = [(tmp_path / name / "samples.jsonl").read_bytes() for name in ("alone", "together")]
+    assert files[0] == files[1]
+    assert results(tmp_path / "alone") == results(tmp_path / "together")
 
 
 def test_a_unit_torn_by_a_kill_is_drawn_again_as_a_whole(model: LanguageModel, engine: Any, tmp_path: Path) -> None:

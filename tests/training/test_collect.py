@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -19,10 +20,14 @@ SAMPLING = Sampling(1.0, 1.0, 8)
 class WritingEngine:
     """Completions that name their prompt and sample: what is tested here is what becomes of them."""
 
+    units_at_once = 1
+
     def __init__(self) -> None:
         self.asked: list[SampleRequest] = []
 
-    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
+    def generate(
+        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
+    ) -> list[Rollout]:
         self.asked += requests
         return [
             Rollout(request, (1, 2), f"{request.prompt.problem.index}/{request.sample}", "stop") for request in requests
