@@ -122,6 +122,14 @@ def test_what_makes_a_model_fit_comes_from_it_unless_typed():
     assert settings(again) == ("fsdp", True, 2, 22528)
 
 
+def test_an_evaluation_draws_in_the_units_of_training_unless_a_server_does():
+    for command in ("train", "eval", "rollout"):
+        assert composed(command, ["model=qwen7b"])[0].engine.batch_size == 32
+        assert composed(command, ["model=qwen7b", "engine.batch_size=5"])[0].engine.batch_size == 5
+    server = ["model=qwen7b", "engine=openai", "engine.url=http://127.0.0.1:8000/v1"]
+    assert composed("eval", server)[0].engine.batch_size == 128
+
+
 def test_an_option_or_recipe_of_ones_own_wins_over_what_the_model_brings(tmp_path):
     for group, option, text in (
         ("engine", "mine", "name: transformers\nbatch_size: 3\n"),

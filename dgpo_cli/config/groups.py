@@ -118,7 +118,7 @@ class LoggerMode(Enum):
 
 @dataclass
 class TrainingDefaults:
-    """What a model option proposes for training, so that its plan fits: taken by the keys of these names elsewhere."""
+    """What a model option proposes, so that its plan fits. The keys of these names elsewhere take it where not set."""
 
     steps: int = key(200, "rollout-to-update cycles", "steps")
     lr: float = key(1e-6, "peak learning rate")
