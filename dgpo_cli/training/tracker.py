@@ -59,6 +59,8 @@ class Tracker:
         if mode == "disabled":
             return
         os.environ.setdefault("WANDB_SILENT", "true")
+        # What wandb reports of its own errors would wait half a minute, at the program's end, for a server that hangs.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         logging.raiseExceptions = False  # on a full disk its own log file would put tracebacks on the terminal
         try:
             with warnings.catch_warnings():

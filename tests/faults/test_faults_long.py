@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -335,6 +336,31 @@ def test_wandb_cannot_be_reached(tmp_path: Path) -> None:
     assert "the run is recorded offline" in errors
     assert list((folder / "wandb").glob("offline-run-*"))
     assert not differences(whole, folder)
+    entry.survived += 1
+
+
+def test_a_signal_while_wandbs_server_never_answers(tmp_path: Path) -> None:
+    """Rank 0 of two is left the time to close it: saved, said, unlocked, and within 30 s all the same."""
+    entry = line("SIGTERM, two processes, W&B silent")
+    entry.tried += 1
+    folder = tmp_path / "run"
+    settings = [*COMMON, "benchmark=none", "steps=5000", "logger=wandb", "strategy=ddp", "strategy.num_processes=2"]
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        env = {"WANDB_BASE_URL": url, "WANDB_API_KEY": "a" * 40, "WANDB_MODE": "online"}
+        session = launch(folder, [*settings, "strategy.device=cpu"], env=env)
+        assert session.wait_for(lambda: last_row(folder) >= 2)
+        started = time.monotonic()
+        errors = session.end(signal.SIGTERM)
+        assert time.monotonic() - started < 30.0
+    assert session.process.returncode == 143, errors
+    assert errors.count("error:") == 1
+    assert last_row(folder) == int((folder / "checkpoints" / "latest").read_text().removeprefix("step_"))
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    assert not (folder / "run.lock").exists()
+    entry.steps_lost.append(0)
     entry.survived += 1
 
 
