@@ -154,7 +154,7 @@ def _interrupted(signals: SignalGuard, folder: Path, step: int = 0) -> Interrupt
     saved = f"saved after step {step}" if step else "no step was finished"
     return Interrupted(
         f"interrupted: {saved}",
-        f"dgpo train {shlex.quote(f'resume={folder}')} continues it",
+        f"dgpo train {shlex.quote(f'resume={folder}')} continues it" if (folder / "config.yaml").is_file() else "",
         exit_code=signals.exit_code,
     )
 
