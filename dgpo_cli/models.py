@@ -240,6 +240,7 @@ def load_model(
     if adapter is not None and merge_adapter:
         model = merged(model, adapter)
     model.to(device).eval()
+    _take_into_memory(model)
     language_model = LanguageModel(model, tokenizer, path, has_head=False)
     if adapter is not None and not merge_adapter:
         language_model.adapter = load_adapter(model, adapter)
@@ -251,6 +252,17 @@ def load_model(
             file=sys.stderr,
         )
     return language_model
+
+
+def _take_into_memory(model: Any) -> None:
+    """Move weights out of the mapped file, into memory that torch allocates.
+
+    There they begin at any byte, which is another one in every file, and products of matrices are rounded by where
+    these begin: a model that is loaded again would not compute the same numbers as a copy of it.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def adapter_base(path: str) -> str:

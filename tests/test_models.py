@@ -147,3 +147,10 @@ def test_a_copy_of_a_compiled_model_computes_with_its_own_weights(random_model):
             weight.mul_(1.5)
         assert torch.equal(reference.hidden_states(ids, None), before)
         assert not torch.equal(model.hidden_states(ids, None), before)
+
+
+def test_a_model_that_is_loaded_lies_in_memory_as_its_copy_does(random_model):
+    """Where weights begin decides how products are rounded: reloaded references would differ from copied ones."""
+    model = load_model(str(random_model))
+    for one in (model, model.frozen_copy()):
+        assert not any(weight.data_ptr() % 64 for weight in one.model.parameters())
