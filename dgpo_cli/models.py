@@ -383,9 +383,11 @@ def _base_path(adapter: Path) -> tuple[str, str | None]:
 def _quiet_transformers() -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import huggingface_hub
     import transformers
 
     transformers.logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()  # it tells of every attempt where there is no network
     transformers.logging.disable_progress_bar()
     return transformers
 

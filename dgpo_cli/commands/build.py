@@ -178,7 +178,9 @@ def _books(
         group_size=config.rollout.group_size,
         prompts_per_step=config.rollout.prompts_per_step,
     )
-    view = TrainingView(config.steps, state.step + 1, _title(config), read_lines(run_folder.metrics))
+    view = TrainingView(
+        config.steps, state.step + 1, _title(config, engine.processes, state), read_lines(run_folder.metrics)
+    )
     return Books(collector.collect, evaluation, tracker, view)
 
 
@@ -354,9 +356,11 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _title(config: TrainConfig) -> str:
+def _title(config: TrainConfig, processes: Processes, state: RunState) -> str:
     rollout = config.rollout
+    over = "" if processes.alone else f", {config.strategy.name} over {processes.size} processes"
+    after = f"; going on after step {state.step}" if state.step else ""
     return (
         f"{config.algo.name} with gating {config.gating.name}: {config.model.name} on {config.data.name}, "
-        f"{config.steps} steps of {rollout.prompts_per_step} prompts x {rollout.group_size}"
+        f"{config.steps} steps of {rollout.prompts_per_step} prompts x {rollout.group_size}{over}{after}"
     )

@@ -35,8 +35,12 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
     config = replace(config, gating=gating_of_stored(config, stored))
     gated = gate(stored, gatings_of(config, stored))
     warn_of_other_credit(stored, gated[0])
-    if any(item.gating.noise_gate for item in gated) and stored.noise_floor is None:
-        print(f"warning: {stored.source}: no noise_floor, so the noise gate stands open", file=sys.stderr)
+    gates = [item.label for item in gated if item.gating.noise_gate]
+    if gates and stored.noise_floor is None:
+        print(
+            f"note: {', '.join(gates)}: the noise gate stands open, as no noise floor was measured with these rollouts",
+            file=sys.stderr,
+        )
     target = folder / "rollouts.jsonl"
     lines = "".join(to_json(record) + "\n" for record in rescored(stored, gated[0]))
     summary = {

@@ -32,7 +32,7 @@ class RolloutSettings:
     max_completion_tokens: int = key(2048, "longest completion, stop token included", "tokens")
     temperature: float = key(1.0, "sampling temperature; every log-prob, entropy and distance uses it too")
     top_p: float = key(1.0, "nucleus sampling; below 1 the importance ratio is biased")
-    save: SaveRollouts = key(SaveRollouts.some, "rollouts to keep: all | some (step 1, then every 10th) | none")
+    save: SaveRollouts = key(SaveRollouts.some, "rollouts to keep: all | some (step 1, every 10th, the last) | none")
 
 
 @dataclass

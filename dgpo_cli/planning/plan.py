@@ -512,7 +512,7 @@ def _misfit(made: Plan, sizes: dict[str, int]) -> str:
     name, capacity = max(sizes.items(), key=lambda item: item[1])
     return (
         f"does not fit: a process takes {size(made.peak_bytes)} in its {made.peak_phase} phase, {name} has "
-        f"{size(capacity)} ({USABLE:.0%} usable); {_remedy(made)}"
+        f"{size(int(USABLE * capacity))} to give ({USABLE:.0%} of it); {_remedy(made)}"
     )
 
 

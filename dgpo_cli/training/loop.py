@@ -239,7 +239,8 @@ class Trainer:
 
     def _saves_rollouts(self, step: int) -> bool:
         mode = self.config.rollout.save
-        return mode is SaveRollouts.all or (mode is SaveRollouts.some and (step == 1 or step % 10 == 0))
+        chosen = step == 1 or step % 10 == 0 or step == self.config.steps
+        return mode is SaveRollouts.all or (mode is SaveRollouts.some and chosen)
 
     @staticmethod
     def _due(step: int, every: int) -> bool:

@@ -67,7 +67,7 @@ def predicted_need(config: TrainConfig, checkpoint: int, *, measured: bool) -> D
     """What the run of a configuration takes. `measured`: rollouts are stored with what a reference says of them."""
     keeps_best = config.checkpoint.keep_best and config.benchmark.name is not None
     saved = config.steps // max(1, config.checkpoint.every) + 1 if config.checkpoint.every else 1
-    stored = {SaveRollouts.all: config.steps, SaveRollouts.some: 1 + config.steps // 10, SaveRollouts.none: 0}
+    stored = {SaveRollouts.all: config.steps, SaveRollouts.some: 2 + config.steps // 10, SaveRollouts.none: 0}
     rollout = config.rollout
     tokens = rollout.prompts_per_step * rollout.group_size * rollout.max_completion_tokens
     return DiskNeed(

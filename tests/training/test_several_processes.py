@@ -46,7 +46,8 @@ def together(size: int, folder: Path, *arguments: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("size", "strategies"),
     [
-        (2, ["ddp", "fsdp", "fsdp_offload"]),
+        (2, ["ddp", "fsdp"]),
+        pytest.param(2, ["fsdp_offload"], marks=pytest.mark.slow),
         pytest.param(1, ["fsdp", "fsdp_offload"], marks=pytest.mark.slow),
         pytest.param(4, ["ddp", "fsdp"], marks=pytest.mark.slow),
     ],
