@@ -204,7 +204,8 @@ def test_what_cannot_be_started_is_said_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow  # what decides is tested in tests/training/test_memory.py
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_processes_that_fit_alone_and_not_together_are_refused_before_the_first_step(strategy: str, tmp_path: Path):
     """Micro-batches of 0.75 of the free memory, two of them: `rollouts` of 60 tokens for each process."""
     model = from_json(bundled_path("tiny") / "config.json")

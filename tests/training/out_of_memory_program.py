@@ -1,7 +1,7 @@
 """Steps of real updates under a limit on memory, started by test_out_of_memory.py in a process of its own.
 
-Argument: a model's folder. Of several processes only the last is under the limit. Prints one JSON object a case: what
-was said, the budget that it ended with, and whether the weights are those of a step that began with it.
+Arguments: a model's folder, then gatings. Of several processes only the last is under the limit. Prints one JSON object
+a gating: what was said, the budget that it ended with, and whether the weights are those of a step that began with it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main() -> None:
     with torch.no_grad():
         for number, weight in enumerate(reference.model.parameters()):
             weight.mul_(1.0 + 0.1 * (number % 3))
-    for gating in ("uniform", "top_entropy"):
+    for gating in sys.argv[2:]:
         step(model, reference, gating, processes, 1)  # whatever the libraries allocate once is there after it
         for room in ROOMS:
             limited = step(model, reference, gating, processes, 4096, room)

@@ -21,15 +21,21 @@ PROGRAM = Path(__file__).with_name("out_of_memory_program.py")
 TOO_MUCH = 1 << 50  # bytes
 
 
-@pytest.mark.parametrize("size", [1, 2], ids=["alone", "ddp, one of two"])
-def test_a_step_under_a_limit_on_memory_ends_as_with_a_smaller_budget(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "gatings"),
+    [(1, ["uniform", "top_entropy"]), (2, ["top_entropy"])],
+    ids=["alone", "ddp, one of two"],
+)
+def test_a_step_under_a_limit_on_memory_ends_as_with_a_smaller_budget(
+    tmp_path: Path, size: int, gatings: list[str]
+) -> None:
     """Weights bit for bit; also where credit needs the whole batch, which is then scored before it is trained on."""
     model = save_random_model(tmp_path / "model", hidden_size=256)
     # Tensors come from the system and go back to it: room that the heap kept would not count against the limit.
     common = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "16384", STORE: str(tmp_path / "store")}
     started = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(model)],
+            [sys.executable, str(PROGRAM), str(model), *gatings],
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | common | {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)},
@@ -39,7 +45,7 @@ def test_a_step_under_a_limit_on_memory_ends_as_with_a_smaller_budget(tmp_path: 
     printed = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0] * size
     cases = [json.loads(line) for line in printed[0].splitlines()]
-    assert len(cases) == 2
+    assert len(cases) == len(gatings)
     for case in cases:
         assert case["budget"] < 4096
         assert case["said"] == [
