@@ -61,7 +61,7 @@ def test_gradient_loss_and_weights_are_those_of_one_process(tmp_path: Path, size
     own_head = save_random_model(tmp_path / "own_head", tied=False, vocab_size=523)
     records = together(size, tmp_path, str(tied), str(own_head), *strategies)
     stopped = [record for record in records if "stopped" in record]
-    assert len(stopped) == 2 * len(strategies)
+    assert len(stopped) == (2 if size <= 2 else 1) * len(strategies)
     for record in stopped:
         assert record["stopped"] == [[True, False]] * size, record
         assert record["same"], record
