@@ -43,7 +43,7 @@ from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
 from dgpo_cli.training.collect import Collected, Collector
 from dgpo_cli.training.loop import Trainer
-from dgpo_cli.training.memory import Crew, check_memory, crew_of
+from dgpo_cli.training.memory import Sharers, check_memory, sharers_of
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.showcase import run_name
@@ -93,7 +93,7 @@ def build(
         optimizer.load(checkpoint / "state")
     _move_the_end(state, config, says=processes.main)
     state.planned_steps = config.steps
-    together = crew_of(processes, sharded=policy.model.shards is not None)
+    together = sharers_of(processes, sharded=policy.model.shards is not None)
     if grader is not None:
         books = _books(config, run_folder, checkpoints, checkpoint, state, policy, reference, engine, grader, together)
     else:
@@ -138,7 +138,7 @@ def _books(
     reference: LanguageModel | None,
     engine: SharedEngine,
     grader: Grader,
-    crew: Crew,
+    sharers: Sharers,
 ) -> Books:
     """Read the data, check the machine, open the run's folder."""
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
@@ -154,7 +154,7 @@ def _books(
     evaluation = _evaluation(config, policy, engine, run_folder)
     if policy.model.device.type == "cpu":
         tokens = state.tokens_per_microbatch or config.optim.tokens_per_microbatch
-        _check_memory(config, prompts, policy.model, engine.processes, tokens, crew, resumed=checkpoint is not None)
+        _check_memory(config, prompts, policy.model, engine.processes, tokens, sharers, resumed=checkpoint is not None)
     warnings = config_warnings(config, "train") + _disk_warnings(config, folder, state, policy.model, reference)
     if config.overwrite and config.resume is None:
         run_folder.clear()
@@ -199,7 +199,7 @@ def _check_memory(
     model: LanguageModel,
     processes: Processes,
     tokens: int,
-    crew: Crew,
+    sharers: Sharers,
     *,
     resumed: bool,
 ) -> None:
@@ -214,7 +214,7 @@ def _check_memory(
         micro_batches=1 if rows >= samples else 2,
         checkpointing=config.strategy.activation_checkpointing,
         moments_to_come=not resumed,
-        crew=crew,
+        sharers=sharers,
     )
 
 

@@ -19,7 +19,7 @@ from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.reporting.comparison_notes import notes_on_evaluations
 from dgpo_cli.reporting.mismatches import mismatches
 from dgpo_cli.reporting.run_files import Json
-from dgpo_cli.reporting.runs import Evaluation, Key, Run
+from dgpo_cli.reporting.runs import Evaluation, Key, Run, evaluation_of
 from dgpo_cli.reporting.sides import Side, differences, sides
 
 SCHEMA_VERSION = 1
@@ -101,12 +101,7 @@ def _pairs(runs: list[Run]) -> list[tuple[Side, Side]]:
 
 
 def _benchmark(side: Side) -> str:
-    return _evaluation(side.runs[0]).benchmark
-
-
-def _evaluation(run: Run) -> Evaluation:
-    assert run.evaluation is not None
-    return run.evaluation
+    return evaluation_of(side.runs[0]).benchmark
 
 
 def comparison_record(runs: list[Run], pairs: list[Pair], notes: list[str], *, alpha: float, seed: int) -> Json:
@@ -147,9 +142,9 @@ def _comparable(pairs: list[tuple[Side, Side]]) -> tuple[list[tuple[Side, Side]]
     kept, notes = [], []
     for a, b in pairs:
         name, runs = f"{a.label} and {b.label}", [*a.runs, *b.runs]
-        unknown = [run.name for run in runs if not _evaluation(run).problems]
-        known = [_evaluation(run).problems for run in runs if _evaluation(run).problems]
-        if all(run.kind == "training" and _evaluation(run).step == 0 for run in runs):
+        unknown = [run.name for run in runs if not evaluation_of(run).problems]
+        known = [evaluation_of(run).problems for run in runs if evaluation_of(run).problems]
+        if all(run.kind == "training" and evaluation_of(run).step == 0 for run in runs):
             notes.append(f"{name}: no verdict, since all of their evaluations are of step 0, before any training")
         elif unknown and len(runs) == 2:
             notes.append(f"{name}: only averages are known, so their problems cannot be paired")
@@ -169,15 +164,15 @@ def _comparable(pairs: list[tuple[Side, Side]]) -> tuple[list[tuple[Side, Side]]
 
 
 def _on(side: Side, keys: list[Key]) -> Side:
-    return Side(side.label, [replace(run, evaluation=_evaluation(run).on(keys)) for run in side.runs])
+    return Side(side.label, [replace(run, evaluation=evaluation_of(run).on(keys)) for run in side.runs])
 
 
 def _compare_sides(a: Side, b: Side, *, alpha: float, seed: int) -> Comparison:
     """Two sides whose runs have the same problems."""
     if len(a.runs) > 1 or len(b.runs) > 1:
-        of_a, of_b = ([_evaluation(run).value for run in side.runs] for side in (a, b))
+        of_a, of_b = ([evaluation_of(run).value for run in side.runs] for side in (a, b))
         return compare_seeds(of_a, of_b, alpha=alpha, seed=seed)
-    first, second = (_evaluation(side.runs[0]).problems for side in (a, b))
+    first, second = (evaluation_of(side.runs[0]).problems for side in (a, b))
     return compare_problems(
         [first[key][0] for key in first],
         [first[key][1] for key in first],

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from dgpo_cli.errors import Problem
-from dgpo_cli.reporting.runs import Evaluation, Instrument, Run
+from dgpo_cli.reporting.runs import Evaluation, Instrument, Run, evaluation_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def mismatches(runs: Sequence[Run]) -> list[Problem]:
 def _benchmarks(runs: Sequence[Run]) -> list[Problem]:
     own: dict[str, list[str]] = {}  # benchmarks of each thing that was evaluated
     for run in runs:
-        own.setdefault(run.subject, []).append(_evaluation(run).benchmark)
+        own.setdefault(run.subject, []).append(evaluation_of(run).benchmark)
     first = next(iter(own), "")
     return [
         Problem(f"benchmark differs: {_listed(own[first])} in {first}, {_listed(names)} in {subject}")
@@ -53,10 +53,10 @@ def _benchmarks(runs: Sequence[Run]) -> list[Problem]:
 
 
 def _against_the_first(earlier: Sequence[Run], run: Run) -> Iterator[tuple[Run, Found]]:
-    others = [one for one in earlier if _evaluation(one).benchmark == _evaluation(run).benchmark]
+    others = [one for one in earlier if evaluation_of(one).benchmark == evaluation_of(run).benchmark]
     for fact in FACTS:
         for one in others:
-            if (found := fact(_evaluation(one), _evaluation(run))) is not None:
+            if (found := fact(evaluation_of(one), evaluation_of(run))) is not None:
                 yield one, found
                 break
 
@@ -114,11 +114,6 @@ FACTS: tuple[Fact, ...] = (
     _grader,
     _template,
 )
-
-
-def _evaluation(run: Run) -> Evaluation:
-    assert run.evaluation is not None
-    return run.evaluation
 
 
 def _listed(names: list[str]) -> str:

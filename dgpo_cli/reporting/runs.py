@@ -79,6 +79,12 @@ class Run:
         return step if step is not None or self.evaluation is None else self.evaluation.step
 
 
+def evaluation_of(run: Run) -> Evaluation:
+    """That of a run that is known to have one."""
+    assert run.evaluation is not None
+    return run.evaluation
+
+
 def find_runs(paths: list[str]) -> tuple[list[Run], list[str]]:
     """The runs in the folders given, those of a sweep one by one; and notes on what was left out.
 

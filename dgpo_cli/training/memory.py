@@ -27,17 +27,17 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")  # tells machines apart that have
 
 
 @dataclass(frozen=True)
-class Crew:
+class Sharers:
     """The processes of a run, as memory sees them."""
 
     here: int = 1  # that take from the memory that this one takes from
     shards: int = 1  # over which weights, gradients and moments are spread
 
 
-def crew_of(processes: Processes, *, sharded: bool) -> Crew:
+def sharers_of(processes: Processes, *, sharded: bool) -> Sharers:
     """For all processes together. Another machine, container or control group has memory of its own."""
     place = (socket.gethostname(), _text(BOOT).strip(), _text(OWN_GROUPS))
-    return Crew(processes.gathered(place).count(place), processes.size if sharded else 1)
+    return Sharers(processes.gathered(place).count(place), processes.size if sharded else 1)
 
 
 def check_memory(
@@ -47,7 +47,7 @@ def check_memory(
     micro_batches: int = 2,
     checkpointing: bool = False,
     moments_to_come: bool = True,
-    crew: Crew = Crew(),
+    sharers: Sharers = Sharers(),
     available: int | None = None,
 ) -> None:
     """Whether every process of this machine finds what it will take.
@@ -62,7 +62,7 @@ def check_memory(
     Raises:
         ConfigError: they do not fit.
     """
-    trained = sum(weight.numel() for weight in model.model.parameters() if weight.requires_grad) // crew.shards
+    trained = sum(weight.numel() for weight in model.model.parameters() if weight.requires_grad) // sharers.shards
     parts = {
         "gradients": trained * GRADIENT,
         "optimizer": trained * MOMENTS if moments_to_come else 0,
@@ -72,12 +72,12 @@ def check_memory(
     if micro_batches == 1:
         need -= min(parts["gradients"], parts["micro-batch"])
     shared = shared_bytes() if available is None else available
-    free = min(shared // crew.here, available_bytes() if available is None else available)
+    free = min(shared // sharers.here, available_bytes() if available is None else available)
     if need <= free:
         return
     listed = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in parts.items() if size)
-    several = crew.here > 1
-    who = f"each of {crew.here} processes" if several else "it"
+    several = sharers.here > 1
+    who = f"each of {sharers.here} processes" if several else "it"
     raise ConfigError(
         f"this run does not fit in memory: beside its weights {who} needs {need / 2**30:.2f} GiB "
         f"({listed}), {free / 2**30:.2f} GiB are free{' for each' if several else ''}",

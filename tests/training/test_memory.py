@@ -12,7 +12,7 @@ import pytest
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.models import load_model
 from dgpo_cli.processes import Processes
-from dgpo_cli.training.memory import Crew, available_bytes, check_memory, crew_of
+from dgpo_cli.training.memory import Sharers, available_bytes, check_memory, sharers_of
 
 
 def test_what_cannot_fit_is_refused_with_its_parts(random_model: Path) -> None:
@@ -41,16 +41,16 @@ def test_processes_of_one_machine_share_its_memory(random_model: Path) -> None:
     micro_batch = 1000 * 2 * 4 * (6 * 32 + 2 * 32 + 2 * 16 + 4 * 64 + 2 + 2)
     need = 12 * weights + micro_batch
     # Each of three has the whole of it.
-    check_memory(model, positions=1000, crew=Crew(here=3), available=3 * need)
+    check_memory(model, positions=1000, sharers=Sharers(here=3), available=3 * need)
     with pytest.raises(ConfigError) as caught:
-        check_memory(model, positions=1000, crew=Crew(here=3), available=3 * need - 1)
+        check_memory(model, positions=1000, sharers=Sharers(here=3), available=3 * need - 1)
     assert "each of 3 processes needs" in caught.value.problems[0].message
     assert "a smaller strategy.num_processes" in caught.value.problems[0].hint
     # Of four shards two lie here: a fourth of gradients and moments each, and a micro-batch of their own.
     share = 12 * (weights // 4) + micro_batch
-    check_memory(model, positions=1000, crew=Crew(here=2, shards=4), available=2 * share)
+    check_memory(model, positions=1000, sharers=Sharers(here=2, shards=4), available=2 * share)
     with pytest.raises(ConfigError):
-        check_memory(model, positions=1000, crew=Crew(here=2, shards=4), available=2 * share - 1)
+        check_memory(model, positions=1000, sharers=Sharers(here=2, shards=4), available=2 * share - 1)
 
 
 def test_moments_that_a_checkpoint_brought_are_not_asked_for_again(random_model: Path) -> None:
@@ -63,7 +63,7 @@ def test_moments_that_a_checkpoint_brought_are_not_asked_for_again(random_model:
 
 
 def test_a_process_alone_has_the_machine_to_itself() -> None:
-    assert crew_of(Processes(), sharded=False) == Crew(here=1, shards=1)
+    assert sharers_of(Processes(), sharded=False) == Sharers(here=1, shards=1)
 
 
 def test_a_limit_on_the_process_counts() -> None:
