@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dgpo_cli.bundled import bundled_path
 from dgpo_cli.config.lora_checks import holds_adapter
+from dgpo_cli.core.output_head import is_low, whole_product, widened
 from dgpo_cli.core.token_stats import Head
 from dgpo_cli.errors import DataError
 from dgpo_cli.lora import (
@@ -37,6 +38,7 @@ from dgpo_cli.lora import (
     merged,
     save_adapter,
 )
+from dgpo_cli.precision import cast_frozen, cast_head, float32_logits
 from dgpo_cli.sharding import ShardSettings, full, gathered, kept_whole, layers_of, local, save_weights
 
 BUNDLED = "bundled:"
@@ -54,6 +56,8 @@ class LanguageModel:
     adapter: AdapterView | None = None  # LoRA: whose weights its passes add to the model's own; None without any
     compute_dtype: torch.dtype | None = None  # of forward and backward; None is that of the weights
     shards: ShardSettings | None = None  # where its weights lie on several processes; None where each has them all
+    low_head: Tensor | None = None  # the weight of a frozen head that is tied, in compute_dtype
+    full_weights: dict[str, Tensor] = field(default_factory=dict)  # in float32, of what is renewed and was cast
 
     @property
     def device(self) -> torch.device:
@@ -88,20 +92,25 @@ class LanguageModel:
         return hidden if self.compute_dtype is None else hidden.to(self.compute_dtype)
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Logits [b, L, V]: the fall-back where the head cannot be told apart."""
-        with self._adapted(), self._computing():
+        """Logits [b, L, V] in float32: the fall-back where the head cannot be told apart."""
+        with self._adapted(), self._computing(), self._float32_logits():
             output = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         logits: Tensor = output.logits
         return logits
 
     @contextmanager
     def sampling(self) -> Iterator[NextLogits]:
-        """What gives the logits of the next token within: no gradient, one set of weights for all of it."""
+        """What gives the logits of the next token within, in float32: no gradient, one set of weights for all of it.
+
+        Weights are cast once for all of it, and the last product, of hidden states and head, is that of scoring.
+        """
         with torch.no_grad(), self._computing():
             if self.shards is None:
-                yield self._next_logits
+                with self._float32_logits():
+                    yield self._next_logits
             else:
                 head = self.head()
+                head = replace(head, weight=widened(head.weight))
                 with kept_whole(self.model) if self.shards.keep_whole else nullcontext():
                     yield partial(self._next_logits_of_shards, head)
 
@@ -112,15 +121,25 @@ class LanguageModel:
             bias = None if head.bias is None else gathered(head.bias, self.device)
             head = replace(head, weight=gathered(head.weight, self.device), bias=bias)
         if self.compute_dtype is not None:
-            head = replace(head, weight=head.weight.to(self.compute_dtype))
+            head = replace(head, weight=self._in_compute_dtype(head.weight))
         return head
 
-    def frozen_copy(self) -> LanguageModel:
-        """A copy without gradients: the reference `initial`. With an adapter no copy: the same model with it off."""
+    def frozen_copy(self, *, renewed: bool = False) -> LanguageModel:
+        """A copy without gradients: the reference `initial`. With an adapter no copy: the same model with it off.
+
+        renewed: its weights will be replaced (`copy_weights_from`) and saved.
+        """
         if self.adapter is not None:
             return replace(self, adapter=AdapterView(self.model, None))
-        model = copy.deepcopy(self.model)
-        return replace(self, model=model.requires_grad_(False))
+        model = copy.deepcopy(self.model).requires_grad_(False)
+        return replace(self, model=model).with_frozen_cast(renewed=renewed)
+
+    def with_frozen_cast(self, *, renewed: bool = False) -> LanguageModel:
+        """The same model, its frozen float32 weights cast once to the dtype that they compute in; no number changes."""
+        if self.compute_dtype is None or self.shards is not None:
+            return self
+        kept = cast_frozen(self.model, self.compute_dtype, keep=renewed)
+        return replace(self, low_head=cast_head(self.model, self.compute_dtype), full_weights=kept)
 
     def renewable_reference(self, stored: Path | None) -> LanguageModel:
         """The reference of an adapter that is renewed: a second one, frozen, in the same model; or the stored one."""
@@ -137,6 +156,29 @@ class LanguageModel:
             with torch.no_grad():
                 for mine, theirs in zip(self.model.parameters(), other.model.parameters(), strict=True):
                     local(mine).copy_(local(theirs))
+                theirs_by_name = dict(other.model.named_parameters()) if self.full_weights else {}
+                for name, weight in self.full_weights.items():
+                    weight.copy_(theirs_by_name[name])
+                if self.low_head is not None:
+                    self.low_head.copy_(self.model.get_output_embeddings().weight)
+
+    def on(self, device: str) -> LanguageModel:
+        """The same model, all of its weights on a device."""
+        self.model.to(device)
+        kept = {name: weight.to(device) for name, weight in self.full_weights.items()}
+        head = None if self.low_head is None else self.low_head.to(device)
+        return replace(self, low_head=head, full_weights=kept)
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """Of the weights as they were loaded and are saved; what is frozen may be held in the dtype of a pass."""
+        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
+        return dtype
+
+    @property
+    def computes_in(self) -> str:
+        """Name of the dtype of forward and backward."""
+        return str(self.compute_dtype or self.weights_dtype).removeprefix("torch.")
 
     def frozen_weights(self) -> list[Tensor]:
         """The model's own weights under an adapter."""
@@ -152,6 +194,20 @@ class LanguageModel:
             return nullcontext()
         return torch.autocast(self.device.type, self.compute_dtype)
 
+    def _in_compute_dtype(self, weight: Tensor) -> Tensor:
+        """The weight of the head in the dtype of a pass."""
+        if self.low_head is not None:
+            return self.low_head
+        return weight if self.compute_dtype is None else weight.to(self.compute_dtype)
+
+    def _float32_logits(self) -> AbstractContextManager[None]:
+        """Within, the model's own logits are float32 where they would be rounded to less."""
+        layer = self.model.get_output_embeddings()
+        dtype = self.compute_dtype or (None if layer is None else layer.weight.dtype)
+        if layer is None or dtype is None or not is_low(dtype):
+            return nullcontext()
+        return float32_logits(layer, self._in_compute_dtype(layer.weight))
+
     def _next_logits(self, **inputs: Any) -> tuple[Tensor, Any]:
         with self._adapted():
             output = self.model(use_cache=True, logits_to_keep=1, **inputs)
@@ -164,8 +220,8 @@ class LanguageModel:
 
 
 def logits_of(head: Head, hidden: Tensor) -> Tensor:
-    """Logits [b, V] of hidden states [b, D]."""
-    logits = torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight) * head.scale
+    """Logits [b, V] of hidden states [b, D], never rounded below float32."""
+    logits = whole_product(head.weight, hidden) * head.scale
     if head.bias is not None:
         logits = logits + head.bias
     return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
@@ -283,7 +339,8 @@ def save_model(model: LanguageModel, folder: Path, *, writes: bool = True) -> No
         if writes:
             save_adapter(model.adapter, folder, state_dict=added)
     elif writes:
-        model.model.save_pretrained(folder)
+        whole = model.model.state_dict() | model.full_weights if model.full_weights else None
+        model.model.save_pretrained(folder, state_dict=whole)
     if writes:
         model.tokenizer.save_pretrained(folder)
 
@@ -303,7 +360,7 @@ def save_merged(model: LanguageModel, adapter: Path, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         full = type(model.model).from_pretrained(
-            resolve_path(base), dtype=model.model.dtype, use_safetensors=True, revision=revision
+            resolve_path(base), dtype=model.weights_dtype, use_safetensors=True, revision=revision
         )
     merged(full, adapter).save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)

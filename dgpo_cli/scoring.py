@@ -19,7 +19,7 @@ from dgpo_cli.core.token_stats import (
     token_logprobs_and_stats,
     token_stats,
 )
-from dgpo_cli.models import LanguageModel
+from dgpo_cli.models import LanguageModel, logits_of
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.types import Rollout
 
@@ -185,8 +185,7 @@ def stats_of_states(
 
 
 def _whole_logits(model: LanguageModel, states: Tensor) -> Tensor:
-    logits: Tensor = model.model.get_output_embeddings()(states)
-    return logits
+    return logits_of(model.head(), states)
 
 
 def _chunked_stats(logits: Tensor, targets: Tensor, ref_logits: Tensor | None, temperature: float) -> TokenStats:

@@ -55,13 +55,18 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A completion: its counted tokens run up to and including the first stop token."""
+    """A completion: its counted tokens run up to and including the first stop token.
+
+    logprobs: of each token, by whoever drew it, under the distribution that it was drawn from: at the sampling
+    temperature, cut to the nucleus where top_p < 1, and 0 where decoding is greedy. None from a server that gives none.
+    """
 
     request: SampleRequest
     token_ids: tuple[int, ...]
     text: str  # without the stop token
     finish_reason: str  # "stop" | "length"
     reported_tokens: int | None = None  # counted by a server, which gives no ids
+    logprobs: tuple[float, ...] | None = None
 
     @property
     def completion_tokens(self) -> int | None:

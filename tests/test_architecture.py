@@ -14,7 +14,7 @@ PACKAGE = Path(dgpo_cli.__file__).parent
 LAYERS = [
     ["errors", "types", "bundled", "files", "environment", "allocation"],
     ["config", "core", "disk"],
-    ["processes", "sharding"],
+    ["processes", "sharding", "precision"],
     ["lora", "planning"],
     ["models"],
     ["data", "engines", "rewards", "scoring"],

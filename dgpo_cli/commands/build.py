@@ -71,7 +71,8 @@ def build(
 
     grader: of the main process; None in the others.
     """
-    placement = Placement(config.strategy, prepare_device(config.strategy, config.model, processes), processes)
+    device = prepare_device(config.strategy, config.model, processes)
+    placement = Placement(config.strategy, device, processes, config.model.dtype)
     run_folder = RunFolder(folder)
     checkpoints = Checkpoints(
         folder, keep=config.checkpoint.keep, merge_adapter=config.model.lora.merge, processes=processes
@@ -256,11 +257,14 @@ def load_frozen(
         config.reference.name == "initial" or is_base_of(policy, config.reference, config.model)
     ):
         return policy.renewable_reference(stored) if config.reference.refresh_every else policy.frozen_copy()
-    if stored is not None and config.reference.refresh_every:
-        return placement.reference(lambda device: _renewed(config, stored, device))
+    renewed = config.reference.refresh_every > 0
+    if stored is not None and renewed:
+        return placement.reference(lambda device: _renewed(config, stored, device), renewed=True)
     if checkpoint is None and config.reference.name == "initial" and policy.shards is None:
-        return policy.frozen_copy()
-    return placement.reference(lambda device: load_reference(config.reference, config.model, policy, device))
+        return policy.frozen_copy(renewed=renewed)
+    return placement.reference(
+        lambda device: load_reference(config.reference, config.model, policy, device), renewed=renewed
+    )
 
 
 def _renewed(config: TrainConfig, stored: Path, device: str) -> LanguageModel:
@@ -296,7 +300,7 @@ def _evaluation(
                 pass_at=None if benchmark.pass_at is None else [k for k in benchmark.pass_at if k <= benchmark.k],
                 folder=folder.evaluation_folder(step),
                 model=config.model.name,
-                manifest={"step": step},
+                manifest={"step": step, "compute_dtype": policy.model.computes_in},
             )
         return {"step": step, **folder.evaluation_row(result.as_record())}
 
@@ -336,6 +340,7 @@ def _facts(config: TrainConfig, policy: Policy, has_reference: bool, prompts: in
     return {
         "model": {"path": config.model.path, **architecture_summary(policy.model)},
         "reference": config.reference.name if has_reference else None,
+        "compute_dtype": policy.model.computes_in,
         "prompts": prompts,
         "processes": processes,
         "sampling": {

@@ -45,11 +45,14 @@ def make_generator(config: EvalConfig, problems: ProblemSet, note: Callable[[str
 
 def _local(config: EvalConfig) -> Generator:
     from dgpo_cli.commands.parts import benchmark_prompts, load_policy, prepare_device
+    from dgpo_cli.commands.placement import Placement
     from dgpo_cli.engines.transformers_engine import TransformersEngine
     from dgpo_cli.models import weights_hash_files
+    from dgpo_cli.processes import SOLO
 
     settings = config.model
-    policy = load_policy(settings, prepare_device(config.strategy, settings))
+    placement = Placement(config.strategy, prepare_device(config.strategy, settings), SOLO, settings.dtype)
+    policy = placement.policy(lambda device: load_policy(settings, device), trains=False)
     facts = {
         "model": {
             "path": settings.path,
@@ -59,6 +62,7 @@ def _local(config: EvalConfig) -> Generator:
         },
         "engine": config.engine.name,
         "device": policy.model.device.type,
+        "compute_dtype": placement.computes_in.name,
         "stop_ids": sorted(policy.stop_ids),
     }
     return Generator(

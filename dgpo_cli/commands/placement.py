@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from dgpo_cli.commands.parts import Policy
-from dgpo_cli.config.groups import ComputeDtype, StrategyConfig
+from dgpo_cli.config.groups import ComputeDtype, Dtype, StrategyConfig
+from dgpo_cli.config.precision import compute_dtype
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.models import LanguageModel, adapt_layers
 from dgpo_cli.processes import Processes
@@ -23,23 +24,29 @@ class Placement:
     strategy: StrategyConfig
     device: str  # cpu, cuda or cuda:1
     processes: Processes
+    weights: Dtype = Dtype.float32  # of the model's weights
 
     @property
     def shards(self) -> bool:
         return self.strategy.name in ("fsdp", "fsdp_offload")
 
     @property
-    def compute_dtype(self) -> torch.dtype | None:
-        """Of forward and backward; None is that of the weights."""
-        chosen = self.strategy.compute_dtype
-        if chosen is ComputeDtype.bfloat16 or (chosen is ComputeDtype.auto and self.device.startswith("cuda")):
-            return torch.bfloat16
-        return None
+    def computes_in(self) -> Dtype:
+        """The dtype of forward and backward."""
+        return compute_dtype(self.strategy.compute_dtype, self.weights, self.device)
 
-    def policy(self, load: Callable[[str], Policy]) -> Policy:
-        """The policy that `load(device)` gives."""
+    @property
+    def compute_dtype(self) -> torch.dtype | None:
+        """What passes are told to compute in; None leaves it to the weights."""
+        left = self.strategy.compute_dtype is not ComputeDtype.bfloat16 and not self.device.startswith("cuda")
+        return None if left or self.computes_in is Dtype.float32 else torch.bfloat16
+
+    def policy(self, load: Callable[[str], Policy], *, trains: bool = True) -> Policy:
+        """The policy that `load(device)` gives; without `trains` no weight of it takes a gradient."""
         if not self.shards:
-            policy = load(self.device)
+            policy = load(self._loads_on)
+            if not trains:
+                policy.model.model.requires_grad_(False)
             return replace(policy, model=self._whole(policy.model))
         source = load("cpu") if self.processes.main else None
         stop_ids = self.processes.from_main(None if source is None else source.stop_ids)
@@ -47,17 +54,23 @@ class Placement:
         model = self._shared(whole, rest_on_cpu=self.strategy.name == "fsdp_offload")
         return Policy(model, stop_ids or frozenset())
 
-    def reference(self, load: Callable[[str], LanguageModel]) -> LanguageModel:
-        """The frozen reference that `load(device)` gives."""
+    def reference(self, load: Callable[[str], LanguageModel], *, renewed: bool = False) -> LanguageModel:
+        """The frozen reference that `load(device)` gives; `renewed` as in `LanguageModel.frozen_copy`."""
         if not self.shards:
-            return self._whole(load(self.device))
+            return self._whole(load(self._loads_on), renewed=renewed)
         source = load("cpu") if self.processes.main else None
         rests = self.strategy.reference_offload or self.strategy.name == "fsdp_offload"
         return self._shared(source, rest_on_cpu=rests, frozen=True)
 
-    def _whole(self, model: LanguageModel) -> LanguageModel:
+    @property
+    def _loads_on(self) -> str:
+        """Weights that are cast come to the device in the dtype that they are held in there."""
+        return self.device if self.compute_dtype is None else "cpu"
+
+    def _whole(self, model: LanguageModel, *, renewed: bool = False) -> LanguageModel:
         self._adapt(model.model)
-        return replace(model, compute_dtype=self.compute_dtype)
+        model = replace(model, compute_dtype=self.compute_dtype).with_frozen_cast(renewed=renewed)
+        return model.on(self.device)
 
     def _shared(self, source: LanguageModel | None, *, rest_on_cpu: bool, frozen: bool = False) -> LanguageModel:
         shell = None
@@ -75,7 +88,7 @@ class Placement:
         assert shell is not None
         settings = ShardSettings(
             torch.device(self.device),
-            self.compute_dtype or torch.float32,
+            getattr(torch, self.computes_in.name),
             rest_on_cpu,
             self.strategy.gather_for_generation,
         )

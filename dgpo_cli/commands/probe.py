@@ -52,7 +52,7 @@ def measure(config: TrainConfig, plan: Plan, processes: Processes) -> Measured:
 
 
 def _updater(config: TrainConfig, device: str, processes: Processes) -> Updater:
-    placement = Placement(config.strategy, device, processes)
+    placement = Placement(config.strategy, device, processes, config.model.dtype)
     policy = placement.policy(lambda place: load_trainee(config.model, place, None, seed=config.seed))
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     settings = probed_settings(config.optim)

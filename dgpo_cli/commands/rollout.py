@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,26 @@ from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.gating_choice import computable, gatings_of, needs_of_reference, refuse_unmeasured
 from dgpo_cli.commands.parts import (
     Policy,
+    is_base_of,
     load_data_prompts,
     load_grader,
     load_policy,
     load_reference,
     prepare_device,
 )
+from dgpo_cli.commands.placement import Placement
 from dgpo_cli.commands.rescoring import report, rescore, show_tokens
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.compose import save as save_config
+from dgpo_cli.config.groups import ComputeDtype
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.prompts import make_prompts
 from dgpo_cli.disk import writing
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
+from dgpo_cli.models import LanguageModel
+from dgpo_cli.processes import SOLO
 from dgpo_cli.reporting.gatings import gate
 from dgpo_cli.reporting.records import rollout_records
 from dgpo_cli.reporting.stored import rollouts_at_hand
@@ -48,7 +54,8 @@ def run(config: RolloutConfig, folder: Path) -> None:
         return
     refuse_unmeasured(config)
     device = prepare_device(config.strategy, config.model)
-    policy = load_policy(config.model, device)
+    placement = Placement(config.strategy, device, SOLO, config.model.dtype)
+    policy = placement.policy(lambda device: load_policy(config.model, device), trains=False)
     grader = load_grader(config.reward) if config.prompt is None else None
     try:
         prompts = _prompts(config, policy, grader)
@@ -60,11 +67,11 @@ def run(config: RolloutConfig, folder: Path) -> None:
     finally:
         if grader is not None:
             grader.close()
-    records = _records(config, policy, device, rollouts, verdicts, own_scores=config.reward.name == "function")
+    records = _records(config, policy, placement, rollouts, verdicts, own_scores=config.reward.name == "function")
     lines = "".join(to_json(record) + "\n" for record in records)
     with writing(target, len(lines)):
         folder.mkdir(parents=True, exist_ok=True)
-        save_config(config, folder / "config.yaml")
+        save_config(_as_computed(config, placement), folder / "config.yaml")
         write_atomically(target, lines)
     stored = rollouts_at_hand(records, str(target))
     gated = gate(stored, computable(gatings_of(config, stored), stored))
@@ -74,6 +81,12 @@ def run(config: RolloutConfig, folder: Path) -> None:
         sys.stdout.write(lines)
     print(f"rollouts: {target}", file=sys.stderr)
     report(config, stored, gated, folder)
+
+
+def _as_computed(config: RolloutConfig, placement: Placement) -> RolloutConfig:
+    """With the dtype that auto stood for."""
+    name = placement.computes_in.name
+    return replace(config, strategy=replace(config.strategy, compute_dtype=ComputeDtype[name]))
 
 
 def _prompts(config: RolloutConfig, policy: Policy, grader: Grader | None) -> list[Prompt]:
@@ -110,10 +123,18 @@ def _requests(config: RolloutConfig, prompts: list[Prompt]) -> list[SampleReques
     ]
 
 
+def _reference(config: RolloutConfig, policy: LanguageModel, placement: Placement) -> LanguageModel | None:
+    if config.reference.name == "none":
+        return None
+    if is_base_of(policy, config.reference, config.model):
+        return policy.frozen_copy()
+    return placement.reference(lambda device: load_reference(config.reference, config.model, policy, device))
+
+
 def _records(
     config: RolloutConfig,
     policy: Policy,
-    device: str,
+    placement: Placement,
     rollouts: list[Rollout],
     verdicts: list[Verdict] | None,
     *,
@@ -122,9 +143,7 @@ def _records(
     """Signals always; credit wherever these are all that the gating needs."""
     size = config.rollout.group_size
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
-    reference = None
-    if config.reference.name != "none":
-        reference = load_reference(config.reference, config.model, policy.model, device)
+    reference = _reference(config, policy.model, placement)
     rewards: list[float | None] = [None] * len(rollouts)
     advantages: list[float | None] = [None] * len(rollouts)
     if verdicts is not None:

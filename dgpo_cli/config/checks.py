@@ -14,7 +14,16 @@ from urllib.parse import urlsplit
 
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import CompareConfig, EvalConfig, RolloutConfig, TrainConfig
-from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, Dtype, EngineConfig, GatingConfig, RewardConfig, Signal
+from dgpo_cli.config.groups import (
+    BenchmarkConfig,
+    ComputeDtype,
+    DataConfig,
+    Dtype,
+    EngineConfig,
+    GatingConfig,
+    RewardConfig,
+    Signal,
+)
 from dgpo_cli.config.lora_checks import adapter_folder, holds_adapter, trained_adapter, untrained_adapter
 from dgpo_cli.config.strategy_checks import one_process, several_processes
 from dgpo_cli.errors import Problem
@@ -285,9 +294,16 @@ def _models(config: Any) -> Iterator[Problem]:
     needs_none = needs_none or (isinstance(config, RolloutConfig) and config.rollouts is not None)
     if not needs_none:
         yield from _model("model", config.model.path)
+        yield from _precision(config)
     if hasattr(config, "reference") and config.reference.name == "path":
         yield from _model("reference", config.reference.path)
     yield from _template("model", config.model.template)
+
+
+def _precision(config: Any) -> Iterator[Problem]:
+    if config.model.dtype is Dtype.bfloat16 and config.strategy.compute_dtype is ComputeDtype.float32:
+        message = "strategy.compute_dtype=float32: weights in bfloat16 compute in bfloat16 (model.dtype=bfloat16)"
+        yield Problem(message, "model.dtype=float32 holds the same values in float32; or leave strategy.compute_dtype")
 
 
 def _model(group: str, path: str | None) -> Iterator[Problem]:

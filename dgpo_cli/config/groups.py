@@ -281,8 +281,9 @@ class StrategyConfig:
     )
     compute_dtype: ComputeDtype = key(
         ComputeDtype.auto,
-        "dtype of forward and backward: auto (bfloat16 on a GPU, float32 on a CPU) | float32 | bfloat16. Weights, "
-        "gradient reduction and moments are float32 in any case",
+        "dtype of forward and backward, in every command: auto (bfloat16 on a GPU or of bfloat16 weights, else "
+        "float32) | float32 | bfloat16. Logits, trained weights, gradient reduction and moments are float32 in any "
+        "case",
     )
     activation_checkpointing: bool = key(
         False, "keep only each layer's input for the backward pass and compute the rest again: less memory, more time"

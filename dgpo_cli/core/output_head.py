@@ -113,10 +113,46 @@ def head_tiles(head: Head, vocab_chunk: int, scratch: Scratch, name: str) -> Ite
         yield HeadTile(head, start, weight, bias)
 
 
+def is_low(dtype: torch.dtype) -> bool:
+    """Whether a sum of products would be rounded to less than float32."""
+    return dtype in (torch.bfloat16, torch.float16)
+
+
 def native_product(weight: Tensor, scratch: Scratch) -> bool:
     """Whether the device multiplies this low-precision dtype itself and emits float32. CPUs are faster after a cast."""
-    low_precision = weight.dtype in (torch.bfloat16, torch.float16)
-    return _EMITS_FLOAT32 and weight.is_cuda and low_precision and scratch.dtype == torch.float32
+    return emits_float32(weight) and scratch.dtype == torch.float32
+
+
+def emits_float32(weight: Tensor) -> bool:
+    """Whether a product with this low-precision weight can come out in float32 without a copy of the weight."""
+    return _EMITS_FLOAT32 and weight.is_cuda and is_low(weight.dtype)
+
+
+def widened(weight: Tensor) -> Tensor:
+    """The weight as `whole_product` multiplies with it: made once where many products follow one another.
+
+    A low-precision weight is copied to float32, its values as they are, unless the device emits float32 from it.
+    """
+    return weight.float() if is_low(weight.dtype) and not emits_float32(weight) else weight
+
+
+def whole_product(weight: Tensor, hidden: Tensor) -> Tensor:
+    """hidden @ weight.T as [..., V], never rounded below float32; weight [V, D] of any dtype, hidden [..., D].
+
+    For a few tokens, all ids at once: `product` fills tiles. Gradients pass. Not to be called under autocast, which
+    would round again.
+    """
+    if (
+        emits_float32(weight)
+        and hidden.dtype == weight.dtype
+        and not (
+            torch.is_grad_enabled() and (weight.requires_grad or hidden.requires_grad)  # a product that has no backward
+        )
+    ):
+        flat = torch.mm(hidden.reshape(-1, hidden.shape[-1]), weight.T, out_dtype=torch.float32)
+        return flat.view(*hidden.shape[:-1], -1)
+    dtype = compute_dtype(weight, hidden)
+    return torch.nn.functional.linear(hidden.to(dtype), weight.to(dtype))
 
 
 def product(weight: Tensor, hidden: Tensor, scratch: Scratch, factor: float = 1.0, name: str = "logits") -> Tensor:

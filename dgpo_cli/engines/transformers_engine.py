@@ -63,8 +63,8 @@ class TransformersEngine:
         goes_on: Callable[[bool], bool] = bool,
     ) -> list[Rollout]:
         """One unit's completions. `goes_on` is told after each token whether any is unfinished, and decides."""
-        ids = self._decode(unit, sampling, next_logits, goes_on)
-        return [self._rollout(request, drawn, sampling) for request, drawn in zip(unit, ids, strict=True)]
+        ids, logprobs = self._decode(unit, sampling, next_logits, goes_on)
+        return [self._rollout(*drawn) for drawn in zip(unit, ids, logprobs, strict=True)]
 
     def _decode(
         self,
@@ -72,7 +72,8 @@ class TransformersEngine:
         sampling: Sampling,
         next_logits: NextLogits,
         goes_on: Callable[[bool], bool],
-    ) -> list[list[int]]:
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Ids of each completion, and the log-probs that these were drawn with."""
         device = self.model.device
         prompts = [request.prompt.token_ids for request in unit]
         width = max(len(prompt) for prompt in prompts)
@@ -88,6 +89,7 @@ class TransformersEngine:
         draws = self._draws(unit, sampling).to(device)
 
         completions: list[list[int]] = [[] for _ in unit]
+        logprobs: list[Tensor] = []
         running = list(range(len(unit)))
         cache: Any = None
         for step in range(sampling.max_tokens):
@@ -98,7 +100,8 @@ class TransformersEngine:
                 position_ids=positions[:, end - tokens.shape[1] : end],
                 past_key_values=cache,
             )
-            chosen = _choose(logits, draws[:, step], sampling)
+            chosen, drawn_with = _choose(logits, draws[:, step], sampling)
+            logprobs.append(drawn_with)
             ids = chosen.tolist()
             for row in running:
                 completions[row].append(ids[row])
@@ -106,29 +109,33 @@ class TransformersEngine:
             if not goes_on(bool(running)):
                 break
             tokens = chosen[:, None]
-        return completions
+        by_row = torch.stack(logprobs, dim=1).tolist()  # read once: each reading waits for the device
+        return completions, [values[: len(ids)] for values, ids in zip(by_row, completions, strict=True)]
 
     def _draws(self, unit: list[SampleRequest], sampling: Sampling) -> Tensor:
         if sampling.temperature == 0:
             return torch.zeros((len(unit), sampling.max_tokens), dtype=torch.float64)
         return torch.from_numpy(np.stack([uniforms(request.seed, sampling.max_tokens) for request in unit]))
 
-    def _rollout(self, request: SampleRequest, ids: list[int], sampling: Sampling) -> Rollout:
+    def _rollout(self, request: SampleRequest, ids: list[int], logprobs: list[float]) -> Rollout:
         stopped = bool(ids) and ids[-1] in self.stop_ids
         text = self.model.tokenizer.decode(
             ids[:-1] if stopped else ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        return Rollout(request, tuple(ids), text, "stop" if stopped else "length")
+        return Rollout(request, tuple(ids), text, "stop" if stopped else "length", logprobs=tuple(logprobs))
 
 
-def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
-    """The next token [b] from logits [b, V] and uniforms [b]: the first id whose cumulative mass passes u."""
+def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The next token [b] from logits [b, V] and uniforms [b]: the first id whose cumulative mass passes u.
+
+    And its log-prob [b] under the distribution that it is drawn from, float64.
+    """
     logits = logits.float()
     if sampling.temperature == 0:
         chosen = logits.argmax(dim=-1)
         if not bool(torch.isfinite(logits.gather(1, chosen[:, None])).all()):
             raise _not_numbers()
-        return chosen
+        return chosen, torch.zeros(chosen.shape, dtype=torch.float64, device=chosen.device)
     probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
     if sampling.top_p < 1.0:
         probabilities = _nucleus(probabilities, sampling.top_p)
@@ -138,7 +145,9 @@ def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
         raise _not_numbers()
     # Never reach the total itself: the search would run past the last id that has any mass.
     threshold = torch.minimum(draws * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
+    chosen = torch.searchsorted(cumulative, threshold[:, None], right=True)
+    mass = probabilities.gather(1, chosen).double()
+    return chosen[:, 0], torch.log(mass[:, 0] / total)
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:

@@ -67,6 +67,8 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(f"{folder} holds samples, and no readable manifest.json says of what", ADVICE) from error
         here = _leaves(manifest)
+        if "compute_dtype" in here and stored.get("model.dtype", "float32") == "float32":
+            stored.setdefault("compute_dtype", "float32")  # as it was before manifests said so
         free = {"model.path"} if stored.get("model.weights_sha256") and here.get("model.weights_sha256") else set()
         problems = [
             Problem(

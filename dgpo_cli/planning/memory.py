@@ -62,7 +62,9 @@ class Setting:
     compute_bytes: int = FLOAT  # of a weight or activation in a pass
     checkpointing: bool = False
     adapters: Adapters = NO_ADAPTERS
+    trains: bool = True  # the model's own weights, or adapters on them
     reference: str = "none"  # none | copy | shared (the policy with its adapters off)
+    reference_renewed: bool = False  # so that its float32 weights are kept
     reference_offloaded: bool = False
     generates_gathered: bool = True  # sharded weights are held whole while completions are sampled
 
@@ -70,6 +72,11 @@ class Setting:
     def autocast(self) -> bool:
         """Whole float32 weights that compute in bfloat16."""
         return self.compute_bytes < self.weight_bytes and not self.sharded
+
+    @property
+    def casts_for_good(self) -> bool:
+        """Whole float32 weights that compute in bfloat16 and are frozen: their matrices are held in it."""
+        return self.autocast and (self.adapters.rank > 0 or not self.trains)
 
 
 @dataclass(frozen=True)
@@ -138,18 +145,37 @@ def stored_weights(model: Architecture, setting: Setting) -> int:
     if setting.offloaded:
         return 0
     adapters = FLOAT * model.adapter_parameters(setting.adapters)
-    return _shard(setting.weight_bytes * model.parameters + adapters, setting)
+    own = _frozen_bytes(model, setting) if setting.casts_for_good else setting.weight_bytes * model.parameters
+    return _shard(own + adapters, setting)
+
+
+def _frozen_bytes(model: Architecture, setting: Setting) -> int:
+    """Frozen weights cast once: matrices and head as they compute, embedding and norms as they are stored.
+
+    A tied head is there twice.
+    """
+    untied = 0 if model.tied_embeddings else model.embedding_parameters
+    as_stored = model.parameters - _layer_matrices(model) - untied
+    return setting.weight_bytes * as_stored + setting.compute_bytes * (
+        _layer_matrices(model) + model.embedding_parameters
+    )
+
+
+def _layer_matrices(model: Architecture) -> int:
+    """Weights of the layers' linear maps, and their biases."""
+    biases = model.qkv_bias * (model.query_width + 2 * model.kv_width) + model.output_bias * model.hidden_size
+    return model.layers * (biases + sum(inputs * outputs for inputs, outputs in model.projections.values()))
 
 
 def gathered_weights(model: Architecture, setting: Setting) -> int:
     """Weights in the dtype of a pass, beside those that are stored.
 
     Sharded: the layer at work and the next, the embedding, and the head, which is gathered by itself. Under autocast:
-    every matrix of the layers, cast once, and the head.
+    every matrix of the layers, cast once, and the head; nothing of frozen weights, which are stored like that.
     """
     if setting.sharded:
         return setting.compute_bytes * (2 * model.layer_parameters + 2 * model.embedding_parameters)
-    if setting.autocast:
+    if setting.autocast and not setting.casts_for_good:
         matrices = sum(inputs * outputs for inputs, outputs in model.projections.values())
         return setting.compute_bytes * (model.layers * matrices + model.embedding_parameters)
     return 0
@@ -166,6 +192,10 @@ def generating_weights(model: Architecture, setting: Setting) -> int:
 def reference_weights(model: Architecture, setting: Setting) -> int:
     if setting.reference != "copy" or setting.reference_offloaded or setting.offloaded:
         return 0
+    if setting.autocast:
+        untied = 0 if model.tied_embeddings else model.embedding_parameters
+        kept = setting.weight_bytes * (_layer_matrices(model) + untied) if setting.reference_renewed else 0
+        return _frozen_bytes(model, setting) + kept
     return _shard(_reference_bytes(setting) * model.parameters, setting)
 
 
@@ -175,11 +205,10 @@ def _reference_bytes(setting: Setting) -> int:
 
 
 def reference_at_work(model: Architecture, setting: Setting) -> int:
-    """What a pass over the reference gathers: two layers, its embedding and its head."""
-    if setting.reference != "copy" or not (setting.sharded or setting.autocast):
+    """What a pass over a sharded reference gathers: two layers, its embedding and its head."""
+    if setting.reference != "copy" or not setting.sharded:
         return 0
-    layers = 2 * model.layer_parameters + model.embedding_parameters if setting.sharded else 0
-    return setting.compute_bytes * (layers + model.embedding_parameters)
+    return setting.compute_bytes * (2 * model.layer_parameters + 2 * model.embedding_parameters)
 
 
 def host_bytes(model: Architecture, setting: Setting) -> int:
@@ -318,11 +347,16 @@ def scoring_buffers(model: Architecture, setting: Setting, batch: Batch, *, back
 
 
 def generating(model: Architecture, setting: Setting, generation: Generation) -> dict[str, int]:
-    """Keys and values at full length, one layer's twice while it grows; the sampler; the prompts' first pass."""
+    """Keys and values at full length, one layer's twice while it grows; the sampler; the prompts' first pass.
+
+    A CPU samples from a float32 copy of a head that computes in less.
+    """
     rows, element = generation.rows, setting.compute_bytes
     cached = model.cache_bytes(element) * rows * generation.width
     growing = cached // model.layers
     sampler = rows * model.vocab_rows * SAMPLER_BYTES + rows * (generation.width - generation.prompt) * 8
+    widened = setting.device == "cpu" and setting.compute_bytes < FLOAT
+    sampler += FLOAT * model.embedding_parameters if widened else 0
     first = Batch(rows, generation.prompt, 0)
     return {
         "cache": cached + growing + sampler,

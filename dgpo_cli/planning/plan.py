@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
-from dgpo_cli.config.groups import BenchmarkConfig, ComputeDtype, Dtype, ScorePolicy, Signal
+from dgpo_cli.config.groups import BenchmarkConfig, Dtype, ScorePolicy, Signal
+from dgpo_cli.config.precision import compute_dtype
 from dgpo_cli.planning.architecture import Adapters, Architecture
 from dgpo_cli.planning.memory import (
     NO_ADAPTERS,
@@ -277,8 +278,7 @@ def _setting(config: Any, placement: Placement, *, trains: bool) -> Setting:
     stored = 2 if config.model.dtype is Dtype.bfloat16 else 4
     lora = config.model.lora
     sharded = placement.strategy in SHARDED
-    dtype = strategy.compute_dtype
-    low = dtype is ComputeDtype.bfloat16 or (dtype is ComputeDtype.auto and placement.device == "cuda")
+    dtype = compute_dtype(strategy.compute_dtype, config.model.dtype, placement.device)
     reference = "none"
     if _needs_reference(config):
         own = config.reference.name == "initial"
@@ -290,10 +290,12 @@ def _setting(config: Any, placement: Placement, *, trains: bool) -> Setting:
         shards=placement.processes if sharded else 1,
         offloaded=placement.strategy == "fsdp_offload",
         weight_bytes=stored,
-        compute_bytes=2 if low or stored == 2 else 4,
+        compute_bytes=2 if dtype is Dtype.bfloat16 else 4,
         checkpointing=strategy.activation_checkpointing and trains,
         adapters=_adapters(config) if trains else NO_ADAPTERS,
+        trains=trains,
         reference=reference,
+        reference_renewed=isinstance(config, TrainConfig) and config.reference.refresh_every > 0,
         reference_offloaded=strategy.reference_offload and sharded and placement.device == "cuda",
         generates_gathered=strategy.gather_for_generation,
     )

@@ -60,6 +60,9 @@ def record_problems(row: Row, source: str) -> list[Problem]:
     ]
     if record.get("token_ids") is not None:
         found += _list("token_ids", record["token_ids"], len(tokens), f"{len(tokens)} tokens", "an integer", is_integer)
+    if record.get("engine_logprobs") is not None:
+        which = f"{len(tokens)} tokens"
+        found += _list("engine_logprobs", record["engine_logprobs"], len(tokens), which, "a finite number", is_number)
     for name in SIGNALS:
         if record.get(name) is not None:
             which = f"{counts} counted of {len(tokens)} tokens"

@@ -30,6 +30,7 @@ def rollout_records(
 ) -> list[dict[str, Any]]:
     """One record a rollout. Lists hold one value a counted token; they are null for a rollout that was not scored.
 
+    `logprobs` are the trainer's, of the counted tokens; `engine_logprobs` those that every token was drawn with.
     What credit depends on beside the tokens stands in each record, so that it can be computed again from the file alone
     (see `stored`): `vocabulary_size`, `noise_floor` (null where it was not measured) and `control_seed`.
     """
@@ -54,6 +55,7 @@ def rollout_records(
             "token_ids": list(rollout.token_ids),
             "tokens": [spell(token) for token in rollout.token_ids],
             "logprobs": _values(signals.logprobs, row, length) if signals is not None and length else None,
+            "engine_logprobs": None if rollout.logprobs is None else list(rollout.logprobs),
         }
         if signals is not None:
             record["entropy"] = _values(signals.entropy, row, length) if length else None

@@ -46,6 +46,8 @@ KEYS = (
     "hellinger/max",
     "score/mean",
     "score/max",
+    "engine/logprob_gap_mean",
+    "engine/logprob_gap_max",
     "reward/errors",
     "reward/timeouts",
     "reward/no_answer",
@@ -82,7 +84,7 @@ def metrics_row(
     """The row of a finished step: rewards, lengths and groups of all that was sampled, the rest of what was trained."""
     row: dict[str, Any] = dict.fromkeys(KEYS)
     row |= {"step": step, "time": time.time(), "lr": lr}
-    row |= _sampled(collected) | _trained(collected, result) | result.term_norms | diagnostics
+    row |= _sampled(collected) | _trained(collected, result) | result.term_norms | result.engine_gap | diagnostics
     row |= {
         "tokens/per_second": collected.tokens_generated / seconds if seconds else None,
         "seconds/rollout": collected.rollout_seconds,

@@ -20,8 +20,8 @@ from dgpo_cli.models import LanguageModel
 MOMENTS = 8  # bytes a trained weight: AdamW's two, in float32
 TOKENIZER = 128  # bytes an entry of the vocabulary
 SMALL = 1 << 17  # configuration, counters and manifest of a checkpoint
-TOKEN = 40  # bytes of a stored token: its id, its text, its log-prob
-MEASURED_TOKEN = 140  # and its log-prob under the reference, entropy, distance, score and credit
+TOKEN = 62  # bytes of a stored token: its id, its text, its log-prob by trainer and by engine
+MEASURED_TOKEN = 162  # and its log-prob under the reference, entropy, distance, score and credit
 ROW = 2500  # bytes of a step in metrics.jsonl
 
 
@@ -51,16 +51,20 @@ def checkpoint_bytes(model: LanguageModel, renewed_reference: LanguageModel | No
         if weight.requires_grad
     )
     if model.adapter is not None and merged:
-        size += _bytes(model.frozen_weights()) + model.vocabulary_size * TOKENIZER
+        size += _saved_bytes(model, model.frozen_weights()) + model.vocabulary_size * TOKENIZER
     if renewed_reference is not None:
         adapter = renewed_reference.adapter
-        size += _bytes(renewed_reference.model.parameters() if adapter is None else adapter.parameters())
+        if adapter is None:
+            size += _saved_bytes(renewed_reference, renewed_reference.model.parameters())
+        else:
+            size += sum(weight.numel() * weight.element_size() for weight in adapter.parameters())
         size += renewed_reference.vocabulary_size * TOKENIZER
     return size
 
 
-def _bytes(weights: Iterable[Tensor]) -> int:
-    return sum(weight.numel() * weight.element_size() for weight in weights)
+def _saved_bytes(model: LanguageModel, weights: Iterable[Tensor]) -> int:
+    """In the dtype of the model's weights: frozen ones may be held in another."""
+    return sum(weight.numel() for weight in weights) * model.weights_dtype.itemsize
 
 
 def predicted_need(config: TrainConfig, checkpoint: int, *, measured: bool) -> DiskNeed:

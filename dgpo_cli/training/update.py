@@ -36,6 +36,7 @@ from dgpo_cli.scoring import (
     share_values,
     signals_of_stats,
 )
+from dgpo_cli.training.engine_gap import logprob_gap
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
 from dgpo_cli.training.out_of_memory import MicrobatchBudget, Result
 from dgpo_cli.training.signals import SignalGuard, StepUnderway, StopRequested, UnfinishedStep
@@ -103,6 +104,7 @@ class StepResult:
     score_seconds: float
     train_seconds: float
     term_norms: dict[str, float] = field(default_factory=dict)  # grad_norm/policy, grad_norm/kl, where asked for
+    engine_gap: dict[str, float] = field(default_factory=dict)  # engine/logprob_gap_*, where the engine says log-probs
 
 
 class Updater:
@@ -164,6 +166,7 @@ class Updater:
         tallies: list[Tally] = []
         outcomes: list[UpdateOutcome] = []
         norms: dict[str, float] = {}
+        gap: dict[str, float] = {}
         skipped = nonfinite = 0
         updates = plan * self.settings.epochs
         self._underway.begin()
@@ -177,6 +180,8 @@ class Updater:
                 norms = self._norms_of_terms(batch, plan, rows, signals, credit)
             work = partial(self._minibatch, batch, plan, rows, signals, credit)
             tally, signals, credit = self._fitted(batch, work)
+            if not tallies:  # no weight has moved: these are the log-probs of the policy that sampled
+                gap = logprob_gap(batch.rollouts, signals)
             tallies.append(tally)
             outcomes.append(self.optimizer.update(lr, tally.loss))
             self._underway.passed(taken=True)
@@ -191,6 +196,7 @@ class Updater:
             scored - started,
             time.perf_counter() - scored,
             norms,
+            gap,
         )
 
     def _norms_of_terms(

@@ -6,7 +6,7 @@ import pytest
 
 from dgpo_cli.config.checks import validate, warnings
 from dgpo_cli.config.compose import compose
-from dgpo_cli.config.groups import Dtype, Signal
+from dgpo_cli.config.groups import ComputeDtype, Dtype, Signal
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,11 @@ WRONG = [
     ("train", {"data.path": "."}, "data.path: expected a file, got the folder '.'"),
     ("train", {"data.path": "bundled:digits"}, "data.path: nothing bundled is called 'bundled:digits'"),
     ("train", {"data.template": "dappo"}, "data.template: no template or file 'dappo'"),
+    (
+        "eval",
+        {"model.dtype": Dtype.bfloat16, "strategy.compute_dtype": ComputeDtype.float32},
+        "strategy.compute_dtype=float32: weights in bfloat16 compute in bfloat16",
+    ),
     ("train", {"model.path": None}, "model.path: model=path needs a path"),
     ("train", {"model.path": "./nowhere"}, "model.path: no folder './nowhere'"),
     ("train", {"model.path": "a/b/c"}, "model.path: no folder 'a/b/c'"),

@@ -105,15 +105,18 @@ def test_samples_follow_the_distribution_at_the_temperature(model: LanguageModel
 def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(1000, 4)
     draws = torch.linspace(0, 0.999, 1000, dtype=torch.float64)
-    chosen = _choose(logits, draws, Sampling(1.0, 0.7, 1))
+    chosen, logprobs = _choose(logits, draws, Sampling(1.0, 0.7, 1))
     shares = torch.bincount(chosen, minlength=4) / 1000
     assert shares.tolist() == pytest.approx([0.5 / 0.8, 0.3 / 0.8, 0.0, 0.0], abs=2e-3)
+    assert logprobs[chosen == 0].tolist() == pytest.approx([math.log(0.5 / 0.8)] * int((chosen == 0).sum()))
 
 
 def test_an_id_without_mass_is_never_chosen() -> None:
     logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]]).expand(3, 4)
     draws = torch.tensor([0.0, 0.5, 1.0 - 2.0**-53], dtype=torch.float64)
-    assert _choose(logits, draws, SAMPLING).tolist() == [1, 2, 2]
+    chosen, logprobs = _choose(logits, draws, SAMPLING)
+    assert chosen.tolist() == [1, 2, 2]
+    assert logprobs.tolist() == pytest.approx([-math.log(2)] * 3)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -198,3 +198,26 @@ def test_phases_of_a_step_have_what_belongs_to_them():
     assert phases["rollout"].gradients == 0 < phases["optimizer"].gradients
     inline = training_phases(MODEL, Setting(reference="copy"), BATCH, GENERATION, scores_first=False)
     assert "score" not in inline
+
+
+def test_frozen_float32_weights_that_compute_in_bfloat16_are_held_in_it():
+    """Matrices and biases of the layers at 2 bytes, embedding and norms at 4, and a tied head once more at 2."""
+    matrices = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96) + 3 * (64 + 2 * 32)
+    embedding, norms = 50_000 * 64, 7 * 64
+    held = 2 * matrices + 4 * (embedding + norms) + 2 * embedding
+    low = Setting(device="cuda", compute_bytes=2, trains=False)
+    assert standing(MODEL, low).weights == held
+    under_lora = standing(MODEL, replace(low, trains=True, adapters=Adapters(8))).weights
+    assert under_lora == held + 4 * MODEL.adapter_parameters(Adapters(8))
+    untied = replace(MODEL, tied_embeddings=False)
+    assert standing(untied, low).weights == held  # a head of its own is held in bfloat16 alone
+    copied = replace(low, trains=True, reference="copy")
+    assert standing(MODEL, copied).reference == held
+    assert standing(MODEL, replace(copied, reference_renewed=True)).reference == held + 4 * matrices
+
+
+def test_a_cpu_samples_from_a_float32_copy_of_a_low_head():
+    caches = [
+        generating(MODEL, Setting(device=device, compute_bytes=2), GENERATION)["cache"] for device in ("cpu", "cuda")
+    ]
+    assert caches[0] - caches[1] == 4 * 50_000 * 64

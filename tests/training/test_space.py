@@ -67,7 +67,7 @@ def test_checkpoints_that_lie_there_together_are_counted() -> None:
     assert predicted_need(config, 1000, measured=False).checkpoints == 2  # only the last is ever saved
     config.rollout.save = SaveRollouts.all
     need = predicted_need(config, 1000, measured=False)
-    assert need.rollouts == 100 * 32 * 16 * 2048 * 40  # steps x prompts x rollouts x tokens x bytes
+    assert need.rollouts == 100 * 32 * 16 * 2048 * 62  # steps x prompts x rollouts x tokens x bytes
     assert need.total == 2 * 1000 + need.rollouts + need.rows
 
 
