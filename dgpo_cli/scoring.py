@@ -21,6 +21,7 @@ from dgpo_cli.core.token_stats import (
 )
 from dgpo_cli.models import LanguageModel
 from dgpo_cli.processes import SOLO, Processes
+from dgpo_cli.progress import each
 from dgpo_cli.types import Rollout
 
 FALLBACK_CHUNK = 256  # tokens whose logits are read at a time where the head is not to be had
@@ -303,7 +304,7 @@ def measure_noise_floor(
     together = make_microbatches(rollouts, rows, lengths, tokens=2**62, pad_id=model.pad_id)[0]
     joint = predictive_states(model, together)
     alone = {}
-    for row in rows:
+    for row in each(rows):
         alone[row] = predictive_states(
             model, make_microbatches(rollouts, [row], lengths, tokens=1, pad_id=model.pad_id)[0]
         )

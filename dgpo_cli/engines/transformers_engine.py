@@ -18,6 +18,7 @@ from torch import Tensor
 from dgpo_cli.core.seeds import uniforms
 from dgpo_cli.errors import RunError
 from dgpo_cli.models import LanguageModel, NextLogits
+from dgpo_cli.progress import beat
 from dgpo_cli.types import Rollout, SampleRequest, Sampling
 
 
@@ -100,6 +101,7 @@ class TransformersEngine:
             )
             chosen = _choose(logits, draws[:, step], sampling)
             ids = chosen.tolist()
+            beat()
             for row in running:
                 completions[row].append(ids[row])
             running = [row for row in running if ids[row] not in self.stop_ids]
