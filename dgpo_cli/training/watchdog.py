@@ -9,6 +9,8 @@ says nothing any more (stopped, its machine gone) is named by the others.
 from __future__ import annotations
 
 import faulthandler
+import functools
+import math
 import os
 import sys
 import threading
@@ -16,14 +18,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dgpo_cli.meeting import Board
 from dgpo_cli.progress import PULSE, bytes_moved
+
+if TYPE_CHECKING:
+    from dgpo_cli.meeting import Board
 
 STALLED = 1
 LOOKS = 8  # at each other while a stall is waited for
 LONGEST_LOOK, LONGEST_POST = 5.0, 30.0  # seconds between two
 MOVED = 1 << 18  # bytes between two looks that are work, not the program's own noise
+COMPILE_SECONDS = 600.0  # of one compilation, before it is taken for a hang
 WORKS, WAITS, LEFT = "works", "waits", "left"
 
 
@@ -153,6 +159,22 @@ class Watchdog:
         print(f"error: rank {self.rank}: {said}; it stands here:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
         os._exit(STALLED)
+
+
+@functools.cache
+def give_compilers_time() -> None:
+    """While torch compiles, which it does when a shape is new to it, the process does not stand still."""
+    from torch._dynamo.callback import callback_handler
+
+    def starts(_: object) -> None:
+        PULSE.until = time.monotonic() + COMPILE_SECONDS
+
+    def ends(_: object) -> None:
+        PULSE.until = -math.inf
+        PULSE.beats += 1
+
+    callback_handler.register_start_callback(starts)
+    callback_handler.register_end_callback(ends)
 
 
 def _ranks(ranks: list[int]) -> str:
