@@ -21,7 +21,7 @@ from dgpo_cli.core.token_stats import (
 )
 from dgpo_cli.models import LanguageModel
 from dgpo_cli.processes import SOLO, Processes
-from dgpo_cli.progress import each
+from dgpo_cli.progress import beat, each
 from dgpo_cli.types import Rollout
 
 FALLBACK_CHUNK = 256  # tokens whose logits are read at a time where the head is not to be had
@@ -126,7 +126,9 @@ def predictive_states(model: LanguageModel, batch: MicroBatch) -> Tensor:
     device = model.device
     attention = batch.attention_mask.to(device) if batch.attention_mask is not None else None
     run = model.hidden_states if model.has_head else model.logits
-    return run(batch.input_ids.to(device), attention)[batch.at[0].to(device), batch.at[1].to(device)]
+    states = run(batch.input_ids.to(device), attention)[batch.at[0].to(device), batch.at[1].to(device)]
+    beat()
+    return states
 
 
 def logprobs_and_stats(

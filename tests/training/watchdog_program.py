@@ -1,6 +1,7 @@
-"""One of two processes of which one works, waits, hangs or is stopped, started by test_watchdog.py.
+"""One of two processes of which one hangs or is stopped, started by test_watchdog.py.
 
-Arguments: what it does, and a file that a reward function lies in.
+Arguments: how rank 1 comes to stand still, and a file that a reward function lies in. Before it is stopped both ranks
+do in turn what takes long and is no stall.
 """
 
 from __future__ import annotations
@@ -102,15 +103,14 @@ def main() -> None:
     meeting = meet(here, 60)
     with Watchdog(STALL_SECONDS, here.rank, meeting.board).watching():
         processes = join(meeting, device="cpu", connect_seconds=60)
-        if name == "healthy":
+        if name == "is_stopped":
             for healthy in HEALTHY:
                 take_turns(processes, healthy, reward)
-        else:
-            if here.rank == 1:
-                next(ill for ill in ILL if ill.__name__ == name)(reward)
-            processes.highest(0)
+            print("all went well", flush=True)
+        if here.rank == 1:
+            next(ill for ill in ILL if ill.__name__ == name)(reward)
+        processes.highest(0)
     leave()
-    print("done")
 
 
 if __name__ == "__main__":
