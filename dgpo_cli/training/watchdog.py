@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 STALLED = 1
 LOOKS = 8  # at each other while a stall is waited for
 LONGEST_LOOK, LONGEST_POST = 5.0, 30.0  # seconds between two
+LEAST_DELAY = 2.0  # seconds that a line may be on its way on a busy machine
 MOVED = 1 << 18  # bytes between two looks that are work, not the program's own noise
 COMPILE_SECONDS = 600.0  # of one compilation, before it is taken for a hang
 WORKS, WAITS, LEFT = "works", "waits", "left"
@@ -109,7 +110,7 @@ class Watchdog:
 
     def _stall(self) -> str | None:
         """What stands still, or None."""
-        gone = self._silent_for(self.stall_seconds + 2 * self._post_seconds)
+        gone = self._silent_for(self.stall_seconds + max(LEAST_DELAY, 2 * self._post_seconds))
         if gone:
             return f"{_ranks(gone)} given no sign of life for {self.stall_seconds:g} s (stopped, or cut off)"
         if not PULSE.together:

@@ -186,14 +186,14 @@ def test_a_run_goes_on_by_itself_where_its_launcher_starts_it_again(
 
     The reward takes longer for a step than a stall may last.
     """
-    for name, seconds in (("slow", 0.5), ("quick", 0)):
+    for name, seconds in (("slow", 0.75), ("quick", 0)):
         body = f"import time\ndef score(p, c, a):\n    time.sleep({seconds})\n    return c == a, c == a\n"
         (tmp_path / f"{name}.py").write_text(body)
     whole, runs = tmp_path / "whole", tmp_path / "runs"
     settings = [*overrides, f"steps={kills[-1][1] + 1}"]
     stamped = f"hydra.run.dir={runs}/${{now:%H-%M-%S-%f}}"
     reward = f"reward.path={tmp_path / 'slow.py'}:score"
-    process = torchrun(launcher, *settings, reward, stamped, "strategy.stall_seconds=6")
+    process = torchrun(launcher, *settings, reward, stamped, "strategy.stall_seconds=10")
     killed: set[int] = set()
     for rank, count in kills:
         deadline = time.monotonic() + 240

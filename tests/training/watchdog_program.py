@@ -1,7 +1,7 @@
 """One of two processes of which one hangs or is stopped, started by test_watchdog.py.
 
 Arguments: how rank 1 comes to stand still, and a file that a reward function lies in. Before it is stopped both ranks
-do in turn what takes long and is no stall.
+take turns at what takes long and is no stall.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dgpo_cli.rewards.function import FunctionGrader
 from dgpo_cli.training.watchdog import Watchdog
 from dgpo_cli.types import GradeRequest
 
-STALL_SECONDS = 1.5
+STALL_SECONDS = 2.5
 
 
 def grades(reward: str) -> None:
     """One call that takes longer than a stall, then one that is killed at its deadline, which is longer too."""
-    grader = FunctionGrader(f"{reward}:score", timeout_seconds=2 * STALL_SECONDS)
+    grader = FunctionGrader(f"{reward}:score", timeout_seconds=1.5 * STALL_SECONDS)
     found = grader.grade([GradeRequest("", text, "") for text in ("slow", "hangs")])
     assert [verdict.error for verdict in found] == [None, "timeout"]
     grader.close()
@@ -84,16 +84,15 @@ def is_stopped(_: str) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-HEALTHY = (grades, goes_through_many, hashes, is_written_by_a_library)
+HEALTHY = (grades, grades, goes_through_many, hashes, is_written_by_a_library)
 ILL = (hangs, hangs_while_it_is_measured, waits_for_a_process_that_never_comes, is_stopped)
 
 
-def take_turns(processes: Processes, action: Callable[[str], None], reward: str) -> None:
-    """Each rank does it once while the other waits in a collective."""
-    for rank in range(processes.size):
-        if processes.rank == rank:
-            action(reward)
-        processes.highest(0)
+def work(processes: Processes, rank: int, action: Callable[[str], None], reward: str) -> None:
+    """One rank does it while the other waits in a collective."""
+    if processes.rank == rank:
+        action(reward)
+    processes.highest(0)
 
 
 def main() -> None:
@@ -104,8 +103,8 @@ def main() -> None:
     with Watchdog(STALL_SECONDS, here.rank, meeting.board).watching():
         processes = join(meeting, device="cpu", connect_seconds=60)
         if name == "is_stopped":
-            for healthy in HEALTHY:
-                take_turns(processes, healthy, reward)
+            for number, healthy in enumerate(HEALTHY):
+                work(processes, number % 2, healthy, reward)
             print("all went well", flush=True)
         if here.rank == 1:
             next(ill for ill in ILL if ill.__name__ == name)(reward)
