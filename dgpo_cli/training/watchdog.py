@@ -110,9 +110,10 @@ class Watchdog:
 
     def _stall(self) -> str | None:
         """What stands still, or None."""
-        gone = self._silent_for(self.stall_seconds + max(LEAST_DELAY, 2 * self._post_seconds))
+        delay = max(LEAST_DELAY, 2 * self._post_seconds)
+        gone = self._silent_for(self.stall_seconds + delay)
         if gone:
-            return f"{_ranks(gone)} given no sign of life for {self.stall_seconds:g} s (stopped, or cut off)"
+            return self._without_life(gone)
         if not PULSE.together:
             if self._clock - self._moved <= self.stall_seconds:
                 return None
@@ -123,11 +124,15 @@ class Watchdog:
         quiet = self._clock - max(self._moved, *(other.moved for other in others), 0.0)
         # Who works and does not get on ends itself, and knows best where it stands.
         works = any(other.state == WORKS for other in others)
-        if quiet <= self.stall_seconds * (1.5 if works else 1.0) + 2 * self._post_seconds:
+        if quiet <= self.stall_seconds * (1.5 if works else 1.0) + delay:
             return None
         if self.board is not None and self._clock - self._exchanged > self.stall_seconds:
             return f"no progress for {self.stall_seconds:g} s, and {self.board.keeper} does not answer"
-        return f"no progress of any process for {self.stall_seconds:g} s"
+        suspects = self._silent_for(self.stall_seconds)
+        return self._without_life(suspects) if suspects else f"no progress of any process for {self.stall_seconds:g} s"
+
+    def _without_life(self, ranks: list[int]) -> str:
+        return f"{_ranks(ranks)} given no sign of life for {self.stall_seconds:g} s (stopped, or cut off)"
 
     def _silent_for(self, seconds: float) -> list[int]:
         """Those that said nothing for so long before the board's last answer, and did not leave."""
