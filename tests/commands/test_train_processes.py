@@ -49,7 +49,12 @@ def start(*overrides: str, **environment: str) -> subprocess.Popen[str]:
 
 def torchrun(launcher: list[str], *overrides: str) -> subprocess.Popen[str]:
     """Two processes of torchrun's, which starts both again where one fails."""
-    command = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node=2", *launcher]
+    command = [
+        str(Path(sys.executable).with_name("torchrun")),
+        "--nproc-per-node=2",
+        f"--master-port={free_port()}",
+        *launcher,
+    ]
     return subprocess.Popen(
         [*command, "-m", "dgpo_cli", "train", *QUICK, "strategy=ddp", *overrides],
         stdout=subprocess.PIPE,
@@ -75,6 +80,12 @@ def wait_for_rows(folder: Path, process: subprocess.Popen[str], count: int) -> N
 def workers(process: subprocess.Popen[str]) -> dict[int, psutil.Process]:
     """The worker processes by rank."""
     return {int(child.environ()["RANK"]): child for child in psutil.Process(process.pid).children()}
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def fresh_workers(process: subprocess.Popen[str], killed: set[int]) -> dict[int, psutil.Process]:
@@ -165,7 +176,7 @@ def test_a_killed_worker_ends_the_run_by_name_and_a_signal_saves_it(tmp_path: Pa
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
 
 
-STATIC = ["--max-restarts=3", "--master-port=0"]
+STATIC = ["--max-restarts=3"]
 C10D = ["--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
 
 
@@ -242,9 +253,7 @@ def test_what_all_processes_refuse_is_said_once_and_leaves_nothing(
 
 
 def test_a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     process = start(
         f"hydra.run.dir={tmp_path / 'run'}",
         *QUICK,
