@@ -91,13 +91,15 @@ def _unknown_verb(verb: str, argv: list[str]) -> tuple[str, str]:
 def _run(command: str, argv: list[str]) -> int:
     """Compose and check the configuration, then let Hydra run the command."""
     args = _flags(command, argv)
+    from dgpo_cli.config.attempts import continued
     from dgpo_cli.config.compose import hydra_ready
     from dgpo_cli.config.overrides import prepare
     from dgpo_cli.config.plan import claim_folder, plan
 
     config_dirs = [Path(args.config_dir).absolute()] if args.config_dir else []
     multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
-    request, problems = prepare(command, args.overrides, config_dirs, multirun)
+    overrides = args.overrides if multirun else continued(command, args.overrides, argv)
+    request, problems = prepare(command, overrides, config_dirs, multirun)
     request.typed = argv
     shows_only = args.cfg or args.info or args.hydra_help
     with hydra_ready(request):

@@ -1,13 +1,23 @@
-"""Files that are whole or not there: atomic writes, and JSON without NaN."""
+"""Files that are whole or not there: atomic writes, and JSON without NaN. Large ones show that they get on."""
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import hashlib
 import io
 import json
 import math
 import os
+import shutil
+import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
+
+from dgpo_cli.progress import beat
+
+CHUNK = 1 << 22  # bytes that are hashed or synced between two beats
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -18,7 +28,7 @@ def write_atomically(path: Path, text: str) -> None:
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
             stream.flush()
-            os.fsync(stream.fileno())
+            sync(stream)
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)  # on a full disk it would take the room of something that matters
@@ -42,6 +52,56 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256(stream: BinaryIO) -> str:
+    """The SHA-256 of what is left of a file, with a beat after each chunk."""
+    digest = hashlib.sha256()
+    while chunk := stream.read(CHUNK):
+        digest.update(chunk)
+        beat()
+    return digest.hexdigest()
+
+
+def sync(stream: IO[Any]) -> None:
+    """Bring a whole file to the disk, where the system can a chunk at a time, with a beat after each.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    descriptor = stream.fileno()
+    size = os.fstat(descriptor).st_size
+    for start in range(0, size, CHUNK):
+        if not _sync_range(descriptor, start):
+            break
+        beat()
+    os.fsync(descriptor)  # the last chunk, the length, and what went wrong
+    beat()
+
+
+def _sync_range(descriptor: int, start: int) -> bool:
+    """Write a chunk of a file out and wait for it; False where that is not to be had."""
+    write_range = _sync_file_range()
+    if write_range is None:
+        return False
+    wait_before, write, wait_after = 1, 2, 4
+    offset, count = ctypes.c_int64(start), ctypes.c_int64(CHUNK)
+    return bool(write_range(descriptor, offset, count, wait_before | write | wait_after) == 0)
+
+
+@functools.cache
+def _sync_file_range() -> Any:
+    return getattr(ctypes.CDLL(None), "sync_file_range", None) if sys.platform == "linux" else None
+
+
+def remove_tree(folder: Path, *, ignore_errors: bool = False) -> None:
+    """Delete a folder with all in it, with a beat after each file: a large one takes a while to go."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not path.is_dir():
+            with suppress(OSError):  # what does not go now is said below
+                path.unlink()
+            beat()
+    shutil.rmtree(folder, ignore_errors=ignore_errors)
 
 
 def to_json(record: Any, indent: int | None = None) -> str:

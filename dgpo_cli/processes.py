@@ -6,9 +6,6 @@ Everything here goes over gloo between CPUs: numbers, records, flags. Weights an
 
 from __future__ import annotations
 
-import os
-import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,25 +15,24 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import FileStore, PrefixStore, TCPStore
 
 from dgpo_cli.allocation import is_out_of_memory, reason
-from dgpo_cli.environment import STORE, Place
-from dgpo_cli.errors import ConfigError, DgpoError, RunError
+from dgpo_cli.errors import DgpoError, RunError
+from dgpo_cli.meeting import Meeting
+from dgpo_cli.progress import beat, together
 
 T = TypeVar("T")
 # What gloo and NCCL say when a process at the other end is gone.
 LOST = ("gloo", "nccl", "connection", "socket", "peer")
+# Whether who keeps the others waiting gets on, the watchdogs know (training/watchdog.py): a collective itself, over
+# gloo or NCCL, cannot tell a process that grades for an hour from one that hangs.
+COLLECTIVE_PATIENCE = timedelta(days=7)
 
 
 class LostProcess(RunError):
     """Another process of the run is gone: its own message says why."""
 
     exit_code = 76
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass
@@ -47,7 +43,7 @@ class Processes:
     size: int = 1
     local_rank: int = 0
     group: Any = None  # gloo
-    beat: Callable[[], None] = field(default=_nothing)
+    beat: Callable[[], None] = field(default=beat)
 
     @property
     def main(self) -> bool:
@@ -144,7 +140,7 @@ class Processes:
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        with watching_for_loss():
+        with watching_for_loss(), together():
             yield
         self.beat()
 
@@ -178,31 +174,30 @@ def gpu_of(local_rank: int) -> int:
     return local_rank % torch.cuda.device_count()
 
 
-def join(here: Place, *, device: str, connect_seconds: float, stall_seconds: float) -> Processes:
-    """Meet the other processes of the run and try one collective with them.
-
-    stall_seconds: what the watchdog waits for; a collective gives up only after twice as long.
+def join(meeting: Meeting, *, device: str, connect_seconds: float) -> Processes:
+    """Connect the processes that have met, and try one collective with them.
 
     Raises:
-        RunError: not all came within `connect_seconds`; those that are missing are named.
-        ConfigError: the launcher does not say where to meet.
+        RunError: they cannot talk to each other within `connect_seconds`.
     """
-    store = _store(here, connect_seconds)
-    _wait_for_all(store, here, connect_seconds)
+    here = meeting.here
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     if device == "cuda":
         torch.cuda.set_device(gpu_of(here.local_rank))
-    store, patience = PrefixStore("run", store), timedelta(seconds=2 * stall_seconds)
-    dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.size, timeout=patience)
-    processes = Processes(here.rank, here.size, here.local_rank, dist.new_group(backend="gloo", timeout=patience))
-    try:
-        dist.monitored_barrier(processes.group, timedelta(seconds=connect_seconds), wait_all_ranks=True)
-    except RuntimeError as error:
-        raise RunError(
-            f"the processes of the run met, but could not talk to each other within {connect_seconds:g} s: "
-            f"{' '.join(str(error).split())[:200]}",
-            "check the network between the machines (GLOO_SOCKET_IFNAME names the interface)",
-        ) from error
+    with together():
+        dist.init_process_group(
+            backend, store=meeting.store, rank=here.rank, world_size=here.size, timeout=COLLECTIVE_PATIENCE
+        )
+        group = dist.new_group(backend="gloo", timeout=COLLECTIVE_PATIENCE)
+        processes = Processes(here.rank, here.size, here.local_rank, group)
+        try:
+            dist.monitored_barrier(processes.group, timedelta(seconds=connect_seconds), wait_all_ranks=True)
+        except RuntimeError as error:
+            raise RunError(
+                f"the processes of the run met, but could not talk to each other within {connect_seconds:g} s: "
+                f"{' '.join(str(error).split())[:200]}",
+                "check the network between the machines (GLOO_SOCKET_IFNAME names the interface)",
+            ) from error
     return processes
 
 
@@ -210,49 +205,3 @@ def leave() -> None:
     """End what `join` began."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def _store(here: Place, seconds: float) -> Any:
-    if STORE in os.environ:
-        return FileStore(os.environ[STORE], here.size)
-    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-    if not address or not port:
-        raise ConfigError(
-            f"this is process {here.rank} of {here.size}, and MASTER_ADDR and MASTER_PORT do not say where they meet",
-            "torchrun sets them; with srun: export MASTER_PORT=29500 "
-            "MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n1)",
-        )
-    agent_owns_it = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    try:
-        return TCPStore(
-            address,
-            int(port),
-            here.size,
-            is_master=here.rank == 0 and not agent_owns_it,
-            timeout=timedelta(seconds=seconds),
-            wait_for_workers=False,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise RunError(
-            f"process {here.rank} of {here.size} on {socket.gethostname()} did not reach {address}:{port} within "
-            f"{seconds:g} s",
-            "check MASTER_ADDR, MASTER_PORT and that process 0 runs",
-        ) from error
-
-
-def _wait_for_all(store: Any, here: Place, seconds: float) -> None:
-    """Every process says that it is there, and waits for the others; who is missing at the deadline is named."""
-    store.set(f"here/{here.rank}", socket.gethostname())
-    deadline = time.monotonic() + seconds
-    missing = list(range(here.size))
-    while True:
-        missing = [rank for rank in missing if not store.check([f"here/{rank}"])]
-        if not missing:
-            return
-        if time.monotonic() > deadline:
-            names = ", ".join(map(str, missing))
-            raise RunError(
-                f"rank {names} of {here.size} did not join within {seconds:g} s",
-                "look at that process's own output; strategy.connect_seconds waits longer",
-            )
-        time.sleep(0.05)

@@ -21,6 +21,7 @@ from dgpo_cli.core.token_stats import (
 )
 from dgpo_cli.models import LanguageModel, logits_of
 from dgpo_cli.processes import SOLO, Processes
+from dgpo_cli.progress import beat, each
 from dgpo_cli.types import Rollout
 
 FALLBACK_CHUNK = 256  # tokens whose logits are read at a time where the head is not to be had
@@ -125,7 +126,9 @@ def predictive_states(model: LanguageModel, batch: MicroBatch) -> Tensor:
     device = model.device
     attention = batch.attention_mask.to(device) if batch.attention_mask is not None else None
     run = model.hidden_states if model.has_head else model.logits
-    return run(batch.input_ids.to(device), attention)[batch.at[0].to(device), batch.at[1].to(device)]
+    states = run(batch.input_ids.to(device), attention)[batch.at[0].to(device), batch.at[1].to(device)]
+    beat()
+    return states
 
 
 def logprobs_and_stats(
@@ -302,7 +305,7 @@ def measure_noise_floor(
     together = make_microbatches(rollouts, rows, lengths, tokens=2**62, pad_id=model.pad_id)[0]
     joint = predictive_states(model, together)
     alone = {}
-    for row in rows:
+    for row in each(rows):
         alone[row] = predictive_states(
             model, make_microbatches(rollouts, [row], lengths, tokens=1, pad_id=model.pad_id)[0]
         )

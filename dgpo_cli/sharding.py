@@ -28,6 +28,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Partial
 
+from dgpo_cli.progress import together
+
 
 @dataclass(frozen=True)
 class ShardSettings:
@@ -50,7 +52,10 @@ def local(weight: Tensor) -> Tensor:
 
 def full(weight: Tensor) -> Tensor:
     """The whole tensor, on every process; any other tensor as it is. Every process has to ask."""
-    whole: Tensor = weight.full_tensor() if isinstance(weight, DTensor) else weight
+    if not isinstance(weight, DTensor):
+        return weight
+    with together():
+        whole: Tensor = weight.full_tensor()
     return whole
 
 
@@ -118,7 +123,8 @@ def fill(model: Any, device: torch.device, source: Any | None) -> None:
         whole = torch.empty(target.shape, dtype=target.dtype, device=device)
         if given:
             whole.copy_(given[name])
-        dist.broadcast(whole, src=0)
+        with together():
+            dist.broadcast(whole, src=0)
         if is_sharded(target):
             start, stop = rows_of(target.shape[0], dist.get_rank(), dist.get_world_size())
             whole = whole[start:stop]

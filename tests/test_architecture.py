@@ -12,8 +12,10 @@ import dgpo_cli
 PACKAGE = Path(dgpo_cli.__file__).parent
 # Each row may import from the rows above it, and from nothing in its own row but itself.
 LAYERS = [
+    ["progress"],
     ["errors", "types", "bundled", "files", "environment", "allocation"],
     ["config", "core", "disk"],
+    ["meeting"],
     ["processes", "sharding", "precision"],
     ["lora", "planning"],
     ["models"],

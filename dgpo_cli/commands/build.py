@@ -27,6 +27,7 @@ from dgpo_cli.commands.parts import (
     prepare_device,
 )
 from dgpo_cli.commands.placement import Placement
+from dgpo_cli.config.attempts import begin
 from dgpo_cli.config.checks import warnings as config_warnings
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import LoggerMode, Schedule
@@ -99,6 +100,9 @@ def build(
         books = _books(config, run_folder, checkpoints, checkpoint, state, policy, reference, engine, grader, together)
     else:
         books = _no_books(config, folder)
+    processes.highest(0)  # no process goes on before the run has begun
+    if not processes.main:
+        begin(folder)
     updater = Updater(
         policy.model,
         reference,
@@ -159,6 +163,7 @@ def _books(
     warnings = config_warnings(config, "train") + _disk_warnings(config, folder, state, policy.model, reference)
     if config.overwrite and config.resume is None:
         run_folder.clear()
+    begin(folder)
     checkpoints.rewind(checkpoint)
     tracker_id = state.tracker_id or (run_folder.tracker_id() if config.resume else None)
     run_folder.start(config, _facts(config, policy, reference is not None, len(prompts), engine.processes.size))

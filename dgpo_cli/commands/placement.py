@@ -15,6 +15,7 @@ from dgpo_cli.errors import ConfigError
 from dgpo_cli.models import LanguageModel, adapt_layers
 from dgpo_cli.processes import Processes
 from dgpo_cli.sharding import ShardSettings, shard, skeleton_of
+from dgpo_cli.training.watchdog import give_compilers_time
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class Placement:
         return replace(shell, shards=settings, compute_dtype=self.compute_dtype)
 
     def _adapt(self, model: Any) -> None:
+        if self.strategy.compile:
+            give_compilers_time()
         adapt_layers(model, checkpointing=self.strategy.activation_checkpointing, compiled=self.strategy.compile)
 
 

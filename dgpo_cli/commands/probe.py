@@ -17,6 +17,7 @@ from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import ModelConfig, ReferenceConfig
 from dgpo_cli.planning.plan import Plan, probed_batch
 from dgpo_cli.processes import Processes
+from dgpo_cli.progress import measured
 from dgpo_cli.reporting.plan_view import probe_tables
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.training.optimizer import Optimizer
@@ -53,7 +54,8 @@ def measure(config: TrainConfig, plan: Plan, processes: Processes) -> Measured:
 
 def _updater(config: TrainConfig, device: str, processes: Processes) -> Updater:
     placement = Placement(config.strategy, device, processes, config.model.dtype)
-    policy = placement.policy(lambda place: load_trainee(config.model, place, None, seed=config.seed))
+    with measured():
+        policy = placement.policy(lambda place: load_trainee(config.model, place, None, seed=config.seed))
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     settings = probed_settings(config.optim)
     return Updater(

@@ -17,7 +17,9 @@ from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import Device, StrategyConfig
 from dgpo_cli.environment import Place, place
 from dgpo_cli.errors import ConfigError, Interrupted
+from dgpo_cli.meeting import meet
 from dgpo_cli.processes import SOLO, LostProcess, Processes, join, leave, watching_for_loss
+from dgpo_cli.progress import measured
 from dgpo_cli.training.checkpoint import load_state
 from dgpo_cli.training.launch import launch
 from dgpo_cli.training.lock import locked
@@ -72,16 +74,11 @@ def _run_with_others(config: TrainConfig, folder: Path, here: Place) -> None:
     on_cpu = config.strategy.device is Device.cpu or not torch.cuda.is_available()
     try:
         with watching_for_loss():
-            processes = join(
-                here,
-                device="cpu" if on_cpu else "cuda",
-                connect_seconds=config.strategy.connect_seconds,
-                stall_seconds=config.strategy.stall_seconds,
-            )
-            config, folder = processes.from_main((config, folder))
-            watchdog = Watchdog(config.strategy.stall_seconds, here.rank)
-            processes.beat = watchdog.beat
-            with watchdog.watching():
+            meeting = meet(here, config.strategy.connect_seconds)
+            with Watchdog(config.strategy.stall_seconds, here.rank, meeting.board).watching():
+                device = "cpu" if on_cpu else "cuda"
+                processes = join(meeting, device=device, connect_seconds=config.strategy.connect_seconds)
+                config, folder = processes.from_main((config, folder))
                 _run(config, folder, processes)
             leave()
     except LostProcess as lost:
@@ -104,7 +101,9 @@ def _run(config: TrainConfig, folder: Path, processes: Processes) -> None:
     with signals.listening(), locked(folder) if processes.main else nullcontext():
         try:
             grader = load_grader(config.reward) if processes.main else None
-            _train(build(config, folder, grader, signals, processes))
+            with measured():  # data and models are fetched and loaded
+                trainer = build(config, folder, grader, signals, processes)
+            _train(trainer)
         except StopRequested:  # before the first step: nothing to save
             raise _interrupted(signals, folder) from None
         finally:

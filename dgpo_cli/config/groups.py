@@ -295,7 +295,10 @@ class StrategyConfig:
     )
     connect_seconds: float = key(120.0, "longest wait at the start until every process has joined", "s")
     stall_seconds: float = key(
-        1800.0, "several processes: without progress for so long, each writes where it stands and the run ends", "s"
+        1800.0,
+        "several processes: one that gets no further for so long writes where it stands, and the run ends. Grading "
+        "within its deadline, loading, hashing and saving are progress, in whichever process the others wait for",
+        "s",
     )
 
 

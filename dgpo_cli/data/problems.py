@@ -28,6 +28,7 @@ from dgpo_cli.data.hub import HUB_ID, read_hub_rows
 from dgpo_cli.data.rows import READERS, Row, raise_all, read_rows
 from dgpo_cli.errors import DataError
 from dgpo_cli.errors import Problem as Wrong
+from dgpo_cli.progress import each
 from dgpo_cli.types import Problem
 
 DIGIT_CHAIN = "bundled:digit_chain"
@@ -128,7 +129,7 @@ def _problems(
     ids = _ids(rows)
     problems: list[Problem] = []
     wrong: list[Wrong] = []
-    for index, row in enumerate(rows):
+    for index, row in enumerate(each(rows)):
         try:
             messages = _messages(_field(row.fields, prompt_key))
         except ValueError as error:

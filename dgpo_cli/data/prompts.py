@@ -14,6 +14,7 @@ from typing import Any
 from dgpo_cli.data.rows import raise_all
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.errors import Problem as Wrong
+from dgpo_cli.progress import each
 from dgpo_cli.types import Problem, Prompt
 
 SLOT = "{problem}"
@@ -97,7 +98,7 @@ def make_prompts(
     text_of_template = read_template(template)
     bos = "" if chat_template else _bos_text(tokenizer)
     prompts = []
-    for problem in problems:
+    for problem in each(problems):
         messages = apply_template(text_of_template, problem.messages)
         if chat_template:
             text = _chat_text(tokenizer, messages, system_prompt, problem)

@@ -18,6 +18,7 @@ from torch import Tensor
 from dgpo_cli.core.seeds import uniforms
 from dgpo_cli.errors import RunError
 from dgpo_cli.models import LanguageModel, NextLogits
+from dgpo_cli.progress import beat
 from dgpo_cli.types import Rollout, SampleRequest, Sampling
 
 
@@ -103,6 +104,7 @@ class TransformersEngine:
             chosen, drawn_with = _choose(logits, draws[:, step], sampling)
             logprobs.append(drawn_with)
             ids = chosen.tolist()
+            beat()
             for row in running:
                 completions[row].append(ids[row])
             running = [row for row in running if ids[row] not in self.stop_ids]

@@ -13,6 +13,7 @@ from torch import Tensor
 from dgpo_cli.algorithm import Credit
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.models import LanguageModel
+from dgpo_cli.progress import each
 from dgpo_cli.types import Rollout, Verdict
 
 
@@ -36,7 +37,7 @@ def rollout_records(
     """
     spell = token_speller(model)
     records: list[dict[str, Any]] = []
-    for row, (rollout, verdict) in enumerate(zip(rollouts, verdicts, strict=True)):
+    for row, (rollout, verdict) in enumerate(each(zip(rollouts, verdicts, strict=True))):
         prompt = rollout.request.prompt
         length = 0 if signals is None else int(signals.mask[row].sum())
         record: dict[str, Any] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from dgpo_cli.progress import each
 from dgpo_cli.types import GradeRequest, Verdict
 
 READ_CHARACTERS = 300
@@ -68,7 +69,7 @@ class DapoGrader:
     name = "dapo"
 
     def grade(self, requests: list[GradeRequest]) -> list[Verdict]:
-        return [self._verdict(request) for request in requests]
+        return [self._verdict(request) for request in each(requests)]
 
     def _verdict(self, request: GradeRequest) -> Verdict:
         found = _ANSWER.findall(request.completion[-READ_CHARACTERS:])

@@ -14,6 +14,7 @@ import os
 
 from dgpo_cli.core.answers import integer_of, reduced_gold, undecorated
 from dgpo_cli.errors import ConfigError, RewardError
+from dgpo_cli.progress import each
 from dgpo_cli.rewards.extraction import FinalAnswers, final_answers
 from dgpo_cli.rewards.mathematics import LONGEST_ANSWER, guard, plain_form
 from dgpo_cli.rewards.workers import WorkerPool
@@ -39,7 +40,7 @@ class RobustGrader:
         verdicts: list[Verdict | None] = []
         pending: dict[tuple[str, str], None] = {}
         pairs: list[tuple[str, str]] = []
-        for request in requests:
+        for request in each(requests):
             gold = _reduced(request.gold)
             found = final_answers(request.prompt, request.completion, truncated=request.truncated)
             verdict = _without_algebra(gold, found)
@@ -57,7 +58,7 @@ class RobustGrader:
         """For each gold why it can never be matched, or None; symbolic ones are tried in parallel."""
         problems: list[str | None] = []
         asked: list[int] = []
-        for index, gold in enumerate(golds):
+        for index, gold in enumerate(each(golds)):
             text = _reduced(gold)
             integer = integer_of(text, as_gold=True)
             cause = None if integer else guard(text)

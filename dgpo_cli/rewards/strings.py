@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dgpo_cli.progress import each
 from dgpo_cli.types import GradeRequest, Verdict
 
 
@@ -11,7 +12,7 @@ class ExactGrader:
     name = "exact"
 
     def grade(self, requests: list[GradeRequest]) -> list[Verdict]:
-        return [self._verdict(request) for request in requests]
+        return [self._verdict(request) for request in each(requests)]
 
     def _verdict(self, request: GradeRequest) -> Verdict:
         answer = request.completion.strip()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.errors import RewardError
+from dgpo_cli.progress import within
 
 WORKER_PROGRAM = Path(__file__).with_name("worker.py")
 START_SECONDS = 120.0  # a user's file may import torch on a busy machine
@@ -99,7 +100,8 @@ class WorkerPool:
             worker.deadline = time.monotonic() + self._timeout_seconds
             try:
                 worker.channel.settimeout(self._timeout_seconds)
-                worker.channel.sendall(json.dumps(requests[task]).encode() + b"\n")
+                with within(self._timeout_seconds):
+                    worker.channel.sendall(json.dumps(requests[task]).encode() + b"\n")
             except OSError:  # it died while idle: no fault of this request
                 self._kill(worker)
                 waiting.appendleft(task)
@@ -128,8 +130,9 @@ class WorkerPool:
         with selectors.DefaultSelector() as selector:
             for worker in busy:
                 selector.register(worker.channel, selectors.EVENT_READ, worker)
-            seconds = min(worker.deadline for worker in busy) - time.monotonic()
-            return [key.data for key, _ in selector.select(max(0.0, seconds))]
+            seconds = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+            with within(seconds):
+                return [key.data for key, _ in selector.select(seconds)]
 
     def _receive(self, worker: _Worker, replies: list[dict[str, Any]]) -> None:
         try:

@@ -10,18 +10,17 @@ A checkpoint is written into a temporary folder, synced and renamed, and only th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from dgpo_cli.disk import writing
-from dgpo_cli.files import read_name, sync_folder, write_atomically
+from dgpo_cli.files import read_name, remove_tree, sha256, sync, sync_folder, write_atomically
 from dgpo_cli.models import LanguageModel, save_merged, save_model
 from dgpo_cli.processes import SOLO, Processes
+from dgpo_cli.progress import measured
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.space import checkpoint_bytes
 
@@ -75,15 +74,16 @@ class Checkpoints:
         with writing(target, checkpoint_bytes(model, reference, merged=self.merge_adapter)):
             try:
                 if self.processes.main:
-                    shutil.rmtree(temporary, ignore_errors=True)
+                    remove_tree(temporary, ignore_errors=True)
                     (temporary / "state").mkdir(parents=True)
-                self.processes.agreed(lambda: self._write(temporary, state, model, optimizer, reference))
+                with measured():  # libraries write the large files
+                    self.processes.agreed(lambda: self._write(temporary, state, model, optimizer, reference))
                 if self.processes.main:
                     _write_manifest(temporary)
                     _replace(temporary, target)
                     write_atomically(self.folder / "latest", target.name)
             except Exception:
-                shutil.rmtree(temporary, ignore_errors=True)
+                remove_tree(temporary, ignore_errors=True)
                 raise
         if self.processes.main:
             self._drop_old(state.step)
@@ -104,7 +104,7 @@ class Checkpoints:
         Later checkpoints are damaged ones; they stay until the run has saved another.
         """
         for unfinished in self.folder.glob(f"{TEMPORARY}*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+            remove_tree(unfinished, ignore_errors=True)
         for name in ("latest", "best"):
             file = self.folder / name
             named = read_name(file)
@@ -159,7 +159,7 @@ class Checkpoints:
         kept = {*newest, read_name(self.folder / "best")}
         for path in complete:
             if path.name not in kept:
-                shutil.rmtree(path)
+                remove_tree(path)
 
 
 def adapter_folder(checkpoint: Path) -> Path:
@@ -183,7 +183,7 @@ def _replace(temporary: Path, target: Path) -> None:
         os.replace(target, replaced)
     os.replace(temporary, target)
     sync_folder(target.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    remove_tree(replaced, ignore_errors=True)
 
 
 def _write_manifest(folder: Path) -> None:
@@ -191,8 +191,8 @@ def _write_manifest(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb+") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                os.fsync(stream.fileno())
+                digest = sha256(stream)
+                sync(stream)
             files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         sync_folder(path)
@@ -216,7 +216,7 @@ def _damage(folder: Path) -> str | None:
             if not path.is_file() or path.stat().st_size != size:
                 return f"{name} is missing or of another size"
             with path.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+                if sha256(stream) != digest:
                     return f"{name} has another SHA-256"
         except (OSError, ValueError) as error:  # no name of a file, or a disk that does not give it
             return f"{name!r} cannot be read: {error}"

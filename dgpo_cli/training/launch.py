@@ -21,6 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+import psutil
+
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.environment import STORE
 from dgpo_cli.errors import Interrupted, RunError, UsageError
@@ -90,7 +92,7 @@ class Crew:
             self.note_failures()
             if deadline is None and any(worker.process.returncode not in self.saved for worker in self.failed):
                 deadline = time.monotonic() + LAST_WORDS_SECONDS
-            if deadline is not None and time.monotonic() > deadline:
+            if deadline is not None and (time.monotonic() > deadline or self._all_stopped()):
                 for worker in self.workers:
                     worker.process.kill()
                 for worker in self.workers:
@@ -98,6 +100,14 @@ class Crew:
                 return
             time.sleep(POLL_SECONDS)
         self.note_failures()
+
+    def _all_stopped(self) -> bool:
+        """Whether no process that is left can end by itself: SIGSTOP has stopped them."""
+        left = [worker.process.pid for worker in self.workers if worker.process.poll() is None]
+        try:
+            return bool(left) and all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in left)
+        except psutil.NoSuchProcess:  # it has just ended
+            return False
 
     @property
     def cause(self) -> Worker | None:

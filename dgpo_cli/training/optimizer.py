@@ -23,6 +23,7 @@ from torch import Tensor
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import Schedule
 from dgpo_cli.processes import SOLO, Processes, watching_for_loss
+from dgpo_cli.progress import beat, each, together
 from dgpo_cli.sharding import full, is_sharded, local, rows_of
 
 CHANGED_SAMPLE = 65_536  # weights of each tensor whose change is watched
@@ -90,6 +91,7 @@ class Optimizer:
         if not self.sharded and not self.processes.alone:
             _sum_over_processes(self.parameters)
         norm = self.clipped_norm(self.settings.grad_clip or math.inf)
+        beat()
         if not (math.isfinite(norm) and math.isfinite(loss)):
             self.zero_grad()
             return UpdateOutcome(False, norm, 0.0)
@@ -97,6 +99,7 @@ class Optimizer:
         for group in self.adam.param_groups:
             group["lr"] = lr
         self.adam.step()
+        beat()
         changed = sum(
             int((_watched(parameter) != old).sum()) for parameter, old in zip(self.parameters, before, strict=True)
         )
@@ -129,7 +132,7 @@ class Optimizer:
         rank, size = (self.processes.rank, self.processes.size) if self.sharded else (0, 1)
         tensors: dict[str, Tensor] = {}
         starts: dict[str, int] = {}
-        for name, weight in self.named:
+        for name, weight in each(self.named):
             state = self.adam.state.get(weight)
             if not state:
                 continue
@@ -146,7 +149,7 @@ class Optimizer:
                 stack.enter_context(safe_open(path, framework="pt")) for path in sorted(folder.glob("optimizer-*"))
             ]
             held = [(file, json.loads(file.metadata()["starts"]), set(file.keys())) for file in files]
-            for name, weight in self.named:
+            for name, weight in each(self.named):
                 parts = [(file, starts[name]) for file, starts, keys in held if f"{name}/step" in keys]
                 if not parts:
                     continue
@@ -184,7 +187,7 @@ def _sum_over_processes(parameters: Sequence[Tensor]) -> None:
         pending.append(weight.grad)
         if sum(gradient.numel() for gradient in pending) >= BUCKET or number == len(parameters) - 1:
             flat = torch.cat([gradient.reshape(-1) for gradient in pending])
-            with watching_for_loss():
+            with watching_for_loss(), together():
                 dist.all_reduce(flat)
             for gradient, part in zip(pending, flat.split([gradient.numel() for gradient in pending]), strict=True):
                 gradient.copy_(part.view_as(gradient))

@@ -20,9 +20,11 @@ from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.compose import save as save_config
 from dgpo_cli.disk import writing
 from dgpo_cli.errors import ConfigError, RunError
-from dgpo_cli.files import append_line, read_lines, to_json, write_atomically
+from dgpo_cli.files import append_line, read_lines, remove_tree, to_json, write_atomically
+from dgpo_cli.progress import each, within
 
 OWNED = ("config.yaml", "run.json", "metrics.jsonl", "eval.jsonl", "evals", "checkpoints", "rollouts", "wandb")
+GIT_SECONDS = 5.0
 SMALL_FILE = 4096  # bytes: one block holds run.json or a row
 
 
@@ -113,7 +115,7 @@ class RunFolder:
         """rollouts/step_000001.jsonl, replaced as a whole."""
         folder = self.folder / "rollouts"
         path = folder / f"{name}_{step:06d}.jsonl"
-        text = "".join(to_json(record) + "\n" for record in records)
+        text = "".join(to_json(record) + "\n" for record in each(records))
         with writing(path, len(text)):
             folder.mkdir(exist_ok=True)
             write_atomically(path, text)
@@ -133,14 +135,14 @@ class RunFolder:
                     write_atomically(path, kept)
         for folder in (self.folder / "evals").glob("step_*"):
             if int(folder.name.removeprefix("step_")) > step:
-                shutil.rmtree(folder)
+                remove_tree(folder)
 
     def clear(self) -> None:
         """Delete the run that the folder holds (overwrite=true), and nothing else in it."""
         for name in OWNED:
             path = self.folder / name
             if path.is_dir():
-                shutil.rmtree(path)
+                remove_tree(path)
             else:
                 path.unlink(missing_ok=True)
 
@@ -182,14 +184,15 @@ def versions() -> dict[str, str]:
 def _git_commit() -> str | None:
     """The checkout that dgpo runs from, or None where it was installed."""
     try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).resolve().parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
+        with within(GIT_SECONDS):
+            result = subprocess.run(
+                ["git", "rev-parse", "HEAD"],
+                cwd=Path(__file__).resolve().parent,
+                capture_output=True,
+                text=True,
+                timeout=GIT_SECONDS,
+                check=False,
+            )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.config.groups import GatingConfig, LoggerConfig, LoggerMode
+from dgpo_cli.progress import within
 from dgpo_cli.training.showcase import COLUMNS, completion_rows, step_page
 
 INIT_SECONDS = 30.0  # for an online run to begin; meanwhile rows wait
@@ -103,10 +104,11 @@ class Tracker:
         if self._thread is None:
             return
         self._rows.put(exit_code)
-        self._thread.join(FINISH_SECONDS + 2)
-        if self._thread.is_alive():
-            _kill_service()  # or wandb would wait for it when the program ends
-            self._thread.join(FINISH_SECONDS)
+        with within(2 * FINISH_SECONDS + 2):
+            self._thread.join(FINISH_SECONDS + 2)
+            if self._thread.is_alive():
+                _kill_service()  # or wandb would wait for it when the program ends
+                self._thread.join(FINISH_SECONDS)
         self._thread = None
 
     def _serve(self, mode: str) -> None:

@@ -47,6 +47,23 @@ def start(*overrides: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+def torchrun(launcher: list[str], *overrides: str) -> subprocess.Popen[str]:
+    """Two processes of torchrun's, which starts both again where one fails."""
+    command = [
+        str(Path(sys.executable).with_name("torchrun")),
+        "--nproc-per-node=2",
+        f"--master-port={free_port()}",
+        *launcher,
+    ]
+    return subprocess.Popen(
+        [*command, "-m", "dgpo_cli", "train", *QUICK, "strategy=ddp", *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
 def rows(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
@@ -63,6 +80,21 @@ def wait_for_rows(folder: Path, process: subprocess.Popen[str], count: int) -> N
 def workers(process: subprocess.Popen[str]) -> dict[int, psutil.Process]:
     """The worker processes by rank."""
     return {int(child.environ()["RANK"]): child for child in psutil.Process(process.pid).children()}
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def fresh_workers(process: subprocess.Popen[str], killed: set[int]) -> dict[int, psutil.Process]:
+    """Both workers of a later attempt than those of `killed`; nothing while they start or end."""
+    try:
+        found = workers(process)
+    except (psutil.Error, KeyError):
+        return {}
+    return found if len(found) == 2 and not killed & {worker.pid for worker in found.values()} else {}
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -144,6 +176,59 @@ def test_a_killed_worker_ends_the_run_by_name_and_a_signal_saves_it(tmp_path: Pa
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
 
 
+STATIC = ["--max-restarts=3"]
+C10D = ["--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "kills", "overrides"),
+    [
+        (["--max-restarts=1", "--standalone"], [(1, 1)], []),
+        pytest.param(STATIC, [(0, 2), (1, 4)], [], marks=pytest.mark.slow),
+        pytest.param(C10D, [(1, 1), (0, 3)], ["checkpoint.every=2"], marks=pytest.mark.slow),
+        pytest.param(STATIC, [(0, 1)], ["checkpoint.every=100"], marks=pytest.mark.slow),
+    ],
+    ids=["one", "static, two, rank 0 first", "c10d, two", "before a checkpoint"],
+)
+def test_a_run_goes_on_by_itself_where_its_launcher_starts_it_again(
+    tmp_path: Path, launcher: list[str], kills: list[tuple[int, int]], overrides: list[str]
+) -> None:
+    """Workers killed after so many rows. The folder is named by the time: the next attempt finds it all the same.
+
+    The reward takes longer for a step than a stall may last.
+    """
+    for name, seconds in (("slow", 0.75), ("quick", 0)):
+        body = f"import time\ndef score(p, c, a):\n    time.sleep({seconds})\n    return c == a, c == a\n"
+        (tmp_path / f"{name}.py").write_text(body)
+    whole, runs = tmp_path / "whole", tmp_path / "runs"
+    settings = [*overrides, f"steps={kills[-1][1] + 1}"]
+    stamped = f"hydra.run.dir={runs}/${{now:%H-%M-%S-%f}}"
+    reward = f"reward.path={tmp_path / 'slow.py'}:score"
+    process = torchrun(launcher, *settings, reward, stamped, "strategy.stall_seconds=10")
+    killed: set[int] = set()
+    for rank, count in kills:
+        deadline = time.monotonic() + 240
+        while not (found := fresh_workers(process, killed)) or not any(
+            len(rows(run)) >= count for run in runs.glob("*")
+        ):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        killed |= {worker.pid for worker in found.values()}
+        found[rank].kill()
+    reward = f"reward.path={tmp_path / 'quick.py'}:score"
+    assert main(["train", f"hydra.run.dir={whole}", *QUICK, *settings, reward]) == 0
+    out, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    (run,) = runs.glob("*")
+    assert out == f"{run}\n"
+    assert said.count(f"note: started again by the launcher: the run in {run} goes on") == len(kills)
+    assert sampled(run) == sampled(whole)
+    for mine, other in zip(rows(run), rows(whole), strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], abs=1e-6)
+        assert mine["reward/mean"] == other["reward/mean"]
+
+
 def test_a_signal_while_the_workers_start_ends_them_all(tmp_path: Path) -> None:
     process = start(f"hydra.run.dir={tmp_path / 'run'}", *QUICK, "strategy=ddp", "strategy.num_processes=2")
     deadline = time.monotonic() + 120
@@ -168,9 +253,7 @@ def test_what_all_processes_refuse_is_said_once_and_leaves_nothing(
 
 
 def test_a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     process = start(
         f"hydra.run.dir={tmp_path / 'run'}",
         *QUICK,

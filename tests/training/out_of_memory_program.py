@@ -23,6 +23,7 @@ from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.environment import place
+from dgpo_cli.meeting import meet
 from dgpo_cli.models import LanguageModel, load_model
 from dgpo_cli.processes import SOLO, Processes, join, leave
 from dgpo_cli.training.optimizer import Optimizer
@@ -78,7 +79,7 @@ def step(
 def main() -> None:
     torch.set_num_threads(1)
     here = place()
-    processes = join(here, device="cpu", connect_seconds=60, stall_seconds=60) if here.size > 1 else SOLO
+    processes = join(meet(here, 60), device="cpu", connect_seconds=60) if here.size > 1 else SOLO
     model = load_model(sys.argv[1])
     reference = model.frozen_copy()
     with torch.no_grad():

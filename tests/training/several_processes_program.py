@@ -22,6 +22,7 @@ from dgpo_cli.commands.placement import Placement
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.environment import place
+from dgpo_cli.meeting import meet
 from dgpo_cli.models import LanguageModel, load_model
 from dgpo_cli.processes import SOLO, Processes, join, leave
 from dgpo_cli.sharding import full, is_sharded, local
@@ -179,7 +180,7 @@ def main() -> None:
     torch.set_num_threads(1)
     here = place()
     assert here is not None
-    processes = join(here, device="cpu", connect_seconds=120, stall_seconds=200)
+    processes = join(meet(here, 120), device="cpu", connect_seconds=120)
     tied, own_head, *strategies = sys.argv[1:]
     for name in CASES:
         compared(name, tied, strategies, processes)

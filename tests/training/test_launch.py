@@ -97,3 +97,10 @@ def test_a_signal_that_was_passed_on_is_no_failure(tmp_path: Path, answers: list
     crew.wait()
     assert len(crew.failed) == 2
     assert (None if crew.cause is None else crew.cause.rank) == rank
+
+
+def test_who_is_stopped_is_not_waited_for_after_a_failure() -> None:
+    began = time.monotonic()
+    crew = ended("kill -STOP $$", "sleep 0.5; exit 1")
+    assert time.monotonic() - began < launch.LAST_WORDS_SECONDS / 2
+    assert crew.cause is crew.workers[1]
