@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dgpo_cli.command_lines import shell_word
 from dgpo_cli.errors import UsageError
 from dgpo_cli.jobs import guarded, run_job_file
 
@@ -82,7 +83,7 @@ def _unknown_verb(verb: str, argv: list[str]) -> tuple[str, str]:
     from dgpo_cli.config.keys import nearest
 
     if "=" in verb:
-        return f"expected a command, got '{verb}'", f"did you mean dgpo train {' '.join(argv)}?"
+        return f"expected a command, got '{verb}'", f"did you mean: dgpo train {' '.join(map(shell_word, argv))}"
     close = nearest(verb, (*VERBS, *OTHER_VERBS))
     commands = ", ".join(VERBS)
     return f"unknown command '{verb}'", f"did you mean dgpo {close}?" if close else f"commands: {commands}; dgpo -h"
@@ -163,8 +164,10 @@ def _print_configs(configs: list[Any], package: str | None) -> None:
     """`--cfg job`: what the job gets, run folders looked up and values resolved."""
     from omegaconf import OmegaConf
 
+    from dgpo_cli.config.compose import node_of
+
     for number, config in enumerate(configs):
-        node = OmegaConf.structured(config)
+        node: Any = node_of(config)
         if package and package != "_global_":
             node = OmegaConf.select(node, package)
             if node is None:

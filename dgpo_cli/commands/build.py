@@ -29,6 +29,7 @@ from dgpo_cli.commands.parts import (
 from dgpo_cli.commands.placement import Placement
 from dgpo_cli.config.checks import warnings as config_warnings
 from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.compose import node_of
 from dgpo_cli.config.groups import LoggerMode, Schedule
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.engines.shared_engine import SharedEngine
@@ -351,7 +352,7 @@ def _facts(config: TrainConfig, policy: Policy, has_reference: bool, prompts: in
 def _plain(config: TrainConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    plain = OmegaConf.to_container(node_of(config), resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

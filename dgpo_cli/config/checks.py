@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dgpo_cli.command_lines import override
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import CompareConfig, EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, Dtype, EngineConfig, GatingConfig, RewardConfig, Signal
@@ -206,7 +207,7 @@ def _stored_rollouts(config: RolloutConfig) -> Iterator[Problem]:
         inside = sorted(file for file in Path(path).glob("**/*.jsonl") if "rollouts" in (file.stem, file.parent.name))
         yield Problem(
             f"rollouts: expected a file, got the folder '{path}'",
-            f"rollouts={inside[-1]}" if inside else "a rollouts.jsonl, or a step of a run's rollouts/",
+            override("rollouts", inside[-1]) if inside else "a rollouts.jsonl, or a step of a run's rollouts/",
         )
     elif not Path(path).is_file():
         yield Problem(f"rollouts: no file '{path}'", "a rollouts.jsonl, or a step of a run's rollouts/")

@@ -17,6 +17,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dgpo_cli.command_lines import command
+from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.compose import complete, composed, config_error, first_job
 from dgpo_cli.config.finish import finish
@@ -85,15 +87,7 @@ def _jobs(request: Request, composition: DictConfig) -> list[list[str]]:
 
 
 def _benchmark_variants(job: list[str], request: Request) -> list[list[str]]:
-    if not request.benchmarks:
-        return [job]
-    return [with_benchmark(job, name) for name in request.benchmarks]
-
-
-def with_benchmark(overrides: list[str], name: str) -> list[str]:
-    """The overrides with another benchmark chosen."""
-    chosen = ("benchmark=", "+benchmark=")
-    return [f"{text.partition('=')[0]}={name}" if text.startswith(chosen) else text for text in overrides]
+    return [with_benchmark(job, own) for own in request.benchmarks] or [job]
 
 
 def _follows(problem: Problem, request: Request) -> bool:
@@ -160,12 +154,30 @@ def _resolved(composition: DictConfig, place: str, command: str) -> str:
 
 
 def _refuse_a_run(folder: Path, multirun: bool) -> None:
-    if any((folder / name).exists() for name in RUN_FILES):
-        hint = f"dgpo train resume={folder} continues it; overwrite=true deletes it; hydra.run.dir=FOLDER takes another"
+    if _holds_training(folder) and not multirun:
+        hint = (
+            f"{command('train', resume=folder)} continues it; hydra.run.dir=FOLDER takes another folder; "
+            "overwrite=true deletes that run, its checkpoints and evaluations included"
+        )
         raise UsageError(f"'{folder}' already holds a run", hint)
+    if any((folder / name).exists() for name in RUN_FILES):
+        place = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+        held = "a run" if _holds_training(folder) else "the config.yaml of another command"
+        raise UsageError(f"'{folder}' already holds {held}", f"{place}=FOLDER takes another folder")
     if multirun and any(folder.glob("*/job.yaml")):
-        hint = "overwrite=true deletes its runs; hydra.sweep.dir=FOLDER takes another folder"
+        hint = (
+            "hydra.sweep.dir=FOLDER takes another folder; overwrite=true deletes the runs in the folders of this "
+            "sweep's jobs, their checkpoints and evaluations included"
+        )
         raise UsageError(f"'{folder}' already holds a sweep", hint)
+
+
+def _holds_training(folder: Path) -> bool:
+    """Whether the folder is that of `dgpo train`; `dgpo rollout` leaves a config.yaml too, without a section optim."""
+    config = folder / "config.yaml"
+    content = config.read_bytes() if config.is_file() else b""
+    is_anothers = bool(content) and b"\noptim:" not in content
+    return (config.exists() and not is_anothers) or (folder / "run.json").exists()
 
 
 def _remove_empty(folder: Path, stop: Path) -> None:
