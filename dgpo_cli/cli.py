@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dgpo_cli.command_lines import shell_word
+from dgpo_cli.environment import is_follower
 from dgpo_cli.errors import UsageError
 from dgpo_cli.jobs import guarded, run_job_file
 
@@ -116,6 +117,8 @@ def _run(command: str, argv: list[str]) -> int:
 
             run_without_folder(command, planned.configs)
             return 0
+        for note in () if is_follower() else planned.notes:
+            print(f"note: {note}", file=sys.stderr)
         folder, remove_empty = (None, None) if shows_only else claim_folder(planned)
     from dgpo_cli.hydra_app import run_hydra, run_sweep
 

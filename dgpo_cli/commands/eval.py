@@ -93,9 +93,9 @@ def _continues(folder: Path) -> str:
 
 def _check(config: EvalConfig, folder: Path) -> None:
     if config.benchmark.name is None:
-        from dgpo_cli.config.keys import options
+        from dgpo_cli.config.checks import benchmark_hint
 
-        raise ConfigError("benchmark: none is chosen", f"benchmark=NAME: {', '.join(options('benchmark'))}")
+        raise ConfigError("benchmark: none is chosen", benchmark_hint())
     if (folder / "run.json").exists() or (folder / "metrics.jsonl").exists():
         raise ConfigError(f"{folder} holds a training run", "hydra.run.dir=FOLDER takes another folder")
 

@@ -50,7 +50,8 @@ def dealt(
         wrong = [value for value in values if not isinstance(value, str | None)]
         if len(values) != count or wrong:
             of = f" for {count} benchmarks ({', '.join(names)})" if count > 1 else " for one benchmark"
-            problems.append(Problem(f"{key}: {len(values)} values{of}: {catalogue.show(values)}", _each(key, names)))
+            number = "one value" if len(values) == 1 else f"{len(values)} values"
+            problems.append(Problem(f"{key}: {number}{of}: {catalogue.show(values)}", _each(key, names)))
     if count > 1:
         problems += [_shared(override, names) for override in others if override.key_or_group in (*ONE_EACH, *OF_ONE)]
     if problems or not (names or lists):

@@ -213,10 +213,16 @@ def _stored_rollouts(config: RolloutConfig) -> Iterator[Problem]:
         yield Problem(f"rollouts: no file '{path}'", "a rollouts.jsonl, or a step of a run's rollouts/")
 
 
+def benchmark_hint() -> str:
+    """What to type to choose one."""
+    names = [name for name in catalogue.options("benchmark") if name != "none"]
+    return f"benchmark=NAME: {', '.join(names)}"
+
+
 def _evaluation(config: EvalConfig | TrainConfig) -> Iterator[Problem]:
     benchmark = config.benchmark
-    if isinstance(config, EvalConfig) and benchmark.name is None and not benchmark.path and not benchmark.hub:
-        yield Problem("benchmark: none is chosen", f"benchmark=NAME: {', '.join(catalogue.options('benchmark'))}")
+    if isinstance(config, EvalConfig) and benchmark.name is None:
+        yield Problem("benchmark: none is chosen", benchmark_hint())
     k = benchmark.k
     if isinstance(config, TrainConfig):
         if config.eval.k is not None or benchmark.name is None:

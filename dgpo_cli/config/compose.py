@@ -135,7 +135,7 @@ def composed(request: Request, job: list[str] | None = None) -> DictConfig:
     overrides = [text for text in overrides if not text.startswith("hydra.searchpath=")]
     try:
         return hydra_compose(request.command, [*overrides, *own_overrides(request)], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group of one's own is null
         raise config_error(error, request.command) from error
 
 

@@ -79,7 +79,10 @@ def prepare(
         elif values is not None:
             lists[override.key_or_group], found = values, []
         else:
-            override, found = _chosen(override, request)
+            chosen, found = _chosen(override, request)
+            if chosen is None:
+                continue
+            override = chosen
         problems += found
         if found:
             request.refused.add(override.key_or_group.partition(".")[0])
@@ -136,38 +139,40 @@ def _hint_without_equals(text: str, command: str) -> str:
     return f"did you mean {close}=...?" if close else f"dgpo {command} -h lists groups and keys"
 
 
-def _chosen(override: Override, request: Request) -> tuple[Override, list[Problem]]:
-    """The override, with `none` for a group that is set to null or taken out, and what is wrong with it."""
-    name = override.key_or_group
-    if override.is_hydra_override() or override.package is not None:
+def _chosen(override: Override, request: Request) -> tuple[Override | None, list[Problem]]:
+    """The override, with `none` for a group that is set to null or taken out, and what is wrong with it.
+
+    No override where the default is to choose nothing, and that was typed: Hydra has no word for it.
+    """
+    name, known = override.key_or_group, catalogue.keys(request.command)
+    if override.is_hydra_override() or (name not in known and name != catalogue.RECIPES):
         return override, _override_problems(override, request)
+    if override.package is not None:
+        return override, [Problem(f"{override.input_line}: '{name}' has one place here", f"{name}=...")]
     if name not in catalogue.groups(request.command):
-        if override.is_delete() and name in catalogue.keys(request.command):
+        if override.is_delete():
             hint = "without it on the command line it has its default"
             return override, [Problem(f"~{name}: a key cannot be taken out", hint)]
         return override, _override_problems(override, request)
     values = [None] if override.is_delete() else values_of(override)
-    nothing = _nothing(name, request)
-    chosen = [nothing if value is None or (value == "none" and nothing == "null") else value for value in values]
-    if None in chosen:
+    options = catalogue.options(name, request.config_dirs)
+    chosen = ["none" if value is None else value for value in values]
+    if "none" in options:
+        if chosen != values:
+            override = parse(f"{name}={','.join(map(str, chosen))}")
+    elif "none" in chosen:
+        is_default = name == catalogue.RECIPES or (name == "strategy" and request.command == "train")
+        if is_default and set(chosen) == {"none"}:
+            return None, []
         return override, [_needs_an_option(name, override, request)]
-    if chosen != values:
-        override = parse(f"{name}={','.join(map(str, chosen))}")
     return override, _override_problems(override, request)
 
 
-def _nothing(group: str, request: Request) -> str | None:
-    """What chooses nothing in a group; None where something has to be chosen."""
-    if "none" in catalogue.options(group, request.config_dirs):
-        return "none"
-    return "null" if group == catalogue.RECIPES or (group == "strategy" and request.command == "train") else None
-
-
 def _needs_an_option(group: str, override: Override, request: Request) -> Problem:
-    hint = f"leave it out for its default; options: {', '.join(catalogue.options(group, request.config_dirs))}"
+    hint = f"leave it out for the default; options: {', '.join(catalogue.options(group, request.config_dirs))}"
     if group == "gating":
         hint = "gating=uniform gives every token the same credit"
-    return Problem(f"{override.input_line}: dgpo {request.command} needs one", hint)
+    return Problem(f"{override.input_line}: expected an option, dgpo {request.command} needs one", hint)
 
 
 def _override_problems(override: Override, request: Request) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dgpo_cli.command_lines import command
 from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
+from dgpo_cli.config.choices import against_each_other
 from dgpo_cli.config.compose import complete, composed, config_error, first_job
 from dgpo_cli.config.finish import finish
 from dgpo_cli.config.overrides import Request, parse
@@ -36,6 +38,7 @@ class Plan:
     request: Request
     composition: DictConfig
     configs: list[Any]
+    notes: tuple[str, ...] = ()  # what is no error, and should be said
 
 
 def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
@@ -47,6 +50,7 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
     except ConfigError as error:
         raise ConfigError("", problems=(*problems, *error.problems)) from error
     configs: list[Any] = []
+    typed: list[dict[str, Any]] = []
     for number, job in enumerate(jobs):
         label = f"job {number} ({' '.join(_task(job))}): " if len(jobs) > 1 else ""
         for variant in _benchmark_variants(job, request):
@@ -54,15 +58,29 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
             try:
                 node = composition if variant == request.overrides else composed(request, variant)
                 configs.append(finish(request.command, node, _task(variant)))
+                typed.append(_typed(variant))
                 found = validate(configs[-1], request.command) if check else []
             except ConfigError as error:
                 found = list(error.problems)
             for problem in found:
                 if not _follows(problem, request) and not any(problem.message in other.message for other in problems):
                     problems.append(replace(problem, message=label + problem.message))
+    wrong, notes = against_each_other(request.command, configs, typed) if check else ([], [])
+    problems += [problem for problem in wrong if not _is_said(problem, problems)]
     if problems:
         raise ConfigError("", problems=tuple(problems))
-    return Plan(request, composition, configs)
+    return Plan(request, composition, configs, tuple(notes))
+
+
+def _typed(overrides: list[str]) -> dict[str, Any]:
+    parsed = [parse(text) for text in _task(overrides)]
+    return {override.key_or_group: override.value() for override in parsed if not override.is_delete()}
+
+
+def _is_said(problem: Problem, others: list[Problem]) -> bool:
+    """True where another problem speaks of the same key."""
+    key = problem.message.partition("=")[0]
+    return any(re.search(rf"(^|: ){re.escape(key)}\b", other.message) for other in others)
 
 
 def _task(overrides: list[str]) -> list[str]:
