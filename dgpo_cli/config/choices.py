@@ -74,8 +74,8 @@ def _unnamed_benchmark(command: str, config: Any, typed: dict[str, Any]) -> tupl
     if command == "eval" and benchmark.completions:
         known = ", ".join(name for name in catalogue.options("benchmark") if name != "none")
         hint = (
-            f"benchmark=NAME says how they are graded: {known}; rows that bring their golds may have a name of your own: "
-            "benchmark=none benchmark.name=NAME reward=robust"
+            f"benchmark=NAME says how they are graded: {known}; rows that bring their golds may have a name of "
+            "your own: benchmark=none benchmark.name=NAME reward=robust"
         )
         return Problem(f"benchmark.completions={benchmark.completions}: of which benchmark?", hint), None
     given = next((key for key in ("benchmark.path", "benchmark.hub") if typed.get(key) is not None), None)
