@@ -284,6 +284,11 @@ def _evaluation(
     name = str(benchmark.name)
 
     def after(step: int) -> dict[str, Any]:
+        def make_room(differences: list[str]) -> None:
+            """A part of this evaluation from before a resume that changed it: no setting would make it fit again."""
+            aside = folder.set_evaluation_aside(step)
+            print(f"note: {differences[0]}: moved to {aside}, the evaluation begins anew", file=sys.stderr)
+
         with closing(load_grader(reward)) as grader:
             result = evaluate(
                 engine,
@@ -297,11 +302,22 @@ def _evaluation(
                 pass_at=None if benchmark.pass_at is None else [k for k in benchmark.pass_at if k <= benchmark.k],
                 folder=folder.evaluation_folder(step),
                 model=config.model.name,
-                manifest={"step": step},
+                manifest={"step": step, **_evaluated_with(config, policy)},
+                make_room=make_room,
             )
         return {"step": step, **folder.evaluation_row(result.as_record())}
 
     return after
+
+
+def _evaluated_with(config: TrainConfig, policy: Policy) -> dict[str, Any]:
+    """What may change between two sessions of a run, and decides its samples to the last bit."""
+    return {
+        "model": {"path": config.model.path},
+        "device": policy.model.device.type,
+        "compute_dtype": str(policy.model.compute_dtype or config.model.dtype.name).removeprefix("torch."),
+        "compile": config.strategy.compile,
+    }
 
 
 def _disk_warnings(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -55,7 +55,7 @@ def values_of(override: Override) -> list[Any]:
     if not override.is_sweep_override():
         return [override.value()]
     if override.is_choice_sweep() or override.is_range_sweep():
-        return list(override.sweep_iterator())
+        return [value.text if isinstance(value, QuotedString) else value for value in override.sweep_iterator()]
     return []
 
 
