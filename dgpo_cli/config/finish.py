@@ -144,7 +144,8 @@ def _resumed(config: DictConfig, typed: dict[str, Any]) -> DictConfig:
     ]
     if problems:
         raise ConfigError("", problems=tuple(problems))
-    result.resume, result.resume_allow, result.overwrite = config.resume, config.resume_allow, config.overwrite
+    result.resume, result.resume_allow = escaped(config.resume), config.resume_allow
+    result.overwrite = config.overwrite
     return result
 
 

@@ -80,7 +80,8 @@ def test_a_finished_evaluation_that_was_not_yet_noted_is_kept_beside_the_new_one
     last = run / "evals" / "step_000001"
     finished = (last / "results.json").read_bytes()
     (run / "eval.jsonl").write_text(lines(run / "eval.jsonl")[0] + "\n")
-    (last / "samples.jsonl").open("ab").write(b"torn")
+    with (last / "samples.jsonl").open("ab") as stream:
+        stream.write(b"torn")
     assert main(["train", f"resume={run}", "eval.limit=8", "eval.k=2"]) == 0
     assert (run / "evals" / "before_resume_step_000001" / "results.json").read_bytes() == finished
     assert json.loads((last / "results.json").read_text())["n_problems"] == 8
