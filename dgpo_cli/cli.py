@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dgpo_cli.command_lines import shell_word
+from dgpo_cli.environment import is_follower
 from dgpo_cli.errors import UsageError
 from dgpo_cli.jobs import guarded, run_job_file
 
@@ -82,7 +84,7 @@ def _unknown_verb(verb: str, argv: list[str]) -> tuple[str, str]:
     from dgpo_cli.config.keys import nearest
 
     if "=" in verb:
-        return f"expected a command, got '{verb}'", f"did you mean dgpo train {' '.join(argv)}?"
+        return f"expected a command, got '{verb}'", f"did you mean: dgpo train {' '.join(map(shell_word, argv))}"
     close = nearest(verb, (*VERBS, *OTHER_VERBS))
     commands = ", ".join(VERBS)
     return f"unknown command '{verb}'", f"did you mean dgpo {close}?" if close else f"commands: {commands}; dgpo -h"
@@ -117,6 +119,8 @@ def _run(command: str, argv: list[str]) -> int:
 
             run_without_folder(command, planned.configs)
             return 0
+        for note in () if is_follower() else planned.notes:
+            print(f"note: {note}", file=sys.stderr)
         folder, remove_empty = (None, None) if shows_only else claim_folder(planned)
     from dgpo_cli.hydra_app import run_hydra, run_sweep
 
@@ -165,8 +169,10 @@ def _print_configs(configs: list[Any], package: str | None) -> None:
     """`--cfg job`: what the job gets, run folders looked up and values resolved."""
     from omegaconf import OmegaConf
 
+    from dgpo_cli.config.compose import node_of
+
     for number, config in enumerate(configs):
-        node = OmegaConf.structured(config)
+        node: Any = node_of(config)
         if package and package != "_global_":
             node = OmegaConf.select(node, package)
             if node is None:

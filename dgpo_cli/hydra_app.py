@@ -6,6 +6,7 @@ exit code. `job` stands at module level, so that launchers can send it to other 
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dgpo_cli import jobs
+from dgpo_cli.command_lines import quoted
+from dgpo_cli.config.benchmarks import joined as benchmarks_joined
+from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.commands import COMMANDS
-from dgpo_cli.config.compose import composed, config_roots, hydra_ready, own_overrides, register
+from dgpo_cli.config.compose import composed, config_roots, container_of, hydra_ready, own_overrides, register
 from dgpo_cli.config.finish import finish
-from dgpo_cli.config.overrides import Request, quoted
-from dgpo_cli.config.plan import with_benchmark
+from dgpo_cli.config.overrides import Request
 from dgpo_cli.errors import ConfigError
 
 register([])  # a launcher's worker imports this module with `job` and resolves the job's folder
@@ -72,12 +75,16 @@ def run_sweep(request: Request, flags: list[str], folder: Path) -> int:
 def job(config: DictConfig) -> float | None:
     """Hydra's task function. In a sweep it returns the accuracy reached, for sweepers that optimise."""
     hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
+    # Hydra writes down plain text, in which `${x}` is no interpolation: nothing of it is resolved.
+    runtime = OmegaConf.to_container(hydra_config.runtime, resolve=False)
+    task = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    assert isinstance(runtime, dict)
+    assert isinstance(task, list)
+    folder = Path(runtime["output_dir"])
     command = next(name for name, schema in COMMANDS.items() if OmegaConf.get_type(config) is schema)
-    benchmarks = [name for name in hydra_config.job.env_set.get("DGPO_BENCHMARKS", "").split(",") if name]
-    sources = hydra_config.runtime.config_sources
-    dirs = [Path(source.path) for source in sources if source.provider == "command-line"]
-    request = Request(command, list(hydra_config.overrides.task), benchmarks, dirs)
+    benchmarks = json.loads(hydra_config.job.env_set.get("DGPO_BENCHMARKS", "[]"))
+    dirs = [Path(source["path"]) for source in runtime["config_sources"] if source["provider"] == "command-line"]
+    request = Request(command, [str(text) for text in task], benchmarks, dirs)
     if hydra_config.mode == RunMode.MULTIRUN:
         return _run_in_sweep(config, request, folder, int(hydra_config.job.num))
     sys.argv = STATE.argv  # what was typed, for the run's records
@@ -91,14 +98,14 @@ def typed_configs(config: DictConfig, request: Request) -> list[Any]:
     if len(request.benchmarks) < 2:
         return [first]
     with hydra_ready(request):
-        others = [with_benchmark(request.overrides, name) for name in request.benchmarks[1:]]
+        others = [with_benchmark(request.overrides, own) for own in request.benchmarks[1:]]
         return [first, *(finish(request.command, composed(request, other), other) for other in others)]
 
 
 def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: int) -> float | None:
     """Write the job's file, run it in a process of its own and note its exit code. A failed job stops no other."""
-    typed = with_benchmark(request.overrides, f"[{','.join(request.benchmarks)}]") if request.benchmarks else None
-    content: dict[str, Any] = {"number": number, "command": request.command, "overrides": typed or request.overrides}
+    content: dict[str, Any] = {"number": number, "command": request.command}
+    content["overrides"] = benchmarks_joined(request.overrides, request.benchmarks)
     content["exit_code"] = None
     print(f"job {number}: {' '.join(content['overrides'])} -> {folder}", file=sys.stderr, flush=True)
 
@@ -107,9 +114,7 @@ def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: in
         problems = [problem for item in configs for problem in validate(item, request.command)]
         if problems:
             raise ConfigError("", problems=tuple(problems))
-        content["configs"] = [
-            OmegaConf.to_container(OmegaConf.structured(item), resolve=True, enum_to_str=True) for item in configs
-        ]
+        content["configs"] = [container_of(item) for item in configs]
         jobs.write_job(folder, content)
 
     content["exit_code"] = jobs.guarded(prepare_job) or None

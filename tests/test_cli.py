@@ -132,7 +132,7 @@ SURFACE = [
     (["completion", "fish"], 0, ["complete -c dgpo"], []),
     (["completion"], 2, [], ["hint: dgpo completion bash|zsh|fish"]),
     (["trian"], 2, [], ["error: unknown command 'trian'", "hint: did you mean dgpo train?"]),
-    (["steps=3"], 2, [], ["error: expected a command, got 'steps=3'", "hint: did you mean dgpo train steps=3?"]),
+    (["steps=3"], 2, [], ["error: expected a command, got 'steps=3'", "hint: did you mean: dgpo train steps=3"]),
     (["train", "--mulitrun"], 2, [], ["error: unrecognized arguments: --mulitrun", "hint: dgpo train -h"]),
     (["train", "--config-name", "x"], 2, [], ["error: the primary configuration", "--config-dir FOLDER"]),
     (["train", "--config-dir", "nowhere"], 2, [], ["error: --config-dir: no folder 'nowhere'"]),

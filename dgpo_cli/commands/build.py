@@ -30,6 +30,7 @@ from dgpo_cli.commands.placement import Placement
 from dgpo_cli.config.attempts import begin
 from dgpo_cli.config.checks import warnings as config_warnings
 from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.compose import node_of
 from dgpo_cli.config.groups import LoggerMode, Schedule
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.engines.shared_engine import SharedEngine
@@ -292,6 +293,11 @@ def _evaluation(
     name = str(benchmark.name)
 
     def after(step: int) -> dict[str, Any]:
+        def make_room(differences: list[str]) -> None:
+            """A part of this evaluation from before a resume that changed it: no setting would make it fit again."""
+            aside = folder.set_evaluation_aside(step)
+            print(f"note: {differences[0]}: moved to {aside}, the evaluation begins anew", file=sys.stderr)
+
         with closing(load_grader(reward)) as grader:
             result = evaluate(
                 engine,
@@ -305,11 +311,22 @@ def _evaluation(
                 pass_at=None if benchmark.pass_at is None else [k for k in benchmark.pass_at if k <= benchmark.k],
                 folder=folder.evaluation_folder(step),
                 model=config.model.name,
-                manifest={"step": step, "compute_dtype": policy.model.computes_in},
+                manifest={"step": step, **_evaluated_with(config, policy)},
+                make_room=make_room,
             )
         return {"step": step, **folder.evaluation_row(result.as_record())}
 
     return after
+
+
+def _evaluated_with(config: TrainConfig, policy: Policy) -> dict[str, Any]:
+    """What may change between two sessions of a run, and decides its samples to the last bit."""
+    return {
+        "model": {"path": config.model.path},
+        "device": policy.model.device.type,
+        "compute_dtype": policy.model.computes_in,
+        "compile": config.strategy.compile,
+    }
 
 
 def _disk_warnings(
@@ -361,7 +378,7 @@ def _facts(config: TrainConfig, policy: Policy, has_reference: bool, prompts: in
 def _plain(config: TrainConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    plain = OmegaConf.to_container(node_of(config), resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

@@ -5,7 +5,6 @@ Grading stored completions needs no model and imports no torch, so everything th
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from dgpo_cli.command_lines import override, shell_word
 from dgpo_cli.commands.generator import Generator, make_generator, sampling_of
 from dgpo_cli.config.commands import EvalConfig
 from dgpo_cli.config.groups import RewardConfig
@@ -83,16 +83,21 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
 
 
 def _continues(folder: Path) -> str:
-    return f"the same command with {shlex.quote(f'hydra.run.dir={folder}')} continues it"
+    """What was typed, in the evaluation's own folder; without what would delete the samples in it."""
+    place = override("hydra.run.dir", folder)
+    if sys.argv[:2] != ["dgpo", "eval"]:
+        return f"the same command with {place} continues it"
+    kept = [text for text in sys.argv[2:] if text.lstrip("+").partition("=")[0] not in ("hydra.run.dir", "overwrite")]
+    return f"{' '.join(['dgpo eval', *map(shell_word, kept), place])} continues it"
 
 
 def _check(config: EvalConfig, folder: Path) -> None:
     if config.benchmark.name is None:
-        from dgpo_cli.config.keys import options
+        from dgpo_cli.config.checks import benchmark_hint
 
-        raise ConfigError("benchmark: none is chosen", f"benchmark=NAME: {', '.join(options('benchmark'))}")
-    if (folder / "metrics.jsonl").exists():
-        raise ConfigError(f"{folder} holds a training run", "hydra.run.dir=FOLDER takes another")
+        raise ConfigError("benchmark: none is chosen", benchmark_hint())
+    if (folder / "run.json").exists() or (folder / "metrics.jsonl").exists():
+        raise ConfigError(f"{folder} holds a training run", "hydra.run.dir=FOLDER takes another folder")
 
 
 def _prepare(config: EvalConfig, folder: Path, view: EvaluationView, stack: ExitStack) -> Task:

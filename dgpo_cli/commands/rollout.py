@@ -47,8 +47,11 @@ def run(config: RolloutConfig, folder: Path) -> None:
             asked for by name that nothing would be measured for.
     """
     target = folder / "rollouts.jsonl"
+    if (folder / "run.json").exists() or (folder / "metrics.jsonl").exists():  # its config.yaml would be replaced
+        raise ConfigError(f"{folder} holds a training run", "hydra.run.dir=FOLDER takes another folder")
     if target.exists() and not config.overwrite:
-        raise ConfigError(f"{target} exists already", "overwrite=true, or hydra.run.dir=FOLDER names another folder")
+        hint = "hydra.run.dir=FOLDER takes another folder; overwrite=true replaces these rollouts"
+        raise ConfigError(f"{target} exists already", hint)
     if config.rollouts is not None:
         rescore(config, folder)
         return

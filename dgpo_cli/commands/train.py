@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from dgpo_cli.allocation import is_out_of_memory
+from dgpo_cli.command_lines import command
 from dgpo_cli.commands.build import build
 from dgpo_cli.commands.parts import load_grader
 from dgpo_cli.config.commands import TrainConfig
@@ -153,7 +153,7 @@ def _interrupted(signals: SignalGuard, folder: Path, step: int = 0) -> Interrupt
     saved = f"saved after step {step}" if step else "no step was finished"
     return Interrupted(
         f"interrupted: {saved}",
-        f"dgpo train {shlex.quote(f'resume={folder}')} continues it" if (folder / "config.yaml").is_file() else "",
+        f"{command('train', resume=folder)} continues it" if (folder / "config.yaml").is_file() else "",
         exit_code=signals.exit_code,
     )
 
@@ -166,11 +166,11 @@ def _say_goodbye(trainer: Trainer) -> None:
         first, last = rows[min(rows)], rows[max(rows)]
         print(f"{first['benchmark']}: {_accuracy(first)} before, {_accuracy(last)} after training", file=sys.stderr)
     print(f"run: {folder}", file=sys.stderr)
-    model = shlex.quote(f"model.path={folder}")
     before = trainer.config.model
-    reference = shlex.quote(f"reference.path={before.path}" if before.name == "path" else f"reference={before.name}")
-    benchmark = "" if trainer.config.benchmark.name else " benchmark=NAME"
-    print(f"next: dgpo eval {model}{benchmark}   or: dgpo rollout {model} {reference}", file=sys.stderr)
+    reference = {"reference__path": before.path} if before.name == "path" else {"reference": before.name}
+    benchmark = {} if trainer.config.benchmark.name else {"benchmark": "NAME"}
+    evaluate = command("eval", model__path=folder, **benchmark)
+    print(f"next: {evaluate}   or: {command('rollout', model__path=folder, **reference)}", file=sys.stderr)
 
 
 def _accuracy(row: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dgpo_cli.config.overrides import parse, quoted
+from dgpo_cli.command_lines import quoted
+from dgpo_cli.config.overrides import parse
 from dgpo_cli.environment import is_follower, place
 from dgpo_cli.files import write_atomically
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dgpo_cli.command_lines import override
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import CompareConfig, EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.groups import (
@@ -215,16 +216,22 @@ def _stored_rollouts(config: RolloutConfig) -> Iterator[Problem]:
         inside = sorted(file for file in Path(path).glob("**/*.jsonl") if "rollouts" in (file.stem, file.parent.name))
         yield Problem(
             f"rollouts: expected a file, got the folder '{path}'",
-            f"rollouts={inside[-1]}" if inside else "a rollouts.jsonl, or a step of a run's rollouts/",
+            override("rollouts", inside[-1]) if inside else "a rollouts.jsonl, or a step of a run's rollouts/",
         )
     elif not Path(path).is_file():
         yield Problem(f"rollouts: no file '{path}'", "a rollouts.jsonl, or a step of a run's rollouts/")
 
 
+def benchmark_hint() -> str:
+    """What to type to choose one."""
+    names = [name for name in catalogue.options("benchmark") if name != "none"]
+    return f"benchmark=NAME: {', '.join(names)}"
+
+
 def _evaluation(config: EvalConfig | TrainConfig) -> Iterator[Problem]:
     benchmark = config.benchmark
-    if isinstance(config, EvalConfig) and benchmark.name is None and not benchmark.path and not benchmark.hub:
-        yield Problem("benchmark: none is chosen", f"benchmark=NAME: {', '.join(catalogue.options('benchmark'))}")
+    if isinstance(config, EvalConfig) and benchmark.name is None:
+        yield Problem("benchmark: none is chosen", benchmark_hint())
     k = benchmark.k
     if isinstance(config, TrainConfig):
         if config.eval.k is not None or benchmark.name is None:

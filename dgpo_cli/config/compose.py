@@ -6,7 +6,9 @@ composes once more for the run. Hydra is imported inside the functions: importin
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgpo_cli.command_lines import escaped, quoted
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
 from dgpo_cli.config.keys import config_roots
@@ -30,8 +33,10 @@ __all__ = [
     "compose",
     "composed",
     "config_roots",
+    "container_of",
     "hydra_ready",
     "load",
+    "node_of",
     "own_overrides",
     "register",
     "save",
@@ -83,7 +88,7 @@ def job_folder(number: int, overrides: str) -> str:
 
 def own_overrides(request: Request) -> list[str]:
     """What the program adds: where recipes/ stands, the job's name, and which overrides name the jobs of a sweep."""
-    from dgpo_cli.config.overrides import parse, quoted
+    from dgpo_cli.config.overrides import parse
 
     theirs = [text for text in request.overrides if text.startswith("hydra.searchpath=")]
     paths = [str(path) for text in theirs for path in parse(text).value()]  # type: ignore[union-attr]
@@ -96,7 +101,7 @@ def own_overrides(request: Request) -> list[str]:
         same = {override.key_or_group for override in map(parse, request.overrides) if not override.is_sweep_override()}
         added.append(f"{excluded}=[{','.join(map(quoted, sorted(same)))}]")
     if request.benchmarks:
-        added.append(f"+hydra.job.env_set.DGPO_BENCHMARKS={quoted(','.join(request.benchmarks))}")
+        added.append(f"+hydra.job.env_set.DGPO_BENCHMARKS={quoted(json.dumps(request.benchmarks))}")
     return added
 
 
@@ -130,7 +135,7 @@ def composed(request: Request, job: list[str] | None = None) -> DictConfig:
     overrides = [text for text in overrides if not text.startswith("hydra.searchpath=")]
     try:
         return hydra_compose(request.command, [*overrides, *own_overrides(request)], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group of one's own is null
         raise config_error(error, request.command) from error
 
 
@@ -222,7 +227,34 @@ def save(config: Any, file: Path) -> None:
     """Write a typed configuration as the run's config.yaml: whole or not at all, for a run without it cannot go on."""
     from omegaconf import OmegaConf
 
-    write_atomically(file, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_atomically(file, OmegaConf.to_yaml(node_of(config)))
+
+
+def node_of(config: Any) -> DictConfig:
+    """A typed configuration as OmegaConf's: what looks like an interpolation in it, such as a path, stays text."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.structured(_escaped(config))
+    assert OmegaConf.is_dict(node)
+    return node  # type: ignore[no-any-return]
+
+
+def container_of(config: Any) -> dict[str, Any]:
+    """As `node_of`, as plain values that can be written to a file and merged into the schema again."""
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(node_of(config), resolve=False, enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items()}
+
+
+def _escaped(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return replace(value, **{field.name: _escaped(getattr(value, field.name)) for field in fields})
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return escaped(value) if isinstance(value, str) else value
 
 
 def load(command: str, file: Path) -> Any:

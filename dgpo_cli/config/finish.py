@@ -13,6 +13,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from dgpo_cli.command_lines import command as command_line
+from dgpo_cli.command_lines import escaped
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig
 from dgpo_cli.config.compose import config_error, load_node
@@ -67,15 +69,14 @@ def run_model(path: str) -> Path | None:
         return None
     latest = folder / "checkpoints" / "latest"
     if not latest.is_file():
-        hint = f"dgpo train resume={path} continues it"
+        hint = f"{command_line('train', resume=path)} continues it"
         raise ConfigError(f"{path}: this run has no complete checkpoint yet", hint)
     name = read_name(latest)
     model = latest.with_name(name) / "model" if name else None
     if model is None or not model.is_dir():
         said = f"it names a checkpoint that is not there: no folder {model}" if model else "it holds no name"
-        raise ConfigError(
-            f"{latest}: {said}", f"dgpo train resume={path} finds the newest intact one; or model.path=CHECKPOINT/model"
-        )
+        hint = f"{command_line('train', resume=path)} finds the newest intact one; or model.path=CHECKPOINT/model"
+        raise ConfigError(f"{latest}: {said}", hint)
     return model.resolve()
 
 
@@ -87,7 +88,7 @@ def _follow_run_folders(config: DictConfig, typed: dict[str, Any], command: str)
             continue
         if group == "model" and "model.path" in typed:
             _take_from_run(config, Path(path), typed, command)
-        config[group].path = str(model)
+        config[group].path = escaped(str(model))
 
 
 def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command: str) -> None:
@@ -143,7 +144,8 @@ def _resumed(config: DictConfig, typed: dict[str, Any]) -> DictConfig:
     ]
     if problems:
         raise ConfigError("", problems=tuple(problems))
-    result.resume, result.resume_allow, result.overwrite = config.resume, config.resume_allow, config.overwrite
+    result.resume, result.resume_allow = escaped(config.resume), config.resume_allow
+    result.overwrite = config.overwrite
     return result
 
 
@@ -154,10 +156,10 @@ def _put(result: DictConfig, config: DictConfig, name: str, value: Any, typed: d
             OmegaConf.update(result, group, config[group], merge=False)
         return
     if name in ("model.path", "reference.path") and value:
-        before = OmegaConf.select(result, name)
-        if before and Path(value).resolve() / "checkpoints" in Path(before).resolve().parents:
+        before, path = OmegaConf.select(result, name), str(OmegaConf.select(config, name))
+        if before and Path(path).resolve() / "checkpoints" in Path(before).resolve().parents:
             return  # the run that it was resolved from
-        value = str(run_model(str(value)) or value)
+        value = escaped(str(run_model(path) or path))
     OmegaConf.update(result, name, value, merge=True)
 
 

@@ -93,19 +93,24 @@ def _gating_in(file: Path) -> GatingConfig | None:
 def typed_keys() -> list[str]:
     """The keys and groups that were typed, within a job that Hydra runs."""
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
     from dgpo_cli.config.overrides import parse
 
     if not HydraConfig.initialized():
         return []
-    return [parse(text).key_or_group for text in HydraConfig.get().overrides.task]
+    task = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(task, list)
+    return [parse(str(text)).key_or_group for text in task]
 
 
 def hydra_config_dirs() -> list[Path]:
     """The folders of --config-dir, within a job that Hydra runs."""
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
     if not HydraConfig.initialized():
         return []
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(source.path) for source in sources if source.provider == "command-line"]
+    runtime = OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)
+    assert isinstance(runtime, dict)
+    return [Path(source["path"]) for source in runtime["config_sources"] if source["provider"] == "command-line"]

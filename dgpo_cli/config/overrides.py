@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dgpo_cli.command_lines import override as shown
+from dgpo_cli.command_lines import quoted, shell_word
+from dgpo_cli.config import benchmarks, paths
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
 from dgpo_cli.errors import Problem
 
 # A path given alone selects the option that reads it.
 OPTION_OF_PATH = {"model": "path", "reference": "path", "data": "file", "reward": "function"}
+SWEEPABLE = ("train", "eval")  # commands that take -m
 LITERAL_KEYS = ("prompt",)  # text that is never read as Hydra's grammar: commas and brackets in it mean themselves
 
 
@@ -34,18 +38,11 @@ class Request:
 
     command: str
     overrides: list[str]
-    benchmarks: list[str] = field(default_factory=list)  # of `dgpo eval benchmark=[a,b]`; empty for one
+    benchmarks: list[list[str]] = field(default_factory=list)  # overrides of each of `benchmark=[a,b]`; empty for one
     config_dirs: list[Path] = field(default_factory=list)
     multirun: bool = False
     typed: list[str] = field(default_factory=list)  # as it was typed, flags included
     refused: set[str] = field(default_factory=set)  # sections of overrides that are left out as wrong
-
-
-def quoted(text: str) -> str:
-    """A value that Hydra's grammar reads as exactly this text."""
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text.replace("${", "\\${"))
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{escaped[len(escaped) - trailing :]}'"
 
 
 def parse(text: str) -> Override:
@@ -58,7 +55,7 @@ def values_of(override: Override) -> list[Any]:
     if not override.is_sweep_override():
         return [override.value()]
     if override.is_choice_sweep() or override.is_range_sweep():
-        return list(override.sweep_iterator())
+        return [value.text if isinstance(value, QuotedString) else value for value in override.sweep_iterator()]
     return []
 
 
@@ -69,24 +66,37 @@ def prepare(
     request = Request(command, [], config_dirs=list(config_dirs), multirun=multirun)
     problems: list[Problem] = []
     accepted: list[Override] = []
+    names: list[str] = []
+    lists: dict[str, list[Any]] = {}
     for text in texts:
-        override = _parsed(_renamed(text), command, problems)
+        override = _parsed(_renamed(text), request, problems)
         if override is None:
             request.refused.add(re.split(r"[.=]", text.lstrip("+~"))[0])
             continue
-        benchmarks = _benchmark_list(override, command)
-        if benchmarks:
-            request.benchmarks = benchmarks
-            override = parse(f"benchmark={benchmarks[0]}")
-            found = [p for name in benchmarks for p in _option_problems("benchmark", name, request)]
+        several, values = benchmarks.names_in(override, command), benchmarks.listed(override, command)
+        if several:
+            names, found = several, [p for name in several for p in _option_problems("benchmark", name, request)]
+        elif values is not None:
+            lists[override.key_or_group], found = values, []
         else:
-            found = _override_problems(override, request)
+            chosen, found = _chosen(override, request)
+            if chosen is None:
+                continue
+            override = chosen
         problems += found
         if found:
             request.refused.add(override.key_or_group.partition(".")[0])
-        else:
+        elif several:
+            accepted.append(parse(f"benchmark={several[0]}"))
+        elif values is None:
             accepted.append(override)
     request.overrides = [str(override.input_line) for override in accepted]
+    request.benchmarks, found = benchmarks.dealt(names, lists, accepted)
+    problems += found
+    if request.benchmarks:
+        request.overrides = benchmarks.with_benchmark(request.overrides, request.benchmarks[0])
+    elif names and found:
+        request.refused.add("benchmark")
     request.overrides += _implied(accepted, request)
     return request, problems
 
@@ -96,23 +106,27 @@ def _renamed(text: str) -> str:
     return re.sub(r"^(\+{0,2}|~)recipe(?==|$)", rf"\1{catalogue.RECIPES}", text)
 
 
-def _parsed(text: str, command: str, problems: list[Problem]) -> Override | None:
+def _parsed(text: str, request: Request, problems: list[Problem]) -> Override | None:
     """The override, its value quoted where it is plain text that the grammar cannot read."""
-    name, equals, value = text.partition("=")
+    command = request.command
+    prefixed, equals, value = text.partition("=")
+    name = prefixed.lstrip("+")
     key = catalogue.keys(command).get(name)
     is_text = key is not None and catalogue.plain_type(key.type) is str
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if name in LITERAL_KEYS and is_text and not is_quoted:
         return parse(f"{name}={quoted(value)}")
+    if equals and paths.is_path(name) and (key is not None or name.startswith("hydra.")):
+        text = f"{prefixed}={paths.for_hydra(name, value, command, multirun=request.multirun)}"
     try:
         return parse(text)
     except HydraException:
         if is_text and equals:
-            return parse(f"{name}={quoted(value)}")
+            return parse(f"{prefixed}={quoted(value)}")
     if not equals:
         problems.append(Problem(f"cannot read '{text}': expected KEY=VALUE", _hint_without_equals(text, command)))
     else:
-        hint = f"quote text with special characters: {name}='\"...\"'; a list is {name}=[a,b]"
+        hint = f"quote text with special characters: {prefixed}='\"...\"'; a list is {prefixed}=[a,b]"
         problems.append(Problem(f"cannot read '{text}': the value is not valid in Hydra's grammar", hint))
     return None
 
@@ -125,18 +139,48 @@ def _hint_without_equals(text: str, command: str) -> str:
     return f"did you mean {close}=...?" if close else f"dgpo {command} -h lists groups and keys"
 
 
-def _benchmark_list(override: Override, command: str) -> list[str]:
-    """The names in `dgpo eval benchmark=[a,b]`, which Hydra's grammar would merge into one."""
-    if command != "eval" or override.key_or_group != "benchmark" or override.is_sweep_override():
-        return []
-    value = override.value()
-    return [str(name) for name in value] if isinstance(value, list) else []
+def _chosen(override: Override, request: Request) -> tuple[Override | None, list[Problem]]:
+    """The override, with `none` for a group that is set to null or taken out, and what is wrong with it.
+
+    No override where the default is to choose nothing, and that was typed: Hydra has no word for it.
+    """
+    name, known = override.key_or_group, catalogue.keys(request.command)
+    if override.is_hydra_override() or (name not in known and name != catalogue.RECIPES):
+        return override, _override_problems(override, request)
+    if override.package is not None:
+        return override, [Problem(f"{override.input_line}: '{name}' has one place here", f"{name}=...")]
+    if name not in catalogue.groups(request.command):
+        if override.is_delete():
+            hint = "without it on the command line it has its default"
+            return override, [Problem(f"~{name}: a key cannot be taken out", hint)]
+        return override, _override_problems(override, request)
+    values = [None] if override.is_delete() else values_of(override)
+    options = catalogue.options(name, request.config_dirs)
+    chosen = ["none" if value is None else value for value in values]
+    if "none" in options:
+        if chosen != values:
+            override = parse(f"{name}={','.join(map(str, chosen))}")
+    elif "none" in chosen:
+        is_default = name == catalogue.RECIPES or (name == "strategy" and request.command == "train")
+        if is_default and set(chosen) == {"none"}:
+            return None, []
+        return override, [_needs_an_option(name, override, request)]
+    return override, _override_problems(override, request)
+
+
+def _needs_an_option(group: str, override: Override, request: Request) -> Problem:
+    hint = f"leave it out for the default; options: {', '.join(catalogue.options(group, request.config_dirs))}"
+    if group == "gating":
+        hint = "gating=uniform gives every token the same credit"
+    return Problem(f"{override.input_line}: expected an option, dgpo {request.command} needs one", hint)
 
 
 def _override_problems(override: Override, request: Request) -> list[Problem]:
     if override.is_sweep_override() and not request.multirun:
         text = str(override.input_line)
-        hint = f"each in a run of its own: dgpo {request.command} -m {text}; a list is written [a,b]"
+        hint = f"each in a run of its own: dgpo {request.command} -m {shell_word(text)}; a list is written [a,b]"
+        if request.command not in SWEEPABLE:
+            hint = f"run dgpo {request.command} once for each; a list is written [a,b]"
         return [Problem(f"'{text}' names several values", hint)]
     if override.is_hydra_override() or override.package is not None or override.is_delete():
         return []
@@ -161,11 +205,12 @@ def _override_problems(override: Override, request: Request) -> list[Problem]:
 def _option_problems(group: str, value: Any, request: Request) -> list[Problem]:
     label = "recipe" if group == catalogue.RECIPES else group
     known = catalogue.options(group, request.config_dirs)
-    if value is None or value in known:
+    if value is None or (isinstance(value, str) and value in known):
         return []
     if isinstance(value, list):
-        runs = ",".join(str(item) for item in value)
-        hint = f"each in a run of its own: dgpo {request.command} -m {label}={runs}"
+        runs = ",".join(str(item) for item in value if item is not None)
+        hint = f"each in a run of its own: dgpo {request.command} -m {shell_word(f'{label}={runs}')}"
+        hint = hint if len(value) > 1 and request.command in SWEEPABLE else f"options: {', '.join(known)}"
         return [Problem(f"{label} takes one option, got {catalogue.show(value)}", hint)]
     if isinstance(value, dict):
         return [Problem(f"{label} takes the name of an option", f"set its keys one by one: {label}.KEY=VALUE")]
@@ -174,7 +219,7 @@ def _option_problems(group: str, value: Any, request: Request) -> list[Problem]:
     if close:
         hint = f"did you mean {label}={close}? (options: {listed})"
     elif f"{group}.path" in catalogue.keys(request.command) and _looks_like_a_path(str(value)):
-        hint = f"a file, folder or hub id is given as {group}.path={value} (options: {listed})"
+        hint = f"a file, folder or hub id is given as {shown(f'{group}.path', value)} (options: {listed})"
     else:
         hint = f"options: {listed}"
     return [Problem(f"{label}={value}: there is no such option", hint)]

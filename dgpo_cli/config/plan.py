@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -17,7 +18,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dgpo_cli.command_lines import command
+from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
+from dgpo_cli.config.choices import against_each_other
 from dgpo_cli.config.compose import complete, composed, config_error, first_job
 from dgpo_cli.config.finish import finish
 from dgpo_cli.config.overrides import Request, parse
@@ -34,6 +38,7 @@ class Plan:
     request: Request
     composition: DictConfig
     configs: list[Any]
+    notes: tuple[str, ...] = ()  # what is no error, and should be said
 
 
 def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
@@ -45,6 +50,7 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
     except ConfigError as error:
         raise ConfigError("", problems=(*problems, *error.problems)) from error
     configs: list[Any] = []
+    typed: list[dict[str, Any]] = []
     for number, job in enumerate(jobs):
         label = f"job {number} ({' '.join(_task(job))}): " if len(jobs) > 1 else ""
         for variant in _benchmark_variants(job, request):
@@ -52,15 +58,29 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
             try:
                 node = composition if variant == request.overrides else composed(request, variant)
                 configs.append(finish(request.command, node, _task(variant)))
+                typed.append(_typed(variant))
                 found = validate(configs[-1], request.command) if check else []
             except ConfigError as error:
                 found = list(error.problems)
             for problem in found:
                 if not _follows(problem, request) and not any(problem.message in other.message for other in problems):
                     problems.append(replace(problem, message=label + problem.message))
+    wrong, notes = against_each_other(request.command, configs, typed) if check else ([], [])
+    problems += [problem for problem in wrong if not _is_said(problem, problems)]
     if problems:
         raise ConfigError("", problems=tuple(problems))
-    return Plan(request, composition, configs)
+    return Plan(request, composition, configs, tuple(notes))
+
+
+def _typed(overrides: list[str]) -> dict[str, Any]:
+    parsed = [parse(text) for text in _task(overrides)]
+    return {override.key_or_group: override.value() for override in parsed if not override.is_delete()}
+
+
+def _is_said(problem: Problem, others: list[Problem]) -> bool:
+    """True where another problem speaks of the same key."""
+    key = problem.message.partition("=")[0]
+    return any(re.search(rf"(^|: ){re.escape(key)}\b", other.message) for other in others)
 
 
 def _task(overrides: list[str]) -> list[str]:
@@ -85,15 +105,7 @@ def _jobs(request: Request, composition: DictConfig) -> list[list[str]]:
 
 
 def _benchmark_variants(job: list[str], request: Request) -> list[list[str]]:
-    if not request.benchmarks:
-        return [job]
-    return [with_benchmark(job, name) for name in request.benchmarks]
-
-
-def with_benchmark(overrides: list[str], name: str) -> list[str]:
-    """The overrides with another benchmark chosen."""
-    chosen = ("benchmark=", "+benchmark=")
-    return [f"{text.partition('=')[0]}={name}" if text.startswith(chosen) else text for text in overrides]
+    return [with_benchmark(job, own) for own in request.benchmarks] or [job]
 
 
 def _follows(problem: Problem, request: Request) -> bool:
@@ -160,12 +172,30 @@ def _resolved(composition: DictConfig, place: str, command: str) -> str:
 
 
 def _refuse_a_run(folder: Path, multirun: bool) -> None:
-    if any((folder / name).exists() for name in RUN_FILES):
-        hint = f"dgpo train resume={folder} continues it; overwrite=true deletes it; hydra.run.dir=FOLDER takes another"
+    if _holds_training(folder) and not multirun:
+        hint = (
+            f"{command('train', resume=folder)} continues it; hydra.run.dir=FOLDER takes another folder; "
+            "overwrite=true deletes that run, its checkpoints and evaluations included"
+        )
         raise UsageError(f"'{folder}' already holds a run", hint)
+    if any((folder / name).exists() for name in RUN_FILES):
+        place = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+        held = "a run" if _holds_training(folder) else "the config.yaml of another command"
+        raise UsageError(f"'{folder}' already holds {held}", f"{place}=FOLDER takes another folder")
     if multirun and any(folder.glob("*/job.yaml")):
-        hint = "overwrite=true deletes its runs; hydra.sweep.dir=FOLDER takes another folder"
+        hint = (
+            "hydra.sweep.dir=FOLDER takes another folder; overwrite=true deletes the runs in the folders of this "
+            "sweep's jobs, their checkpoints and evaluations included"
+        )
         raise UsageError(f"'{folder}' already holds a sweep", hint)
+
+
+def _holds_training(folder: Path) -> bool:
+    """Whether the folder is that of `dgpo train`; `dgpo rollout` leaves a config.yaml too, without a section optim."""
+    config = folder / "config.yaml"
+    content = config.read_bytes() if config.is_file() else b""
+    is_anothers = bool(content) and b"\noptim:" not in content
+    return (config.exists() and not is_anothers) or (folder / "run.json").exists()
 
 
 def _remove_empty(folder: Path, stop: Path) -> None:

@@ -84,12 +84,14 @@ def evaluate(
     model: str = "",
     manifest: Mapping[str, Any] | None = None,
     whole_units: bool = True,
+    make_room: Callable[[list[str]], None] | None = None,
 ) -> EvaluationResult:
     """avg@k and its companions over `prompts`; with a folder also results.json, samples.jsonl and manifest.json.
 
     A folder that holds samples of the same evaluation is continued. `batch_size` is the engine's; `manifest` adds to
     what the evaluation itself can say (weights, template, dtype); `model` is the name shown.
     `whole_units=False` draws no sample beyond k: for an engine whose samples do not depend on each other.
+    `make_room` gets the differences where the folder holds samples of another evaluation, and takes those away.
 
     Raises:
         ConfigError: a k of `pass_at` above `k`, or a folder with samples of another evaluation.
@@ -110,7 +112,7 @@ def evaluate(
     }
     if folder is not None:
         make_folder(folder)
-        claim(folder, full_manifest)
+        claim(folder, full_manifest, make_room=make_room)
     with SampleFile(folder / "samples.jsonl") if folder is not None else nullcontext(_Unsaved()) as samples:
         kept = len(_wanted(samples, prompts, k))
         pending = (

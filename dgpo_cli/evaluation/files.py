@@ -18,6 +18,7 @@ from dgpo_cli.errors import ConfigError, DataError, RunError
 from dgpo_cli.files import write_all, write_atomically
 
 OWNED = ("manifest.json", "samples.jsonl", "results.json")
+ADVICE = "hydra.run.dir=FOLDER takes another folder; overwrite=true deletes the samples and results in this one"
 Record = dict[str, Any]
 
 
@@ -109,6 +110,6 @@ class SampleFile:
                 self._stream.close()
                 raise DataError(
                     f"{self.path} line {number}: expected a sample as dgpo eval writes it, found {line[:60]!r}",
-                    "overwrite=true starts the evaluation again",
+                    ADVICE,
                 ) from error
         return records

@@ -8,17 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import dgpo_cli
-from dgpo_cli.errors import ConfigError, Problem
-from dgpo_cli.evaluation.files import write_json
+from dgpo_cli.errors import ConfigError, DataError, Problem
+from dgpo_cli.evaluation.files import ADVICE, SampleFile, write_json
 from dgpo_cli.types import Prompt
-
-ADVICE = "overwrite=true starts again in this folder, hydra.run.dir=FOLDER takes another"
 
 
 def versions() -> dict[str, str | None]:
@@ -54,33 +52,49 @@ def prompt_hashes(prompts: list[Prompt]) -> dict[str, str]:
     }
 
 
-def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write manifest.json, unless the folder's samples were drawn from something else.
+def claim(folder: Path, manifest: Mapping[str, Any], *, make_room: Callable[[list[str]], None] | None = None) -> None:
+    """Write manifest.json, unless the folder's samples were drawn from something else or cannot be read.
+
+    `make_room` is then called with what is wrong, and leaves the folder without samples; else they are refused.
 
     Raises:
         ConfigError: naming each entry that differs. Versions may differ, and so may the path of the same weights.
     """
-    path = folder / "manifest.json"
-    if (folder / "samples.jsonl").is_file() and (folder / "samples.jsonl").stat().st_size:
-        try:
-            stored = _leaves(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{folder} holds samples, and no readable manifest.json says of what", ADVICE) from error
-        here = _leaves(manifest)
-        if "compute_dtype" in here and stored.get("model.dtype", "float32") == "float32":
-            stored.setdefault("compute_dtype", "float32")  # as it was before manifests said so
-        free = {"model.path"} if stored.get("model.weights_sha256") and here.get("model.weights_sha256") else set()
-        problems = [
-            Problem(
-                f"{folder} holds samples of another evaluation: {name} is {stored.get(name)} there and "
-                f"{here.get(name)} here"
-            )
-            for name in sorted({*stored, *here} - free)
-            if not name.startswith("versions.") and stored.get(name) != here.get(name)
-        ]
-        if problems:
-            raise ConfigError("", problems=(*problems[:-1], Problem(problems[-1].message, ADVICE)))
-    write_json(path, dict(manifest))
+    found = _differences(folder, manifest)
+    if found and make_room is None:
+        raise ConfigError("", problems=(*map(Problem, found[:-1]), Problem(found[-1], ADVICE)))
+    if make_room is not None:
+        found = found or _damage(folder / "samples.jsonl")
+        if found:
+            make_room(found)
+    write_json(folder / "manifest.json", dict(manifest))
+
+
+def _differences(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    samples = folder / "samples.jsonl"
+    if not samples.is_file() or not samples.stat().st_size:
+        return []
+    try:
+        stored = _leaves(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
+        return [f"{folder} holds samples, and no readable manifest.json says of what"]
+    here = _leaves(manifest)
+    if "compute_dtype" in here and stored.get("model.dtype", "float32") == "float32":
+        stored.setdefault("compute_dtype", "float32")  # as it was before manifests said so
+    free = {"model.path"} if stored.get("model.weights_sha256") and here.get("model.weights_sha256") else set()
+    return [
+        f"{folder} holds samples of another evaluation: {name} is {stored.get(name)} there and {here.get(name)} here"
+        for name in sorted({*stored, *here} - free)
+        if not name.startswith("versions.") and stored.get(name) != here.get(name)
+    ]
+
+
+def _damage(samples: Path) -> list[str]:
+    try:
+        with SampleFile(samples):
+            return []
+    except DataError as error:
+        return [str(error)]
 
 
 def _leaves(record: Any, prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,6 @@ say is said once, by rank 0, with its exit code; a signal that was passed on end
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -23,7 +22,9 @@ from typing import IO, Any
 
 import psutil
 
+from dgpo_cli.command_lines import command
 from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.compose import container_of
 from dgpo_cli.environment import STORE
 from dgpo_cli.errors import Interrupted, RunError, UsageError
 from dgpo_cli.processes import LostProcess
@@ -155,10 +156,8 @@ def launch(config: TrainConfig, folder: Path, size: int) -> None:
 
 def _job_text(config: TrainConfig) -> str:
     import yaml
-    from omegaconf import OmegaConf
 
-    stored = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
-    return str(yaml.safe_dump({"overrides": sys.argv[2:], "configs": [stored]}, sort_keys=False))
+    return str(yaml.safe_dump({"overrides": sys.argv[2:], "configs": [container_of(config)]}, sort_keys=False))
 
 
 @contextmanager
@@ -193,9 +192,9 @@ def _start(
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if not (config.strategy.threads or config.model.threads):
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
-    command = [sys.executable, "-m", "dgpo_cli", "_job", "train", str(job), str(folder)]
+    line = [sys.executable, "-m", "dgpo_cli", "_job", "train", str(job), str(folder)]
     options: dict[str, Any] = {} if log is None else {"stdout": log, "stderr": log}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True, **options)
+    process = subprocess.Popen(line, stdin=subprocess.DEVNULL, env=environment, start_new_session=True, **options)
     return Worker(rank, process, None if log is None else Path(log.name))
 
 
@@ -225,7 +224,7 @@ def _interrupt(crew: Crew, folder: Path) -> None:
 
 
 def _resume_hint(folder: Path) -> str:
-    return f"dgpo train {shlex.quote(f'resume={folder}')} continues from the last checkpoint"
+    return f"{command('train', resume=folder)} continues from the last checkpoint"
 
 
 def _explain(worker: Worker, folder: Path) -> None:

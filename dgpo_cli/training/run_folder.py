@@ -105,6 +105,14 @@ class RunFolder:
     def evaluation_folder(self, step: int) -> Path:
         return self.folder / "evals" / f"step_{step:06d}"
 
+    def set_evaluation_aside(self, step: int) -> Path:
+        """Move what evals/ holds of that step beside it, nothing lost, and leave an empty folder; where it is now."""
+        folder = self.evaluation_folder(step)
+        aside = _free_name(folder.with_name(f"before_resume_{folder.name}"))
+        folder.rename(aside)
+        folder.mkdir()
+        return aside
+
     @staticmethod
     def evaluation_row(results: dict[str, Any]) -> dict[str, Any]:
         """What eval.jsonl keeps of results.json."""

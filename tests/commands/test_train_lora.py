@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from commands.test_train import QUICK, rows, start, train, wait_for_rows, without_clocks
+from commands.test_train import quick, rows, start, train, wait_for_rows, without_clocks
 from safetensors.torch import load_file
 
 from dgpo_cli.cli import main
@@ -89,7 +89,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, overrides: lis
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     settings = ["steps=5", "benchmark=none", "checkpoint.every=3", *LORA, *overrides]
     assert train(whole, *settings) == 0
-    process = start(killed, f"hydra.run.dir={killed}", *QUICK, *settings)
+    process = start(killed, f"hydra.run.dir={killed}", *quick(*settings))
     wait_for_rows(killed, process, 4)
     process.kill()
     process.communicate()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dgpo_cli.config.overrides import parse, prepare, quoted
+from dgpo_cli.command_lines import quoted
+from dgpo_cli.config.overrides import parse, prepare
 
 
 def problems_of(command, *texts, **options):
@@ -55,7 +56,8 @@ def test_quoted_text_is_read_back_as_it_was(text):
 
 def test_several_benchmarks_of_an_evaluation_are_kept_apart():
     request, problems = prepare("eval", ["benchmark=[aime2024,math500]"])
-    assert (request.benchmarks, request.overrides, problems) == (["aime2024", "math500"], ["benchmark=aime2024"], [])
+    assert request.benchmarks == [["benchmark=aime2024"], ["benchmark=math500"]]
+    assert (request.overrides, problems) == (["benchmark=aime2024"], [])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_several_benchmarks_of_an_evaluation_are_kept_apart():
         ("train", "seed=1,2", "'seed=1,2' names several values", "dgpo train -m seed=1,2"),
         ("train", "tiny", "cannot read 'tiny': expected KEY=VALUE", "did you mean model=tiny?"),
         ("train", "stepps", "cannot read 'stepps': expected KEY=VALUE", "did you mean steps=...?"),
-        ("compare", "runs=[out/algo=grpo]", "cannot read 'runs=[out/algo=grpo]'", "quote text"),
+        ("train", "optim.betas=[0.9,=]", "cannot read 'optim.betas=[0.9,=]'", "quote text"),
     ],
 )
 def test_a_mistake_is_named_with_what_to_do(command, typed, message, hint):
