@@ -374,7 +374,7 @@ def _rows(source: DataConfig | BenchmarkConfig, group: str) -> Iterator[Problem]
         if path not in BUNDLED["data"]:
             yield Problem(f"{name}: nothing bundled is called '{path}'", "bundled:digit_chain is")
     elif Path(path).is_file():
-        if Path(path).suffix not in DATA_ENDINGS:
+        if Path(path).suffix.lower() not in DATA_ENDINGS:
             yield Problem(f"{name}: cannot read '{path}' by its ending", f"one of {', '.join(DATA_ENDINGS)}")
     elif Path(path).is_dir():
         yield Problem(f"{name}: expected a file, got the folder '{path}'", f"a file: {', '.join(DATA_ENDINGS)}")

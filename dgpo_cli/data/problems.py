@@ -8,6 +8,9 @@ A prompt is text, or chat messages (a list of {role, content}). One that already
 DAPO's original files do, is kept as it is: a template takes a known instruction off before it puts its own on
 (`prompts.bare_problem`), so that no problem is wrapped twice.
 
+A prompt that is the JSON text of messages (or Python's) is read as messages, and a gold that is the text of a list of
+strings as that list; both are said. Text that shows an object of Python, as `b'2'`, is refused: the value is lost.
+
 A gold is a number, a string or a list (several elements are joined by commas). Unless `reduce_golds` is off, a text
 with a final `#### 18` or a solution with a `\boxed{18}` gives 18, and an integer loses its decoration: `336^\circ`,
 `070`, `27.0`, `1,234` become 336, 70, 27, 1234.
@@ -18,14 +21,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from dgpo_cli.core.answers import reduced_gold
 from dgpo_cli.data import digit_chain
+from dgpo_cli.data.columns import is_python_text, list_in, messages_in
 from dgpo_cli.data.hub import HUB_ID, read_hub_rows
-from dgpo_cli.data.rows import READERS, Row, raise_all, read_rows
+from dgpo_cli.data.rows import READERS, Row, raise_all, read_rows, say, tidied
 from dgpo_cli.errors import DataError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.progress import each
@@ -87,9 +94,9 @@ def load_problem_set(
     elif _is_hub_id(path):
         path_key = f"{group}.path"
         hub = read_hub_rows(path, config=config, split=split, revision=revision, path_key=path_key)
-        rows, found_revision = hub.rows, hub.revision
+        rows, found_revision = tidied(hub.rows, path), hub.revision
     else:
-        rows = read_rows(Path(path).expanduser())
+        rows = read_rows(Path(path).expanduser(), (prompt_key, answer_key))
     problems = _problems(rows, path, prompt_key, answer_key, reduce_golds=reduce_golds, group=group)
     kept = _first_of_each_prompt(problems) if deduplicate else problems
     golds = {problem.messages: problem.gold for problem in kept}
@@ -129,27 +136,58 @@ def _problems(
     ids = _ids(rows)
     problems: list[Problem] = []
     wrong: list[Wrong] = []
+    unwrapped: Counter[str] = Counter()
     for index, row in enumerate(each(rows)):
         try:
-            messages = _messages(_field(row.fields, prompt_key))
+            value = _field(row.fields, prompt_key)
+            turns = _unwrapped_prompt(value)
+            messages = _messages(turns)
+            unwrapped["messages"] += turns is not value
         except ValueError as error:
             wrong.append(Wrong(f"{source} {row.place}: {group}.prompt_key={prompt_key}: {error}"))
         try:
-            gold = _gold(_field(row.fields, answer_key), reduce=reduce_golds)
+            value = _field(row.fields, answer_key)
+            answer = _unwrapped_gold(value)
+            gold = _gold(answer, reduce=reduce_golds)
+            unwrapped["lists"] += answer is not value
         except ValueError as error:
             wrong.append(Wrong(f"{source} {row.place}: {group}.answer_key={answer_key}: {error}"))
         if not wrong:
             problems.append(Problem(index, ids[index], messages, gold))
     raise_all(wrong, source)
+    if unwrapped["messages"]:
+        say(f"{source}: {unwrapped['messages']} prompts are the text of a list of messages, and are read as messages")
+    if unwrapped["lists"]:
+        say(f"{source}: {unwrapped['lists']} golds are the text of a list, and are read as its elements")
     return problems
+
+
+def _unwrapped_prompt(value: Any) -> Any:
+    """The messages that a text is; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    if is_python_text(value):
+        raise ValueError(f"expected a prompt, found how Python shows an object: {_shown(value)}")
+    messages = messages_in(value)
+    return value if messages is None else messages
+
+
+def _unwrapped_gold(value: Any) -> Any:
+    """The elements of a list of texts that was written as text; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    elements = list_in(value)
+    return value if elements is None else elements
 
 
 def _raise_missing_column(rows: list[Row], source: str, key: str, keys: str) -> None:
     columns = sorted({column for row in rows[:100] for column in _columns(row.fields)})
-    close = difflib.get_close_matches(keys.split("|")[0], columns, n=1, cutoff=0.5)
+    by_lower = {column.lower(): column for column in columns}
+    asked = [one.strip().lower() for one in keys.split("|")]
+    close = next((found for one in asked if (found := difflib.get_close_matches(one, by_lower, n=1, cutoff=0.5))), [])
     raise DataError(
         f"{source} {rows[0].place}: {key}={keys}: no such column; the columns are {', '.join(columns) or 'none'}",
-        f"{key}={close[0]}" if close else f"{key}=COLUMN",
+        f"{key}={by_lower[close[0]]}" if close else f"{key}=COLUMN",
     )
 
 
@@ -166,18 +204,26 @@ _ABSENT = object()
 
 
 def _lookup(fields: dict[str, Any], key: str) -> Any:
-    if key in fields:  # a flattened column may have dots in its name
-        return fields[key]
-    value: Any = fields
-    for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return _ABSENT
-        value = value[part]
-    return value
+    """The value of a column or a nested field. Raises ValueError where `a.b` is both, with two values."""
+    found = list(_all_at(fields, key))
+    if any(repr(other) != repr(found[0]) for other in found[1:]):
+        raise ValueError(f"expected one value, found a column '{key}' and a nested field: {_shown(found)}")
+    return found[0] if found else _ABSENT
+
+
+def _all_at(fields: dict[str, Any], key: str) -> Iterator[Any]:
+    """What a key may mean: a flattened column may have dots in its name, at any depth."""
+    if key in fields:
+        yield fields[key]
+    parts = key.split(".")
+    for count in range(1, len(parts)):
+        inside = fields.get(".".join(parts[:count]))
+        if isinstance(inside, dict):
+            yield from _all_at(inside, ".".join(parts[count:]))
 
 
 def _has_column(fields: dict[str, Any], keys: str) -> bool:
-    return any(_lookup(fields, key.strip()) is not _ABSENT for key in keys.split("|"))
+    return any(True for key in keys.split("|") for _ in _all_at(fields, key.strip()))
 
 
 def _field(fields: dict[str, Any], keys: str) -> Any:
@@ -228,7 +274,11 @@ def _gold(value: Any, *, reduce: bool) -> str:
         if not math.isfinite(value):
             raise ValueError(f"expected a gold answer, found {value}")
         value = int(value) if reduce and value.is_integer() else value
+    if not isinstance(value, str | int | float | Decimal):
+        raise ValueError(f"expected a gold answer, found {type(value).__name__} {_shown(value)}")
     text = str(value)
+    if is_python_text(text):
+        raise ValueError(f"expected a gold answer, found how Python shows an object: {_shown(text)}")
     gold = reduced_gold(text) if reduce else text
     if not gold.strip():
         raise ValueError(f"the gold answer is empty: {_shown(value)}")
@@ -251,7 +301,7 @@ def _shown(value: Any) -> str:
 def _ids(rows: list[Row]) -> list[str]:
     """The rows' own ids where one column names every row once, else their 0-based numbers."""
     for key in ID_KEYS:
-        ids = [_lookup(row.fields, key) for row in rows]
+        ids = [next(_all_at(row.fields, key), None) for row in rows]
         if all(isinstance(one, str | int) and not isinstance(one, bool) and one != "" for one in ids):
             texts = [str(one) for one in ids]
             if len(set(texts)) == len(texts):

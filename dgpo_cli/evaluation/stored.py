@@ -53,7 +53,7 @@ class CompletionFile:
 
 def read_completions(path: Path) -> CompletionFile:
     """Raises DataError naming each row without a completion, or without the key that the other rows have."""
-    rows = read_rows(path)
+    rows = read_rows(path, ("completion",))
     has_index = any("index" in row.fields for row in rows)
     key = "index" if has_index else "gold"
     expected = {"completion": "expected text", "index": "expected the 0-based row of the benchmark, as in other rows"}

@@ -71,7 +71,7 @@ def read_stored(path: Path, *, seed: int = 0) -> StoredRollouts:
     `seed` gives the seeds of `gating.control` where the file has none. Raises DataError naming each record that cannot
     be used.
     """
-    return stored_rollouts(read_rows(path), str(path), seed=seed)
+    return stored_rollouts(read_rows(path, ("tokens",)), str(path), seed=seed)
 
 
 def rollouts_at_hand(records: list[dict[str, Any]], source: str) -> StoredRollouts:

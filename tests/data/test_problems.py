@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,77 @@ def test_the_bundled_task_gives_training_or_held_out_problems() -> None:
 )
 def test_paths_and_sizes_that_cannot_be_used(path: str, options: dict[str, Any], expected: str) -> None:
     assert expected in str(error_of(path, **options))
+
+
+@pytest.mark.parametrize(
+    "gold", ["b'2'", 'b"2"', "np.int64(2)", "tensor(2)", "array(['2'], dtype=object)", "Decimal('2')"]
+)
+def test_a_gold_that_shows_an_object_of_python_is_refused(tmp_path: Path, gold: str) -> None:
+    path = file_of(tmp_path, [{"problem": "a", "answer": "1"}, {"problem": "b", "answer": gold}])
+    [problem] = error_of(path).problems
+    assert f"{path} line 2: data.answer_key=" in problem.message
+    assert "how Python shows an object" in problem.message
+    assert "how Python shows" in error_of(file_of(tmp_path, [{"problem": gold, "answer": 2}])).problems[0].message
+
+
+@pytest.mark.parametrize("gold", ["b", "b'", "f'(2)", "array", "[1, 2]", "[0, 1)", "\\text{b'2'}"])
+def test_a_gold_that_only_looks_like_python_stays(tmp_path: Path, gold: str) -> None:
+    assert load_problems(file_of(tmp_path, [{"problem": "a", "answer": gold}]), **KEYS)[0].gold == gold
+
+
+@pytest.mark.parametrize(("gold", "expected"), [("['18']", "18"), ('["1", "2"]', "1, 2")])
+def test_a_gold_that_is_the_text_of_a_list_is_read_as_it_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gold: str, expected: str
+) -> None:
+    assert load_problems(file_of(tmp_path, [{"problem": "a", "answer": gold}]), **KEYS)[0].gold == expected
+    assert "1 golds are the text of a list" in capsys.readouterr().err
+
+
+TURNS = [{"role": "system", "content": "short"}, {"role": "user", "content": "it's 1+1?"}]
+
+
+@pytest.mark.parametrize("text", [json.dumps(TURNS), json.dumps(TURNS, indent=1), repr(TURNS), f" {TURNS} "])
+def test_a_prompt_that_is_the_text_of_messages_is_read_as_messages_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    path = file_of(tmp_path, [{"problem": text, "answer": 2}, {"problem": "[1, 2]?", "answer": 2}])
+    first, second = load_problems(path, **KEYS)
+    assert first.messages == (("system", "short"), ("user", "it's 1+1?"))
+    assert second.messages == (("user", "[1, 2]?"),)
+    assert f"{path}: 1 prompts are the text of a list of messages" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[{"role": "user", "content": "a"', "begins as a list of messages"),
+        ("[{'role': 'user', 'content': 'a'}\n {'role': 'user', 'content': 'b'}]", "begins as a list of messages"),
+        ("array([{'role': 'user', 'content': 'a'}], dtype=object)", "how Python shows an object"),
+        ('[{"from": "human", "value": "a"}]', "expected a message {role, content}"),
+        ('[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]', "last message of role user"),
+    ],
+)
+def test_the_text_of_messages_that_are_none_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in error_of(file_of(tmp_path, [{"problem": text, "answer": 2}])).problems[0].message
+
+
+def test_a_column_with_dots_and_a_nested_field_of_one_name_are_refused_where_they_differ(tmp_path: Path) -> None:
+    keys = {"prompt_key": "problem", "answer_key": "a.b.c"}
+    rows: list[dict[str, Any]] = [{"problem": "x", "a.b": {"c": 1}}, {"problem": "y", "a": {"b.c": 2}, "a.b.c": 2}]
+    assert [one.gold for one in load_problems(file_of(tmp_path, rows), **keys)] == ["1", "2"]
+    twice = file_of(tmp_path, [{"problem": "x", "a.b.c": 1, "a": {"b": {"c": 2}}}])
+    assert "found a column 'a.b.c' and a nested field" in error_of(twice, **keys).problems[0].message
+
+
+def test_a_key_in_other_letters_is_answered_with_the_column(tmp_path: Path) -> None:
+    path = file_of(tmp_path, [{"PROBLEM": "x", "answer": 1}])
+    assert error_of(path, prompt_key="problem").problems[0].hint == "data.prompt_key=PROBLEM"
+
+
+def test_a_gold_of_a_type_that_is_no_answer_is_refused(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    for value, expected in ((b"\xff", "found bytes"), (datetime(2024, 1, 1), "found datetime")):
+        parquet.write_table(pyarrow.table({"problem": ["x"], "answer": [value]}), path)
+        assert expected in error_of(str(path)).problems[0].message
