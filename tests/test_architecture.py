@@ -15,7 +15,7 @@ LAYERS = [
     ["errors", "types", "bundled", "files", "environment", "allocation"],
     ["config", "core", "disk"],
     ["processes", "sharding"],
-    ["lora", "planning"],
+    ["lora", "planning", "load_checks"],
     ["models"],
     ["data", "engines", "rewards", "scoring"],
     ["algorithm"],
