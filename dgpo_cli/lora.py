@@ -240,10 +240,13 @@ def _assert_switched(layers: list[Any], name: str | None) -> None:
 
 
 def _inject(model: Any, config: Any, name: str) -> None:
-    """Put an adapter into the layers, float32, frozen unless its configuration says otherwise."""
+    """Put an adapter into the layers, float32, frozen unless its configuration says otherwise; the policy's is on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a second adapter; layers that hold their weight transposed
         _peft().inject_adapter_in_model(config, model, name)
+    # peft turns on what it has injected last. Checkpointed layers compute again in the backward, outside of any view.
+    for layer in _layers(model):
+        layer._active_adapter, layer._disable_adapters = [POLICY], False
     view = AdapterView(model, name)
     for parameter in view.parameters():
         parameter.data = parameter.data.float()  # peft gives them the dtype of the frozen weight

@@ -6,7 +6,7 @@ Completions are never tokenised again, and no prompt or pad token is put through
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from dgpo_cli.core.token_stats import (
     TokenStats,
     logprobs_from_logits,
     stats_from_logits,
+    token_logprobs,
     token_logprobs_and_stats,
     token_stats,
 )
 from dgpo_cli.models import LanguageModel, logits_of
 from dgpo_cli.processes import SOLO, Processes
-from dgpo_cli.progress import beat, each
+from dgpo_cli.progress import beat
 from dgpo_cli.types import Rollout
 
 FALLBACK_CHUNK = 256  # tokens whose logits are read at a time where the head is not to be had
@@ -60,7 +61,7 @@ def make_microbatches(
     `lengths[i]` are the counted tokens of rollout i; rows without any are left out. A sequence longer than the budget
     is a micro-batch of its own. For several processes the cuts are fine enough that each has work, where there is.
     """
-    size = {row: len(rollouts[row].request.prompt.token_ids) + lengths[row] for row in rows if lengths[row]}
+    size = {row: _size(rollouts, lengths, row) for row in rows if lengths[row]}
     if processes > 1:
         tokens = min(tokens, -(-sum(size.values()) // processes))
     order = sorted(size, key=lambda row: (-size[row], row))
@@ -156,6 +157,14 @@ def logprobs_and_stats(
     return logprobs_from_logits(logits, targets, temperature=temperature), stats
 
 
+def logprobs_of_states(model: LanguageModel, states: Tensor, batch: MicroBatch, *, temperature: float) -> Tensor:
+    """log p of each counted token [n], with gradient to the model, and nothing else: two products of a frozen head."""
+    targets = batch.targets.to(states.device)
+    if model.has_head:
+        return token_logprobs(states, model.head(), targets, temperature=temperature)
+    return logprobs_from_logits(states, targets, temperature=temperature)
+
+
 @torch.no_grad()
 def stats_of_states(
     model: LanguageModel,
@@ -242,11 +251,12 @@ def score_rollouts(
     rows: list[int] | None = None,
     processes: Processes = SOLO,
     after_each: Callable[[], None] = lambda: None,
+    reference_states: Callable[[MicroBatch], Tensor] | None = None,
 ) -> TokenSignals:
     """The signals [B, T] of a whole batch in one pass over each model; rows left out of `rows` are 0 and unmasked.
 
     Several processes score a share each, and all get the whole. `after_each` is called after a micro-batch, in every
-    process as often.
+    process as often. `reference_states` gives what the reference says of one, where that is kept; else it runs.
     """
     rows = list(range(len(rollouts))) if rows is None else rows
     chosen = set(rows)
@@ -264,7 +274,9 @@ def score_rollouts(
                 after_each()
                 continue
             states = predictive_states(model, batch)
-            ref_states = predictive_states(reference, batch) if reference is not None else None
+            ref_states = None
+            if reference is not None:
+                ref_states = reference_states(batch) if reference_states else predictive_states(reference, batch)
             stats = stats_of_states(
                 model, states, batch, temperature=temperature, reference=reference, ref_states=ref_states
             )
@@ -291,25 +303,64 @@ def share_values(values: list[Tensor], mask: Tensor, processes: Processes) -> No
         value[mask] = whole
 
 
+NOISE_ROLLOUTS = 8  # that the noise floor is measured on
+
+
 @torch.no_grad()
 def measure_noise_floor(
-    model: LanguageModel, rollouts: list[Rollout], lengths: list[int], *, temperature: float, count: int = 8
+    model: LanguageModel,
+    rollouts: list[Rollout],
+    lengths: list[int],
+    *,
+    temperature: float,
+    tokens: int,
+    after_each: Callable[[], None] = lambda: None,
 ) -> float:
-    """Mean d of the same weights scored in two ways that should agree: sequences alone, and padded into one batch.
+    """Mean d of the same weights scored in two ways that should agree: sequences alone, and padded into batches.
 
-    Identical passes would give 0 and measure nothing. It can still be exactly 0.
+    Identical passes would give 0 and measure nothing. It can still be exactly 0. A pass has at most `tokens` positions,
+    or one sequence; where no other fits beside a sequence, it is scored whole and, without its end, shorter.
     """
-    rows = [row for row, length in enumerate(lengths) if length][:count]
-    if not rows:
-        return 0.0
-    together = make_microbatches(rollouts, rows, lengths, tokens=2**62, pad_id=model.pad_id)[0]
-    joint = predictive_states(model, together)
-    alone = {}
-    for row in each(rows):
-        alone[row] = predictive_states(
-            model, make_microbatches(rollouts, [row], lengths, tokens=1, pad_id=model.pad_id)[0]
+    distances = []
+    for rows in _noise_groups(rollouts, lengths, tokens):
+        short = [lengths[row] if len(rows) > 1 else -(-lengths[row] // 2) for row in rows]
+        together = _microbatch(rollouts, rows, lengths, model.pad_id)
+        joint = predictive_states(model, together)
+        if len(rows) == 1:  # a causal model says the same of a token, whatever comes after it
+            joint, together = joint[: short[0]], replace(together, targets=together.targets[: short[0]])
+        after_each()
+        alone = []
+        for row, length in zip(rows, short, strict=True):
+            apart = _microbatch([rollouts[row]], [0], [length], model.pad_id)
+            alone.append(predictive_states(model, apart))
+            after_each()
+        stats = stats_of_states(
+            model, joint, together, temperature=temperature, reference=model, ref_states=torch.cat(alone)
         )
-    separate = torch.cat([alone[row] for row in together.rows])
-    stats = stats_of_states(model, joint, together, temperature=temperature, reference=model, ref_states=separate)
-    assert stats.hellinger is not None
-    return float(stats.hellinger.double().mean())
+        assert stats.hellinger is not None
+        distances.append(stats.hellinger)
+    return float(torch.cat(distances).double().mean()) if distances else 0.0
+
+
+def noise_sizes(rollouts: list[Rollout], lengths: list[int], *, tokens: int) -> tuple[int, int]:
+    """Positions of the largest pass of `measure_noise_floor`, and of its longest sequence."""
+    groups = _noise_groups(rollouts, lengths, tokens)
+    widths = [_size(rollouts, lengths, rows[0]) for rows in groups]
+    return max(len(rows) * width for rows, width in zip(groups, widths, strict=True)), max(widths)
+
+
+def _noise_groups(rollouts: list[Rollout], lengths: list[int], tokens: int) -> list[list[int]]:
+    """The first rollouts with counted tokens, longest first, in groups that fit `tokens` padded to their longest."""
+    rows = [row for row, length in enumerate(lengths) if length][:NOISE_ROLLOUTS]
+    groups: list[list[int]] = []
+    for row in sorted(rows, key=lambda row: (-_size(rollouts, lengths, row), row)):
+        if groups and _size(rollouts, lengths, groups[-1][0]) * (len(groups[-1]) + 1) <= tokens:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def _size(rollouts: list[Rollout], lengths: list[int], row: int) -> int:
+    """Tokens of a sequence, the prompt among them."""
+    return len(rollouts[row].request.prompt.token_ids) + lengths[row]

@@ -229,6 +229,35 @@ def test_a_renewed_reference_is_the_adapters_earlier_weights(
     assert torch.equal(states(resumed), states(policy))
 
 
+def is_on(model: LanguageModel) -> set[tuple[str, bool]]:
+    """What the layers say, asked as peft asks them: which adapter, and whether it is off."""
+    layers = [module for module in model.model.modules() if hasattr(module, "lora_A")]
+    return {(name, layer.disable_adapters) for layer in layers for name in layer.active_adapters}
+
+
+def test_outside_of_any_view_the_policys_adapter_is_on(random_model: Path, tmp_path: Path) -> None:
+    """There checkpointed layers compute again."""
+    policy = adapted(random_model)
+    assert policy.adapter is not None
+    reference = policy.renewable_reference(None)
+    assert is_on(policy) == {("default", False)}
+    disturb(policy.adapter)
+    save_model(policy, tmp_path / "policy")
+    save_model(reference, tmp_path / "reference")
+    resumed = load_model(str(tmp_path / "policy"))
+    resumed.renewable_reference(tmp_path / "reference")
+    assert is_on(resumed) == {("default", False)}
+    assert reference.adapter is not None
+    with reference.adapter.on():
+        assert is_on(policy) == {("reference", False)}
+        with policy.frozen_copy().adapter.on():  # type: ignore[union-attr]
+            assert {off for _, off in is_on(policy)} == {True}
+        assert is_on(policy) == {("reference", False)}
+    with pytest.raises(IndexError):
+        reference.hidden_states(torch.tensor([[10**6]]), None)
+    assert is_on(policy) == {("default", False)}
+
+
 def test_the_base_named_as_a_reference_is_not_loaded_again(
     trained: LanguageModel, random_model: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from dgpo_cli.scoring import (
     make_microbatches,
     mask_of,
     measure_noise_floor,
+    noise_sizes,
     predictive_states,
     scatter_rows,
     score_rollouts,
@@ -123,9 +124,50 @@ def test_gradient_of_padded_rows_is_that_of_rows_alone(policy: LanguageModel) ->
 
 
 def test_noise_floor_is_small_and_not_of_identical_passes(policy: LanguageModel) -> None:
-    floor = measure_noise_floor(policy, rollouts(), LENGTHS, temperature=1.0)
+    floor = measure_noise_floor(policy, rollouts(), LENGTHS, temperature=1.0, tokens=16384)
     assert 0.0 <= floor < 1e-9
-    assert measure_noise_floor(policy, rollouts(), [0] * 5, temperature=1.0) == 0.0
+    assert measure_noise_floor(policy, rollouts(), [0] * 5, temperature=1.0, tokens=16384) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "shapes"),
+    [
+        # Rows of 15, 11, 9 and 6 tokens: all of them padded to 15, then each alone.
+        (60, [(4, 15), (1, 15), (1, 11), (1, 9), (1, 6)]),
+        (59, [(3, 15), (1, 15), (1, 11), (1, 9), (1, 6), (1, 6)]),  # one counted token of row 1 has no half
+        (30, [(2, 15), (1, 15), (1, 11), (2, 9), (1, 9), (1, 6)]),
+        # None fits beside another: 15, 11, 9 and 6 whole, and with 5 of 9, 2 of 3, 3 of 5 and 1 of 1 counted tokens.
+        (1, [(1, 15), (1, 11), (1, 11), (1, 10), (1, 9), (1, 7), (1, 6), (1, 6)]),
+    ],
+)
+def test_the_noise_floor_is_measured_within_the_token_budget(
+    policy: LanguageModel, tokens: int, shapes: list[tuple[int, int]]
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    hook = policy.model.model.register_forward_pre_hook(
+        lambda _, __, inputs: seen.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    try:
+        floor = measure_noise_floor(policy, rollouts(), LENGTHS, temperature=1.0, tokens=tokens)
+    finally:
+        hook.remove()
+    assert seen == shapes
+    assert 0.0 <= floor < 1e-9
+    largest, longest = noise_sizes(rollouts(), LENGTHS, tokens=tokens)
+    assert (largest, longest) == (max(rows * width for rows, width in shapes), 15)
+
+
+def test_two_ways_of_scoring_that_differ_are_told_whatever_the_budget(policy: LanguageModel) -> None:
+    """A model that looks at what is beside a sequence, or behind it, has a floor above 0."""
+    layer = policy.model.model.layers[0]
+    hook = layer.register_forward_hook(lambda _, __, output: output * (1.0 + 0.01 * output.shape[0] * output.shape[1]))
+    try:
+        floors = [
+            measure_noise_floor(policy, rollouts(), LENGTHS, temperature=1.0, tokens=tokens) for tokens in (1, 30, 60)
+        ]
+    finally:
+        hook.remove()
+    assert min(floors) > 1e-8
 
 
 def test_mask_is_made_of_lengths() -> None:

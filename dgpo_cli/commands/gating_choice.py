@@ -47,8 +47,19 @@ def gating_of_stored(config: RolloutConfig, stored: StoredRollouts) -> GatingCon
     return gating
 
 
-def warn_of_other_credit(stored: StoredRollouts, gated: Gated) -> None:
-    """Say so where a gating that nobody typed gives other credit than the file holds."""
+def warn_of_other_credit(stored: StoredRollouts, gated: Gated, trained: Gated | None) -> None:
+    """Say so where a gating that nobody typed gives other credit than the file holds.
+
+    `trained`: the file's credit where no gating over its signals gives it, whatever was typed.
+    """
+    if trained is not None:
+        print(
+            f"warning: {stored.source}: the credit stored in it is the mean over a step's updates, each by the policy "
+            f"as it was then (gating.score_policy=current), and is shown as '{trained.label}'; gating {gated.label} is "
+            "computed from the stored signals, those of the policy that sampled, and is what is written now",
+            file=sys.stderr,
+        )
+        return
     if any(key.partition(".")[0] in CHOOSES for key in typed_keys()):
         return
     for row in stored.scored:

@@ -15,7 +15,7 @@ from dgpo_cli.config.compose import save as save_config
 from dgpo_cli.disk import writing
 from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.reporting.credit_page import credit_page
-from dgpo_cli.reporting.gatings import SHOWN, Gated, diagnosed, gate
+from dgpo_cli.reporting.gatings import SHOWN, Gated, as_trained, diagnosed, gate
 from dgpo_cli.reporting.stored import StoredRollouts, read_stored
 from dgpo_cli.reporting.tables import make_table, show
 from dgpo_cli.reporting.token_view import print_rollouts
@@ -34,7 +34,8 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
         stored = stored.with_vocabulary(config.vocabulary_size)
     config = replace(config, gating=gating_of_stored(config, stored))
     gated = gate(stored, gatings_of(config, stored))
-    warn_of_other_credit(stored, gated[0])
+    trained = as_trained(stored, config.gating)
+    warn_of_other_credit(stored, gated[0], trained)
     gates = [item.label for item in gated if item.gating.noise_gate]
     if gates and stored.noise_floor is None:
         print(
@@ -43,6 +44,7 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
         )
     target = folder / "rollouts.jsonl"
     lines = "".join(to_json(record) + "\n" for record in rescored(stored, gated[0]))
+    gated += [] if trained is None else [trained]
     summary = {
         "rollouts": stored.source,
         "n_rollouts": len(stored.records),
@@ -69,9 +71,8 @@ def rescored(stored: StoredRollouts, gated: Gated) -> list[dict[str, Any]]:
     for row, record in enumerate(stored.records):
         length = int(stored.signals.mask[row].sum())
         columns = {"score": gated.credit.score, "credit": gated.credit.weights}
-        records.append(
-            record | {name: values[row, :length].tolist() if length else None for name, values in columns.items()}
-        )
+        made = {name: values[row, :length].tolist() if length else None for name, values in columns.items()}
+        records.append({name: value for name, value in record.items() if name != "credit_updates"} | made)
     return records
 
 

@@ -165,7 +165,9 @@ def _records(
         derive_seed("control", config.seed, 0, rollout.request.draw, rollout.request.sample) for rollout in rollouts
     ]
     if reference is not None:
-        floor = measure_noise_floor(policy.model, rollouts, lengths, temperature=temperature)
+        floor = measure_noise_floor(
+            policy.model, rollouts, lengths, temperature=temperature, tokens=config.tokens_per_microbatch
+        )
     if reference is not None or not needs_of_reference(config.gating):
         credit = algorithm.credit(
             signals, vocabulary_size=policy.model.vocabulary_size, noise_floor=floor or 0.0, control_seeds=seeds

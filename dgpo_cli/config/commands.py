@@ -58,7 +58,9 @@ class OptimConfig:
         "the price of two more passes of one minibatch; 0 is never",
         "steps",
     )
-    max_nonfinite: int = key(3, "updates in a row skipped for a non-finite gradient before the run stops", "updates")
+    max_nonfinite: int = key(
+        3, "updates in a row, over steps, skipped for a non-finite gradient before the run stops", "updates"
+    )
 
 
 @dataclass

@@ -26,6 +26,7 @@ WATCHED = 65_536  # weights of each tensor that an update compares before and af
 TILE_IDS = {"cpu": 4800, "cuda": 16384}
 TILE_TOKENS = {"cpu": 512, "cuda": 2048}
 FORWARD_TILES, BACKWARD_TILES = 4, 2
+NOISE_ROLLOUTS = 8  # that the noise floor is measured on (scoring.py)
 SAMPLER_BYTES = 24  # of a logit that is sampled from: float32 logits and probabilities, float64 masses and their sums
 
 
@@ -295,6 +296,14 @@ def scoring_pass(model: Architecture, setting: Setting, batch: Batch) -> dict[st
         "activations": layer_moment(model, setting, batch, backward=False),
         "scoring": scoring_buffers(model, setting, batch, backward=False),
     }
+
+
+def noise_phase(model: Architecture, setting: Setting, batch: Batch) -> Memory:
+    """The noise floor: two passes of the policy without gradients, whose hidden states are compared."""
+    rows = min(NOISE_ROLLOUTS, batch.rows)
+    passes = scoring_pass(model, replace(setting, reference="shared"), replace(batch, rows=rows))
+    put_together = rows * batch.counted * model.hidden_size * setting.compute_bytes
+    return replace(standing(model, setting), **passes | {"scoring": passes["scoring"] + put_together})
 
 
 def saved_activations(model: Architecture, setting: Setting, batch: Batch) -> int:

@@ -23,6 +23,7 @@ from dgpo_cli.planning.memory import (
     Setting,
     generating,
     host_bytes,
+    noise_phase,
     sampling_phase,
     scoring_pass,
     standing,
@@ -142,6 +143,15 @@ def plan_training(
         prompt=prompt,
     )
     phases = training_phases(model, setting, batch, generation, scores_first=_scores_first(config, batch))
+    kept = _kept_states(config, model, setting, placement)
+    if setting.device == "cpu":
+        phases = {
+            name: phase if name == "rollout" else replace(phase, scoring=phase.scoring + kept)
+            for name, phase in phases.items()
+        }
+    if _measures_noise(config):
+        several = max(1, config.optim.tokens_per_microbatch // batch.width)
+        phases["noise_floor"] = noise_phase(model, setting, replace(batch, rows=min(several, _rollouts(config))))
     if config.benchmark.name is not None:
         phases["evaluation"] = _evaluation_in_training(config, model, setting, benchmark)
     if reference is not None:
@@ -161,7 +171,7 @@ def plan_training(
         precision=_precision(setting, trains=True),
         batch=_training_batch(config, placement, batch, prompt, data),
         phases=phases,
-        host_bytes=host_bytes(model, setting),
+        host_bytes=host_bytes(model, setting) + (0 if setting.device == "cpu" else kept),
         loading_bytes=setting.weight_bytes * model.parameters if setting.sharded else 0,
         disk=disk,
     )
@@ -226,6 +236,8 @@ def plan_rollout(
         "rollout": _generation_phase(model, setting, generation),
         "score": replace(held, optimizer=0, **scoring_pass(model, setting, batch)),
     }
+    if setting.reference != "none":
+        phases["noise_floor"] = replace(noise_phase(model, setting, batch), optimizer=0)
     if reference is not None:
         phases = _with_other_reference(phases, model, reference)
     made = Plan(
@@ -383,10 +395,25 @@ def _per_process(count: int, placement: Placement) -> int:
 def _scores_first(config: TrainConfig, batch: Batch) -> bool:
     """Whether old log-probs and the signals of credit take a pass of their own (training/update.py)."""
     gating = config.gating
-    if config.optim.minibatches * config.optim.epochs > 1 or gating.score_policy is ScorePolicy.current:
+    if config.optim.minibatches * config.optim.epochs > 1:
         return True
     whole = gating.noise_gate or gating.normalizer.name == "saturate" or gating.top_fraction is not None
     return gating.signal is not Signal.none and whole and batch.micro_batches > 1
+
+
+def _measures_noise(config: TrainConfig) -> bool:
+    """Once, before the first update."""
+    return config.gating.signal is not Signal.none and config.gating.noise_gate
+
+
+def _kept_states(config: TrainConfig, model: Architecture, setting: Setting, placement: Placement) -> int:
+    """The reference's hidden states of a step in CPU memory, where each update scores the policy again."""
+    gating = config.gating
+    rescores = gating.signal is not Signal.none and gating.score_policy is ScorePolicy.current
+    if not rescores or setting.reference == "none" or config.optim.minibatches * config.optim.epochs == 1:
+        return 0
+    tokens = _per_process(_rollouts(config), placement) * config.rollout.max_completion_tokens
+    return tokens * model.hidden_size * setting.compute_bytes
 
 
 def _training_batch(config: TrainConfig, placement: Placement, batch: Batch, prompt: int, data: Data) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def page_data(stored: StoredRollouts, gated: list[Gated], *, shade: str) -> dict
         "gatings": [
             {
                 "label": item.label,
-                "rule": rule(item.gating),
+                "rule": item.rule or rule(item.gating),
                 "diagnostics": {name.removeprefix("credit/"): item.diagnostics.get(name) for name in SHOWN},
                 "score": columns.number(item.credit.score),
                 "credit": columns.number(item.credit.weights),

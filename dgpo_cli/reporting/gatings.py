@@ -9,7 +9,7 @@ import torch
 from dgpo_cli.algorithm import Algorithm, Credit
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig
 from dgpo_cli.errors import DataError
-from dgpo_cli.reporting.stored import StoredRollouts
+from dgpo_cli.reporting.stored import StoredRollouts, trained_credit
 
 # What `diagnostics` says of credit, in the order it is shown.
 SHOWN = ("credit/ess", "credit/std", "credit/max", "credit/top20", "credit/gini", "credit/noise_gate")
@@ -18,6 +18,8 @@ WITHOUT = {
     "entropy": UNIFORM,
     "logprobs": f"score the rollouts: dgpo rollout, or dgpo train rollout.save=all; {UNIFORM}",
 }
+TRAINED = "as trained"
+TRAINED_RULE = "as stored: the mean over a rollout's updates, each by the policy as it was then (score_policy=current)"
 NO_REFERENCE = "sample with a reference: dgpo rollout reference=...; gating=uniform and gating=top_entropy need none"
 
 
@@ -30,6 +32,7 @@ class Gated:
     credit: Credit
     diagnostics: dict[str, float | None]
     scope: str  # what the diagnostics cover: "8 of 16 rollouts, those with A != 0"
+    rule: str | None = None  # where it is not the gating's formula
 
     def only(self, rows: list[int]) -> Gated:
         """Some of the rollouts; the diagnostics stay those of the batch."""
@@ -89,6 +92,22 @@ def gate(stored: StoredRollouts, gatings: dict[str, GatingConfig]) -> list[Gated
             )
         found.append(Gated(label, gating, credit, diagnostics(stored, algorithm, credit), _scope(stored)))
     return found
+
+
+def as_trained(stored: StoredRollouts, gating: GatingConfig) -> Gated | None:
+    """The credit that stands in the records, where it does not follow from their signals; NaN in rollouts without any.
+
+    None where credit was computed once, from what is stored.
+    """
+    credit = trained_credit(stored)
+    if credit is None:
+        return None
+    without = torch.isnan(credit.weights).any(dim=1)
+    trained = replace(stored, advantages=torch.where(without, 0.0, stored.advantages))
+    algorithm = Algorithm(AlgoConfig(), gating, max_completion_tokens=1)
+    found = diagnostics(trained, algorithm, credit)
+    spread = {name: found.get(name) for name in SHOWN if name != "credit/noise_gate"}  # how open it was is not stored
+    return Gated(TRAINED, gating, credit, spread, _scope(trained), TRAINED_RULE)
 
 
 def diagnosed(stored: StoredRollouts) -> list[int]:

@@ -40,6 +40,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "finish_reason": ("a text", lambda value: isinstance(value, str)),
     "vocabulary_size": ("an integer of at least 2", lambda value: is_integer(value) and value >= 2),
     "noise_floor": ("a finite number of at least 0", lambda value: is_number(value) and value >= 0),
+    "credit_updates": ("an integer of at least 0", lambda value: is_integer(value) and value >= 0),
     "control_seed": ("an integer from 0 to below 2^128", lambda value: is_integer(value) and 0 <= value < 2**128),
 }
 
@@ -70,6 +71,10 @@ def record_problems(row: Row, source: str) -> list[Problem]:
                 ("a number from 0 to 1", _is_share) if name == "hellinger" else ("a finite number", is_number)
             )
             found += _list(name, record[name], min(counts, len(tokens)), which, expected, is_right)
+    if is_integer(record.get("credit_updates")) and record["credit_updates"] > 0:  # else it is computed again
+        which = f"{counts} counted of {len(tokens)} tokens"
+        for name in ("credit", "score"):
+            found += _list(name, record.get(name), min(counts, len(tokens)), which, "a finite number", is_number)
     return [Problem(f"{place}: {text}") for text in found]
 
 

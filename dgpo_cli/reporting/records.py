@@ -28,12 +28,17 @@ def rollout_records(
     *,
     noise_floor: float | None = None,
     control_seeds: Sequence[int] | None = None,
+    credit_updates: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """One record a rollout. Lists hold one value a counted token; they are null for a rollout that was not scored.
 
     `logprobs` are the trainer's, of the counted tokens; `engine_logprobs` those that every token was drawn with.
     What credit depends on beside the tokens stands in each record, so that it can be computed again from the file alone
     (see `stored`): `vocabulary_size`, `noise_floor` (null where it was not measured) and `control_seed`.
+
+    `credit_updates`: where credit is the mean over updates that each had their own (gating.score_policy=current), how
+    many of them trained each rollout. Such credit does not follow from the record's signals, which are of the policy
+    that sampled; with 0 of them it is null.
     """
     spell = token_speller(model)
     records: list[dict[str, Any]] = []
@@ -64,8 +69,11 @@ def rollout_records(
             record["ref_logprobs"] = _values(signals.ref_logprobs, row, length) if length else None
             record["hellinger"] = _values(signals.hellinger, row, length) if length else None
         if credit is not None:
-            record["score"] = _values(credit.score, row, length) if length else None
-            record["credit"] = _values(credit.weights, row, length) if length else None
+            used = length if credit_updates is None or credit_updates[row] else 0
+            record["score"] = _values(credit.score, row, length) if used else None
+            record["credit"] = _values(credit.weights, row, length) if used else None
+        if credit_updates is not None:
+            record["credit_updates"] = credit_updates[row]
         record["vocabulary_size"] = model.vocabulary_size
         record["noise_floor"] = noise_floor
         record["control_seed"] = None if control_seeds is None else control_seeds[row]

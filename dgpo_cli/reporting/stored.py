@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dgpo_cli.algorithm import Credit
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.rows import Row, raise_all, read_rows
@@ -112,6 +113,16 @@ def stored_rollouts(rows: list[Row], source: str, *, seed: int = 0) -> StoredRol
             for row, record in enumerate(records)
         ],
     )
+
+
+def trained_credit(stored: StoredRollouts) -> Credit | None:
+    """The records' credit where it is a mean over updates, NaN in rollouts that none trained; else None."""
+    times = [record.get("credit_updates") for record in stored.records]
+    if not any(times):
+        return None
+    weights, score = (_table(stored.records, name, stored.signals.mask) for name in ("credit", "score"))
+    without = torch.tensor([not count for count in times])[:, None] & stored.signals.mask
+    return Credit(weights.masked_fill(without, math.nan), score.masked_fill(without, math.nan), 1.0)
 
 
 def _only(values: set[Any]) -> Any:

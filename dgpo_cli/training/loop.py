@@ -17,7 +17,6 @@ from dgpo_cli.models import LanguageModel
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.reporting.records import rollout_records
-from dgpo_cli.scoring import measure_noise_floor
 from dgpo_cli.training.advice import follow, why_nothing_was_learned
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
 from dgpo_cli.training.collect import Collected
@@ -87,6 +86,7 @@ class Trainer:
                 noise_floor=noise_floor,
                 signals=self.signals,
                 terms=self._due(step, self.config.optim.grad_norms_every),
+                nonfinite_streak=self.state.nonfinite_streak,
             )
             self._guard_against_nonfinite(step, batch, collected, result)
             row = metrics_row(
@@ -171,6 +171,9 @@ class Trainer:
         self.view.note(_evaluation_line(row))
 
     def _diagnostics(self, batch: StepBatch, result: StepResult) -> dict[str, float | None]:
+        """Of the credit that trained: where each update had its own, the mean over them."""
+        if result.used is not None:
+            return result.used.diagnostics()
         if result.signals is None or result.credit is None:
             return {}
         return self.algorithm.diagnostics(result.signals, result.credit, batch.advantages)
@@ -186,6 +189,7 @@ class Trainer:
             result.credit,
             noise_floor=self.state.noise_floor if self._measures_noise else None,
             control_seeds=self._control_seeds(step, collected),
+            credit_updates=None if result.used is None else result.used.times(),
         )
 
     @property
@@ -197,13 +201,7 @@ class Trainer:
         if self.state.noise_floor is None and not any(batch.lengths):
             return 0.0
         if self.state.noise_floor is None:
-            self.state.noise_floor = (
-                measure_noise_floor(
-                    self.model, batch.rollouts, batch.lengths, temperature=self.config.rollout.temperature
-                )
-                if self._measures_noise
-                else 0.0
-            )
+            self.state.noise_floor = self.updater.noise_floor(batch) if self._measures_noise else 0.0
         return self.state.noise_floor
 
     def _control_seeds(self, step: int, collected: Collected) -> list[int]:
@@ -214,21 +212,18 @@ class Trainer:
 
     def _guard_against_nonfinite(self, step: int, batch: StepBatch, collected: Collected, result: StepResult) -> None:
         """Several updates in a row without a finite gradient end the run; the batch that did it is kept."""
-        if not result.nonfinite:
-            if result.outcomes:
-                self.state.nonfinite_streak = 0
-            return
-        self.state.nonfinite_streak += result.nonfinite
-        if self.processes.main:
-            self.view.note(f"warning: step {step}: {result.nonfinite} updates skipped, their gradient was not finite")
-        if self.state.nonfinite_streak >= self.config.optim.max_nonfinite:
+        streak = self.state.nonfinite_streak = result.nonfinite_streak
+        if result.nonfinite and self.processes.main:
+            skipped = "1 update was" if result.nonfinite == 1 else f"{result.nonfinite} updates were"
+            self.view.note(f"warning: step {step}: {skipped} skipped, without a finite gradient")
+        if streak and streak >= self.config.optim.max_nonfinite:
             path = None
             if self.processes.main:
                 path = self.folder.save_rollouts(step, self._records(step, collected, result), name="nonfinite_step")
             path = self.processes.from_main(path)
+            row = "1 update" if streak == 1 else f"{streak} updates in a row"
             raise RunError(
-                f"{self.state.nonfinite_streak} updates in a row had a gradient that was not finite, last in step "
-                f"{step}; the batch is in {path}",
+                f"{row} had a gradient that was not finite, the last in step {step}; the batch is in {path}",
                 "a smaller optim.lr, or rewards of a smaller size (algo.scale_rewards=group); resume= continues from "
                 "the last checkpoint",
             )

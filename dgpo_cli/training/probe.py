@@ -105,6 +105,8 @@ def run_probe(updater: Updater, memory: PeakMemory, batch: Batch, *, lr: float) 
     rows = batch.rows * min(2, batch.micro_batches) * minibatches * updater.processes.size
     full = _made_up(updater, rows, batch.width, batch.counted)
     started = time.perf_counter()
+    if updater.algorithm.gates and updater.algorithm.gating.noise_gate:
+        updater.noise_floor(full)
     _update(updater, full, lr)
     peak = memory.peak()
     return Measured(peak, memory.method, time.perf_counter() - started, rows * batch.width)

@@ -9,7 +9,7 @@ from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.gatings import BESIDE, gatings_by_label
 from dgpo_cli.config.groups import GatingConfig
 from dgpo_cli.reporting.credit_page import credit_page
-from dgpo_cli.reporting.gatings import gate, lacking
+from dgpo_cli.reporting.gatings import as_trained, gate, lacking
 from dgpo_cli.reporting.stored import rollouts_at_hand
 
 TABLE_ROWS = 16
@@ -67,6 +67,8 @@ def step_page(step: int, records: list[dict[str, Any]], gating: GatingConfig) ->
     stored = rollouts_at_hand(records, source)
     gatings = gatings_by_label(gating, BESIDE)
     gated = gate(stored, {name: item for name, item in gatings.items() if lacking(stored, item, name) is None})
+    trained = as_trained(stored, gating)
+    gated = gated if trained is None else [trained, *gated]
     rows = list(range(shown))
     return credit_page(stored.only(rows), [item.only(rows) for item in gated])
 

@@ -28,14 +28,18 @@ from dgpo_cli.scoring import (
     MicroBatch,
     dealt,
     logprobs_and_stats,
+    logprobs_of_states,
     make_microbatches,
     mask_of,
+    measure_noise_floor,
+    noise_sizes,
     predictive_states,
     scatter_rows,
     score_rollouts,
     share_values,
     signals_of_stats,
 )
+from dgpo_cli.training.current_credit import ReferenceStates, UsedCredit, joined
 from dgpo_cli.training.engine_gap import logprob_gap
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
 from dgpo_cli.training.out_of_memory import MicrobatchBudget, Result
@@ -99,12 +103,14 @@ class StepResult:
     outcomes: list[UpdateOutcome]
     skipped: int  # updates without signal, or with a gradient that was not finite
     nonfinite: int
-    signals: TokenSignals | None
-    credit: Credit | None
+    nonfinite_streak: int  # updates without a finite gradient since the last that was applied, over steps
+    signals: TokenSignals | None  # by the policy that sampled
+    credit: Credit | None  # that trained
     score_seconds: float
     train_seconds: float
     term_norms: dict[str, float] = field(default_factory=dict)  # grad_norm/policy, grad_norm/kl, where asked for
     engine_gap: dict[str, float] = field(default_factory=dict)  # engine/logprob_gap_*, where the engine says log-probs
+    used: UsedCredit | None = None  # where each update had credit of its own: `credit` is the mean over them
 
 
 class Updater:
@@ -130,6 +136,7 @@ class Updater:
         self.settings = settings
         self.temperature = temperature
         self.budget = MicrobatchBudget(settings.tokens_per_microbatch, say)
+        self._ref_states: ReferenceStates | None = None  # within a step, where updates score again
 
     def run(
         self,
@@ -139,10 +146,12 @@ class Updater:
         noise_floor: float,
         signals: SignalGuard,
         terms: bool = False,
+        nonfinite_streak: int = 0,
     ) -> StepResult:
-        """Minibatches x epochs updates.
+        """Minibatches x epochs updates; fewer where optim.max_nonfinite in a row had no finite gradient.
 
         `terms`: also the gradient norms of the loss's terms, of the first minibatch that is trained.
+        `nonfinite_streak`: such updates since the last that was applied, before this step.
 
         Raises:
             StopRequested: a signal came before the first update; no weight has moved.
@@ -152,16 +161,46 @@ class Updater:
         plan = self._plan(batch)
         self._underway = StepUnderway(signals, len(plan) * self.settings.epochs)
         try:
-            return self._run(batch, plan, lr, terms)
+            return self._run(batch, plan, lr, terms, nonfinite_streak)
         except (StopRequested, UnfinishedStep):
             self.optimizer.zero_grad()  # what is saved next can do with the memory
+            self._ref_states = None
             raise
 
-    def _run(self, batch: StepBatch, plan: list[list[int]], lr: float, terms: bool) -> StepResult:
+    def noise_floor(self, batch: StepBatch) -> float:
+        """The numerical floor of the distance, on the first of these rollouts; the same in every process."""
+
+        def measured() -> float:
+            return self.processes.all_or_none(
+                lambda _: measure_noise_floor(
+                    self.model,
+                    batch.rollouts,
+                    batch.lengths,
+                    temperature=self.temperature,
+                    tokens=self.budget.tokens,
+                    after_each=self.processes.beat,
+                ),
+                apart=self.model.shards is None,
+                rounds=0,
+                after_each=lambda: None,
+            )
+
+        def in_use() -> tuple[int, int]:
+            return noise_sizes(batch.rollouts, batch.lengths, tokens=self.budget.tokens)
+
+        return self.processes.from_main(self._fitted(measured, in_use))
+
+    def _run(
+        self, batch: StepBatch, plan: list[list[int]], lr: float, terms: bool, nonfinite_streak: int
+    ) -> StepResult:
         started = time.perf_counter()
-        signals, credit = None, None
-        if not self._inline(batch, plan):
-            signals, credit = self._fitted(batch, lambda: self._score_all(batch, plan))
+        signals, credit, used = None, None, None
+        if self._rescores(plan):
+            used = UsedCredit((len(batch.lengths), max(batch.lengths, default=0)))
+            self._ref_states = None if self.reference is None else ReferenceStates(self.reference)
+            signals = self._fitted_to(batch, lambda: joined([self._score(batch, rows) for rows in plan]))
+        elif not self._inline(batch, plan):
+            signals, credit = self._fitted_to(batch, lambda: self._score_all(batch, plan))
         scored = time.perf_counter()
         tallies: list[Tally] = []
         outcomes: list[UpdateOutcome] = []
@@ -176,28 +215,52 @@ class Updater:
                 skipped += 1
                 self._underway.passed(taken=False)
                 continue
+            current = None
+            if used is not None:
+                current, credit = self._fitted_to(batch, partial(self._scored_again, batch, rows))
             if terms and not tallies and self.algorithm.algo.kl_coef:
                 norms = self._norms_of_terms(batch, plan, rows, signals, credit)
             work = partial(self._minibatch, batch, plan, rows, signals, credit)
-            tally, signals, credit = self._fitted(batch, work)
+            tally, signals, credit = self._fitted_to(batch, work)
             if not tallies:  # no weight has moved: these are the log-probs of the policy that sampled
                 gap = logprob_gap(batch.rollouts, signals)
             tallies.append(tally)
             outcomes.append(self.optimizer.update(lr, tally.loss))
             self._underway.passed(taken=True)
-            nonfinite += not outcomes[-1].applied
+            if not outcomes[-1].applied:
+                nonfinite, nonfinite_streak = nonfinite + 1, nonfinite_streak + 1
+                if nonfinite_streak >= self.settings.max_nonfinite:
+                    break
+                continue
+            nonfinite_streak = 0
+            if used is not None and current is not None:
+                diagnosed = self.algorithm.diagnostics(current, credit, batch.advantages)
+                used.add(self._trained_rows(batch, rows), credit, diagnosed)
+        self._ref_states = None
         return StepResult(
             tallies,
             outcomes,
             skipped + nonfinite,
             nonfinite,
+            nonfinite_streak,
             signals,
-            credit,
+            credit if used is None else used.credit(),
             scored - started,
             time.perf_counter() - scored,
             norms,
             gap,
+            used,
         )
+
+    def _rescores(self, plan: list[list[int]]) -> bool:
+        """Whether every update gets credit by the policy as it is then."""
+        several = len(plan) * self.settings.epochs > 1
+        return several and self.algorithm.gates and self.algorithm.gating.score_policy is ScorePolicy.current
+
+    def _scored_again(self, batch: StepBatch, rows: list[int]) -> tuple[TokenSignals, Credit]:
+        """One minibatch by the policy as it is now."""
+        signals = self._score(batch, rows)
+        return signals, self._credit(signals, batch.control_seeds)
 
     def _norms_of_terms(
         self,
@@ -213,20 +276,24 @@ class Updater:
         no_advantage = replace(batch, advantages=torch.zeros_like(batch.advantages))
         norms = {}
         for name, updater, given in (("policy", policy, batch), ("kl", self, no_advantage)):
-            self._fitted(given, partial(updater._minibatch, given, plan, rows, signals, credit))
+            self._fitted_to(given, partial(updater._minibatch, given, plan, rows, signals, credit))
             norms[f"grad_norm/{name}"] = self.optimizer.spent_norm()
         return norms
 
-    def _fitted(self, batch: StepBatch, work: Callable[[], Result]) -> Result:
-        """`work` with micro-batches that memory holds."""
-        if self.model.shards is not None and not self.processes.alone:
-            return work()  # the others wait in the middle of it, and cannot go back
+    def _fitted_to(self, batch: StepBatch, work: Callable[[], Result]) -> Result:
+        """`work` on the batch's micro-batches, with such that memory holds."""
 
         def in_use() -> tuple[int, int]:
             rows = list(range(len(batch.rollouts)))
             sizes = [micro.input_ids.shape for micro in self._microbatches(batch, rows)]
             return max(count * width for count, width in sizes), max(width for _, width in sizes)
 
+        return self._fitted(work, in_use)
+
+    def _fitted(self, work: Callable[[], Result], in_use: Callable[[], tuple[int, int]]) -> Result:
+        """`work`, cut by the budget, in such pieces that memory holds."""
+        if self.model.shards is not None and not self.processes.alone:
+            return work()  # the others wait in the middle of it, and cannot go back
         return self.budget.fitted(work, clean_up=self.optimizer.zero_grad, in_use=in_use)
 
     def _score_all(self, batch: StepBatch, plan: list[list[int]]) -> tuple[TokenSignals, Credit]:
@@ -300,6 +367,7 @@ class Updater:
             rows=rows,
             processes=self.processes,
             after_each=self._underway.ask,
+            reference_states=self._ref_states,
         )
 
     def _credit(self, signals: TokenSignals, control_seeds: list[int]) -> Credit:
@@ -319,9 +387,6 @@ class Updater:
         recorder: _Recorder | None,
     ) -> Tally:
         """The gradient of one minibatch in the shares of all processes."""
-        algorithm = self.algorithm
-        if signals is not None and algorithm.gates and algorithm.gating.score_policy is ScorePolicy.current:
-            credit = self._credit(self._score(batch, rows), batch.control_seeds)
         mine = dealt(self._microbatches(batch, self._trained_rows(batch, rows)), self.processes)
         tally = self.processes.all_or_none(
             partial(self._accumulate, batch, rows, mine, signals, credit, recorder),
@@ -356,30 +421,32 @@ class Updater:
                 continue
             device = self.model.device
             states = predictive_states(self.model, micro)
-            reference = self.reference if recorder is not None else None
-            flat, stats = logprobs_and_stats(
-                self.model,
-                states,
-                micro,
-                temperature=self.temperature,
-                reference=reference,
-                ref_states=self._reference_states(micro) if reference is not None else None,
-            )
-            logprobs = scatter_rows(flat, micro)  # [b, T]
-            if recorder is not None:
+            if recorder is None:
+                assert signals is not None
+                assert credit is not None
+                logprobs = scatter_rows(
+                    logprobs_of_states(self.model, states, micro, temperature=self.temperature), micro
+                )  # [b, T]
+                width = micro.mask.shape[1]
+                old = signals.logprobs[micro.rows, :width].to(device)
+                credit_rows = credit.weights[micro.rows, :width]
+                ref_rows = None if signals.ref_logprobs is None else signals.ref_logprobs[micro.rows, :width]
+            else:
+                flat, stats = logprobs_and_stats(
+                    self.model,
+                    states,
+                    micro,
+                    temperature=self.temperature,
+                    reference=self.reference,
+                    ref_states=self._reference_states(micro) if self.reference is not None else None,
+                )
+                logprobs = scatter_rows(flat, micro)  # [b, T]
                 own = signals_of_stats(stats, micro)
                 weights = self._credit(own, [batch.control_seeds[row] for row in micro.rows])
                 if counts:
                     recorder.add(micro, own, weights)
                 old, credit_rows = logprobs.detach(), weights.weights
                 ref_rows = own.ref_logprobs
-            else:
-                assert signals is not None
-                assert credit is not None
-                width = micro.mask.shape[1]
-                old = signals.logprobs[micro.rows, :width].to(device)
-                credit_rows = credit.weights[micro.rows, :width]
-                ref_rows = None if signals.ref_logprobs is None else signals.ref_logprobs[micro.rows, :width]
             loss = algorithm.loss(
                 logprobs,
                 old,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import re
@@ -305,3 +306,27 @@ def test_a_terminal_gets_tokens_and_a_table_without_any_model(tmp_path: Path) ->
     assert re.search(r"paper\s+│\s+[01]\.\d+", plain)
     assert re.search(r"calibrated\s+│\s+0\.\d+", plain)
     assert re.search(r"\x1b\[[0-9;]*48;", text)  # some token is shaded
+
+
+def test_credit_that_is_a_mean_over_updates_is_shown_as_it_trained_beside_what_is_computed_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = made_up(4, 4, group_size=2)
+    for row, record in enumerate(records):
+        record |= {"credit": [2.5, 0.5, 0.5, 0.5], "score": [0.3, 0.1, 0.1, 0.1], "credit_updates": 2, "advantage": 1.0}
+        if row == 3:
+            record |= {"credit": None, "score": None, "credit_updates": 0}
+    file = write_rollouts(tmp_path / "rollouts.jsonl", records)
+    written = rescore(file, tmp_path / "out", "gating=uniform", "gatings=[]", "report=true")
+    told = capsys.readouterr()
+    assert "the mean over a step's updates" in told.err
+    assert [record["credit"] for record in written] == [[1.0] * 4] * 4
+    assert not any("credit_updates" in record for record in written)
+    diagnostics = json.loads(told.out)["gatings"]["as trained"]
+    assert diagnostics["credit/ess"] == pytest.approx(4.0**2 / (4 * (2.5**2 + 3 * 0.5**2)))  # of the three that trained
+    assert diagnostics["credit/max"] == 2.5
+    shown = page_credit((tmp_path / "out/report.html").read_text())["as trained"]
+    assert shown[:3] == [[2.5, 0.5, 0.5, 0.5]] * 3
+    assert all(math.isnan(value) for value in shown[3])
+    assert main(["rollout", f"rollouts={tmp_path / 'out/rollouts.jsonl'}", f"hydra.run.dir={tmp_path / 'again'}"]) == 0
+    assert "mean over" not in capsys.readouterr().err

@@ -141,3 +141,18 @@ def test_full_training_goes_on_from_an_adapter_merged(
     capsys.readouterr()
     assert train(tmp_path / "again", f"model.path={trained}", "model.lora.rank=4") == 2
     assert "would train one on top of it" in capsys.readouterr().err
+
+
+def test_a_renewed_reference_and_checkpointed_activations_give_the_same_numbers_as_without(tmp_path: Path) -> None:
+    """The adapters stay what they are for sampling, evaluation and saving too."""
+    found = []
+    for checkpointing in ("false", "true"):
+        folder = tmp_path / checkpointing
+        overrides = ["algo=grpo", "reference.refresh_every=1", f"strategy.activation_checkpointing={checkpointing}"]
+        assert train(folder, *LORA, *overrides, "optim.minibatches=2", "steps=2", "rollout.save=all") == 0
+        metrics = [without_clocks(row) for row in rows(folder / "metrics.jsonl")]
+        files = ("rollouts/step_000002.jsonl", "evals/step_000002/samples.jsonl")
+        adapter = (latest(folder) / "model/adapter_model.safetensors").read_bytes()
+        found.append((metrics, [(folder / file).read_bytes() for file in files], adapter))
+    assert found[0] == found[1]
+    assert found[0][0][1]["kl"] > 0.0

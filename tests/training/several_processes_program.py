@@ -40,6 +40,14 @@ CASES = {
     "grpo with KL": ["algo=grpo", "optim.minibatches=2"],
     "dapo, current scores, top entropy": ["algo=dapo", "gating=top_entropy", "gating.score_policy=current"],
     "LoRA": ["model.lora.rank=4", "algo=dgpo", "gating=calibrated"],
+    "LoRA, checkpointed, 2 minibatches": [
+        *("model.lora.rank=4", "algo=grpo", "optim.minibatches=2", "strategy.activation_checkpointing=true"),
+    ],
+    "LoRA, renewed reference, checkpointed, current scores": [
+        *("model.lora.rank=4", "algo=grpo", "gating=paper", "gating.score_policy=current", "gating.temperature=0.01"),
+        *("optim.minibatches=2", "optim.epochs=2", "reference.refresh_every=1"),
+        "strategy.activation_checkpointing=true",
+    ],
     "checkpointed activations": ["algo=dgpo", "strategy.activation_checkpointing=true"],
 }
 
@@ -71,11 +79,19 @@ def steps(config: TrainConfig, placement: Placement) -> tuple[list[StepResult], 
     policy = placement.policy(lambda device: load_trainee(config.model, device, None, seed=0)).model
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=max(LENGTHS))
     optimizer = Recording(policy.model, config.optim, placement.processes)
-    reference = policy.frozen_copy() if policy.adapter else placement.reference(lambda device: moved(config, device))
+    refresh = bool(config.reference.refresh_every)
+    if policy.adapter:
+        reference = policy.renewable_reference(None) if refresh else policy.frozen_copy()
+    else:
+        reference = placement.reference(lambda device: moved(config, device))
     updater = Updater(
         policy, reference, algorithm, optimizer, config.optim, temperature=0.9, processes=placement.processes
     )
-    results = [updater.run(batch(), lr=1e-3, noise_floor=1e-9, signals=SignalGuard(0.0)) for _ in range(STEPS)]
+    results = []
+    for _ in range(STEPS):
+        results.append(updater.run(batch(), lr=1e-3, noise_floor=1e-9, signals=SignalGuard(0.0)))
+        if refresh:
+            reference.copy_weights_from(policy)
     weights = {name: full(weight.detach()).clone() for name, weight in optimizer.named}
     with torch.no_grad():  # what comes after an evaluation finds the weights where they belong, and as float32
         policy.hidden_states(torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.int64))
@@ -113,6 +129,8 @@ def compared(name: str, model: str, strategies: list[str], processes: Processes)
     alone = None
     if processes.main:
         alone = steps(config, Placement(config.strategy, "cpu", SOLO))
+    if config.reference.refresh_every:  # two adapters in one model are not sharded
+        strategies = [strategy for strategy in strategies if strategy == "ddp"]
     for strategy in strategies:
         setting = replace(config.strategy, name=strategy)
         results, gradient, weights = steps(config, Placement(setting, "cpu", processes))

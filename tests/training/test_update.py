@@ -6,19 +6,23 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from model_factory import save_random_model
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.algorithm import Algorithm, Credit
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.compose import compose
-from dgpo_cli.config.groups import AlgoConfig, GatingConfig, LossAggregation
+from dgpo_cli.config.groups import AlgoConfig, GatingConfig, LossAggregation, ScorePolicy
 from dgpo_cli.lora import add_adapter
-from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.models import LanguageModel, adapt_layers, load_model
+from dgpo_cli.scoring import score_rollouts
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
 from dgpo_cli.training.signals import SignalGuard
 from dgpo_cli.training.update import StepBatch, StepResult, Updater
@@ -344,3 +348,235 @@ def test_the_terms_gradient_norms_are_those_of_each_alone_and_move_nothing(
         gradients = torch.autograd.grad(loss, list(naive.parameters()))
         norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
         assert result.term_norms[name] == pytest.approx(norm, rel=1e-4)
+
+
+def adapted(path: Path, *, renewed: bool, checkpointing: bool) -> tuple[LanguageModel, LanguageModel]:
+    """A policy with a fresh adapter, and its reference: the base, or an earlier adapter that can be renewed."""
+    policy = load_model(str(path))
+    policy.adapter = add_adapter(policy.model, rank=3, alpha=6, target_modules=None, base="", revision=None, seed=1)
+    adapt_layers(policy.model, checkpointing=checkpointing, compiled=False)
+    return policy, policy.renewable_reference(None) if renewed else policy.frozen_copy()
+
+
+def whole(path: Path, *, checkpointing: bool) -> tuple[LanguageModel, LanguageModel]:
+    policy = load_model(str(path))
+    adapt_layers(policy.model, checkpointing=checkpointing, compiled=False)
+    return policy, policy.frozen_copy()
+
+
+def trained(
+    policy: LanguageModel, reference: LanguageModel, algorithm: Algorithm, *, refresh: bool, **settings: int
+) -> tuple[list[float], dict[str, Tensor]]:
+    """Losses of every update of three steps, the reference renewed after each, and the weights that came of them."""
+    optim = replace(OptimConfig(), **settings)
+    optimizer = Optimizer(policy.model, optim)
+    updater = Updater(policy, reference, algorithm, optimizer, optim, temperature=1.0)
+    losses = []
+    for _ in range(3):
+        result = updater.run(batch(ADVANTAGES), lr=1e-2, noise_floor=1e-9, signals=SignalGuard(0.0))
+        losses += [tally.loss for tally in result.tallies]
+        if refresh:
+            reference.copy_weights_from(policy)
+    return losses, {name: weight.detach().clone() for name, weight in optimizer.named}
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+@pytest.mark.parametrize("refresh", [False, True])
+@pytest.mark.parametrize("rank", [0, 3])
+@pytest.mark.parametrize(("name", "gating"), [("grpo", "uniform"), ("dgpo", "calibrated")])
+def test_checkpointed_activations_change_no_bit(
+    random_model: Path,
+    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
+    name: str,
+    gating: str,
+    rank: int,
+    refresh: bool,
+    minibatches: int,
+) -> None:
+    algorithm = Algorithm(*options(name, gating), max_completion_tokens=MAX_TOKENS)
+    outcomes = []
+    for checkpointing in (False, True):
+        make = partial(adapted, renewed=refresh) if rank else whole
+        policy, reference = make(random_model, checkpointing=checkpointing)
+        outcomes.append(trained(policy, reference, algorithm, refresh=refresh, minibatches=minibatches))
+    (losses, weights), (again, same) = outcomes
+    assert again == losses
+    assert len(losses) == 3 * minibatches
+    assert all(torch.equal(same[name], weight) for name, weight in weights.items())
+    assert any(bool(weight.any()) for name, weight in weights.items() if not rank or "lora_B" in name)
+
+
+class HeadProducts(TorchDispatchMode):
+    """Multiplications in products with rows of the head, [v, D]."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows, self.count = rows, 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
+            left, right = arguments[-2:]
+            if max(*left.shape, *right.shape) > self.rows:
+                self.count += left.shape[0] * left.shape[1] * right.shape[1]
+        return function(*arguments, **(options or {}))
+
+
+def test_each_update_of_an_adapter_takes_two_products_with_the_head(
+    tmp_path: Path, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
+) -> None:
+    """Scoring before them: one for the policy, one for its distance. Then two an update for every token of it."""
+    width, vocabulary = 32, 5000
+    path = save_random_model(tmp_path / "model", vocab_size=vocabulary, hidden_size=width)
+    policy, reference = adapted(path, renewed=False, checkpointing=False)
+    algorithm = Algorithm(*options("dgpo", "paper"), max_completion_tokens=MAX_TOKENS)
+    with HeadProducts(rows=2000) as products:
+        trained(policy, reference, algorithm, refresh=False, minibatches=2, epochs=2)
+    tokens = sum(batch(ADVANTAGES).lengths)
+    assert products.count == 3 * (2 + 2 * 2) * tokens * width * vocabulary  # 3 steps, 2 epochs
+
+
+def current(options: Callable[..., tuple[AlgoConfig, GatingConfig]], gating: str, name: str = "dgpo") -> Algorithm:
+    algo, gate = options(name, gating)
+    gate = replace(gate, score_policy=ScorePolicy.current, temperature=0.02 if gating == "paper" else gate.temperature)
+    return Algorithm(algo, gate, max_completion_tokens=MAX_TOKENS)
+
+
+@pytest.mark.parametrize("gating", ["paper", "calibrated", "top_entropy", "random"])
+def test_credit_by_the_current_policy_is_reported_as_it_was_used(
+    policy: LanguageModel,
+    reference: LanguageModel,
+    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
+    gating: str,
+) -> None:
+    """2 minibatches x 2 epochs, each scored here again by a model that took the updates before it one by one."""
+    algorithm = current(options, gating)
+    result, _, _ = run(policy, reference, algorithm, batch(ADVANTAGES), minibatches=2, epochs=2)
+    model = LanguageModel(copy.deepcopy(policy.model), policy.tokenizer, policy.path, policy.has_head)
+    optim = replace(OptimConfig(), warmup_steps=0, grad_clip=0.0, minibatches=2, epochs=2)
+    weights, diagnostics = torch.zeros(8, 9), []
+    found: list[Credit] = []
+
+    class Watching(Optimizer):
+        """The real one; before each update it scores the minibatch with the weights as they are."""
+
+        def update(self, lr: float, loss: float = 0.0) -> UpdateOutcome:
+            rows = [0, 1, 2, 3] if len(found) % 2 == 0 else [4, 5, 6, 7]
+            step = batch(ADVANTAGES)
+            signals = score_rollouts(
+                model, reference, step.rollouts, step.lengths, temperature=1.0, tokens=16384, rows=rows
+            )
+            found.append(
+                algorithm.credit(
+                    signals,
+                    vocabulary_size=model.vocabulary_size,
+                    noise_floor=1e-7,
+                    control_seeds=step.control_seeds,
+                )
+            )
+            diagnostics.append(algorithm.diagnostics(signals, found[-1], step.advantages))
+            weights[rows] += found[-1].weights[rows] / 2
+            return super().update(lr, loss)
+
+    updater = Updater(model, reference, algorithm, Watching(model.model, optim), optim, temperature=1.0)
+    updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, signals=SignalGuard(0.0))
+    assert len(found) == 4
+    assert result.credit is not None
+    assert result.used is not None
+    assert torch.equal(result.credit.weights, weights)
+    assert result.used.times() == [2] * 8
+    names = {"credit/ess", "credit/max", "credit/std", "score/mean", "credit/noise_gate"}
+    for name in names | ({"hellinger/max"} if algorithm.needs_reference else set()):
+        values = [one[name] for one in diagnostics]
+        assert result.used.diagnostics()[name] == pytest.approx(sum(values) / 4, rel=1e-12)
+    first = algorithm.diagnostics(result.signals, found[0], batch(ADVANTAGES).advantages)
+    assert result.used.diagnostics()["credit/ess"] != first["credit/ess"]
+
+
+@pytest.mark.parametrize("gating", ["paper", "top_entropy"])
+def test_the_reference_runs_once_a_step_however_often_the_policy_is_scored(
+    policy: LanguageModel,
+    reference: LanguageModel,
+    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
+    gating: str,
+) -> None:
+    tokens = 0
+
+    def counted(_: Any, __: Any, inputs: dict[str, Any]) -> None:
+        nonlocal tokens
+        mask = inputs["attention_mask"]
+        tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
+
+    hook = reference.model.model.register_forward_pre_hook(counted, with_kwargs=True)
+    step = batch(ADVANTAGES)
+    try:
+        run(policy, reference, current(options, gating, "grpo"), step, True, minibatches=2, epochs=3)
+    finally:
+        hook.remove()
+    lengths = [len(rollout.request.prompt.token_ids) + len(rollout.token_ids) for rollout in step.rollouts]
+    assert tokens == sum(lengths)
+
+
+def test_one_update_by_the_current_policy_is_one_by_the_policy_that_sampled(
+    policy: LanguageModel, reference: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
+) -> None:
+    algorithm = current(options, "paper")
+    old = Algorithm(
+        algorithm.algo,
+        replace(algorithm.gating, score_policy=ScorePolicy.old),
+        max_completion_tokens=MAX_TOKENS,
+    )
+    ours, _, model = run(policy, reference, algorithm, batch(ADVANTAGES))
+    theirs, _, same = run(policy, reference, old, batch(ADVANTAGES))
+    assert ours.used is None
+    assert ours.credit is not None
+    assert theirs.credit is not None
+    assert torch.equal(ours.credit.weights, theirs.credit.weights)
+    assert all(torch.equal(a, b) for a, b in zip(model.model.parameters(), same.model.parameters(), strict=True))
+
+
+def test_an_update_that_was_not_applied_used_no_credit(
+    policy: LanguageModel, reference: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
+) -> None:
+    """Of three minibatches the first has no finite gradient and the second no signal: the third alone counts."""
+    algorithm = current(options, "paper")
+    advantages = [math.inf, 0.0, 0.0, 0.0, *[0.0] * 4, *ADVANTAGES[:3], 0.0]
+    result, _, _ = run(policy, reference, algorithm, batch(advantages), minibatches=3)
+    assert result.used is not None
+    assert result.used.times() == [0] * 8 + [1, 1, 1, 0]
+    assert (result.skipped, result.nonfinite, result.nonfinite_streak) == (2, 1, 0)
+    assert result.credit is not None
+    assert not result.credit.weights[:8].any()
+    assert result.credit.weights[8:11].sum(1).tolist() == pytest.approx([3, 5, 7], rel=1e-5)  # mean 1 over the tokens
+
+
+BAD, GOOD, NOTHING = [math.inf, 0.0, 0.0, 0.0], [1.0, -1.0, 0.5, -0.5], [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("minibatches", "before", "taken", "streak"),
+    [
+        ([BAD, GOOD, BAD, GOOD], 0, 4, 0),
+        ([BAD, BAD, GOOD, BAD], 0, 4, 1),
+        ([GOOD, GOOD, GOOD, BAD], 2, 4, 1),
+        ([BAD, GOOD, GOOD, GOOD], 2, 1, 3),  # the third in a row, over two steps: nothing follows it
+        ([BAD, NOTHING, BAD, BAD], 0, 3, 3),  # what was skipped for want of signal ends no streak
+        ([NOTHING, NOTHING, NOTHING, NOTHING], 2, 0, 2),
+        ([BAD, BAD, BAD, GOOD], 0, 3, 3),
+    ],
+)
+def test_updates_without_a_finite_gradient_are_counted_in_order_and_over_steps(
+    policy: LanguageModel,
+    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
+    minibatches: list[list[float]],
+    before: int,
+    taken: int,
+    streak: int,
+) -> None:
+    algorithm = Algorithm(*options("dapo"), max_completion_tokens=MAX_TOKENS)
+    model = LanguageModel(copy.deepcopy(policy.model), policy.tokenizer, policy.path, policy.has_head)
+    optim = replace(OptimConfig(), minibatches=4, max_nonfinite=3)
+    updater = Updater(model, None, algorithm, Optimizer(model.model, optim), optim, temperature=1.0)
+    step = batch([advantage for one in minibatches for advantage in one])
+    result = updater.run(step, lr=1e-3, noise_floor=0.0, signals=SignalGuard(0.0), nonfinite_streak=before)
+    assert len(result.outcomes) == taken
+    assert result.nonfinite_streak == streak
