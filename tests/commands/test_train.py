@@ -292,11 +292,11 @@ def test_a_step_without_signal_says_why(tmp_path: Path, capsys: pytest.CaptureFi
     reward = tmp_path / "reward.py"
     reward.write_text("def score(prompt, completion, answer):\n    return 0.0, False\n")
     assert train(tmp_path / "run", "steps=2", "benchmark=none", f"reward.path={reward}:score") == 0
-    assert capsys.readouterr().err.count("every group was all wrong") == 1  # of two such steps
+    assert capsys.readouterr().err.count("every group had equal rewards (all wrong)") == 1  # of two such steps
     row = rows(tmp_path / "run/metrics.jsonl")[1]
     assert row["optim/updates"] == 0
     assert row["optim/skipped"] == 1
-    assert row["groups/all_wrong"] == 1.0
+    assert row["groups/all_wrong"] == row["groups/no_spread"] == 1.0
 
 
 @pytest.mark.parametrize("gating", ["uniform", "calibrated", "top_entropy"])
@@ -310,7 +310,7 @@ def test_dynamic_sampling_that_keeps_no_group_goes_on(
     assert train(tmp_path / "run", "steps=2", "benchmark=none", *overrides) == 0
     errors = capsys.readouterr().err
     assert "kept 0 of 4 groups after 1 refills" in errors
-    assert "every group was all wrong" in errors
+    assert "dynamic sampling kept no group (all wrong)" in errors
     for row in rows(tmp_path / "run/metrics.jsonl"):
         assert row["samples/trained"] == row["optim/updates"] == 0
         assert row["groups/refills"] == 1

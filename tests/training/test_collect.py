@@ -97,7 +97,7 @@ def test_without_dynamic_sampling_every_group_is_kept() -> None:
     result = made.collect(1, 0)
     assert len(result.rollouts) == 6
     assert result.refills == 0
-    assert result.rewards.group_counts() == (1, 1)
+    assert result.rewards.right_and_wrong_groups() == (1, 1)
 
 
 def test_dynamic_sampling_refills_to_the_first_groups_by_draw_order() -> None:
@@ -109,7 +109,7 @@ def test_dynamic_sampling_refills_to_the_first_groups_by_draw_order() -> None:
     assert not result.exhausted
     assert result.next_draw == len(engine.asked) // 3
     assert len(result.sampled.correct) == len(engine.asked)
-    assert result.rewards.group_counts() == (0, 0)
+    assert result.rewards.right_and_wrong_groups() == (0, 0)
 
 
 def test_exhausted_refills_train_on_what_there_is() -> None:
