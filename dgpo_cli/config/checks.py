@@ -380,12 +380,13 @@ def _rewards(config: Any) -> Iterator[Problem]:
 def _reward(reward: RewardConfig, key: str) -> Iterator[Problem]:
     if reward.name not in catalogue.options("reward"):
         yield Problem(f"{key}: there is no grader '{reward.name}'", _reward_hint(key, reward.name))
-    elif reward.name == "function":
+        return
+    if reward.name == "function":
         yield from _function(reward.path, "reward=function")
-    elif reward.timeout_score is not None:
+    if reward.timeout_score is not None and reward.name != "function":
         message = f"reward.timeout_score: reward={reward.name} gives no scores; a grading that is late is wrong there"
         yield Problem(message, "algo.reward_wrong is what a wrong answer earns")
-    if reward.timeout_score is not None and not math.isfinite(reward.timeout_score):
+    elif reward.timeout_score is not None and not math.isfinite(reward.timeout_score):
         message = f"reward.timeout_score: expected a finite number, got {reward.timeout_score}"
         yield Problem(message, "null takes the least that the function has given so far")
 
