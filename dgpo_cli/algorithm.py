@@ -12,18 +12,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dgpo_cli.config.groups import AlgoConfig, Control, GatingConfig, Normalizer, RatioLevel, Signal
+from dgpo_cli.config.groups import AlgoConfig, Control, FilterBy, GatingConfig, Normalizer, RatioLevel, Signal
 from dgpo_cli.core import credit as credits
 from dgpo_cli.core.advantages import group_advantages, groups_are_equal, overlong_penalty
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.diagnostics import cell_shares, correlation, credit_spread, quantile
 from dgpo_cli.core.policy_loss import PolicyLoss, policy_loss
+from dgpo_cli.errors import RewardError
 from dgpo_cli.types import Rollout, Verdict
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """Rewards [B] of a batch, before and after the length term, and which groups can teach something."""
+    """Rewards [B] of a batch, before (`raw`) and after (`final`) the length term; advantages come from `final`."""
 
     raw: Tensor
     final: Tensor
@@ -31,33 +32,45 @@ class Rewards:
     correct: tuple[bool | None, ...]
 
     @property
+    def groups(self) -> int:
+        return len(self.correct) // self.group_size
+
+    @property
     def accuracy(self) -> float | None:
         """Share of right answers, or None for a float reward without a notion of correct."""
         known = [value for value in self.correct if value is not None]
         return sum(known) / len(known) if known and len(known) == len(self.correct) else None
 
-    def group_counts(self) -> tuple[int, int]:
-        """Number of groups that are all right and all wrong; float rewards: all equal counts as wrong if <= 0."""
-        right = wrong = 0
-        for start in range(0, len(self.correct), self.group_size):
-            group = self.correct[start : start + self.group_size]
-            if None not in group:
-                right += all(group)
-                wrong += not any(group)
-            elif bool(groups_are_equal(self.raw[start : start + self.group_size], self.group_size)[0]):
-                positive = float(self.raw[start]) > 0
-                right += positive
-                wrong += not positive
-        return right, wrong
+    def groups_without_spread(self) -> int:
+        """Number of groups whose final rewards are all equal: every advantage in them is 0."""
+        return int(groups_are_equal(self.final, self.group_size).sum()) if self.groups else 0
 
-    def informative_groups(self) -> list[bool]:
-        """DAPO's filter: a group is kept unless its accuracy is 0 or 1 (float rewards: unless all are equal)."""
-        keep: list[bool] = []
-        equal = groups_are_equal(self.raw, self.group_size).tolist()
-        for number, start in enumerate(range(0, len(self.correct), self.group_size)):
-            group = self.correct[start : start + self.group_size]
-            keep.append(not equal[number] if None in group else any(group) and not all(group))
-        return keep
+    def right_and_wrong_groups(self) -> tuple[int, int] | None:
+        """Number of groups with all answers right, and all wrong; None where an answer has no notion of right."""
+        if None in self.correct:
+            return None
+        groups = self._answers()
+        return sum(all(group) for group in groups), sum(not any(group) for group in groups)
+
+    def informative_groups(self, by: FilterBy) -> list[bool]:
+        """Dynamic sampling's filter (arXiv 2503.14476): which groups stay, by their raw rewards or their answers.
+
+        Raises:
+            RewardError: by right and wrong, and an answer has no notion of it.
+        """
+        if by is FilterBy.spread:
+            return (~groups_are_equal(self.raw, self.group_size)).tolist() if self.groups else []
+        if None in self.correct:
+            raise RewardError(
+                "algo.dynamic_sampling.by=correct goes by right and wrong, and the reward gave a number alone",
+                "return (score, correct) from it, or algo.dynamic_sampling.by=spread",
+            )
+        return [any(group) and not all(group) for group in self._answers()]
+
+    def _answers(self) -> list[tuple[bool | None, ...]]:
+        """Whether they are right, by group."""
+        size = self.group_size
+        return [self.correct[start : start + size] for start in range(0, len(self.correct), size)]
 
 
 @dataclass(frozen=True)

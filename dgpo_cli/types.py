@@ -89,6 +89,15 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class ScoresGiven:
+    """What a user's function has given to completions so far, as far as the score of a late call depends on it."""
+
+    least: float | None = None
+    has_worse: bool = False  # one of them was wrong, or scored less than another: `least` is not what a right one gets
+    says_right: bool = False  # it gave (score, correct)
+
+
+@dataclass(frozen=True)
 class GradeRequest:
     """What a grader is shown."""
 
@@ -111,7 +120,7 @@ class Grader(Protocol):
         """For each gold why it can never be matched, or None."""
         ...
 
-    def check(self, sample: GradeRequest) -> None:
+    def check(self, sample: GradeRequest) -> Verdict:
         """A trial before anything starts. A user's function that raises or is late raises RewardError."""
         ...
 

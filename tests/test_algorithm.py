@@ -7,16 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.algorithm import Algorithm, Rewards
 from dgpo_cli.config.groups import (
     AlgoConfig,
     Control,
+    FilterBy,
     GatingConfig,
     Normalizer,
     OverlongConfig,
     Signal,
 )
 from dgpo_cli.core.credit import TokenSignals
+from dgpo_cli.errors import RewardError
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest, Verdict
 
 PROMPT = Prompt(Problem(0, "0", (("user", ""),), "g"), "", (1,))
@@ -55,14 +57,60 @@ def test_the_overlong_term_uses_a_fifth_of_the_limit_by_default() -> None:
     assert rewards.final.tolist() == [1.0, 0.5, 0.0]
 
 
-def test_groups_are_told_by_accuracy_and_floats_by_equality() -> None:
+BY = list(FilterBy)
+
+
+def own(*given: tuple[float, bool | None], lengths: tuple[int, ...] = (2,) * 6, **algo: object) -> Rewards:
+    """Groups of two, rewarded by a user's function."""
+    made = [rollout(length) for _, length in zip(given, lengths, strict=False)]
+    return algorithm(**algo).rewards(made, [Verdict(*one) for one in given], group_size=2, own_scores=True)
+
+
+def test_of_right_and_wrong_both_filters_are_the_same() -> None:
     graded = algorithm().rewards([rollout(2)] * 6, verdicts(True, True, False, False, True, False), group_size=2)
-    assert graded.group_counts() == (1, 1)
-    assert graded.informative_groups() == [False, False, True]
-    own = [Verdict(value, None) for value in (0.2, 0.2, 0.0, 0.0, 0.1, 0.9)]
-    floats = algorithm().rewards([rollout(2)] * 6, own, group_size=2, own_scores=True)
-    assert floats.group_counts() == (1, 1)
-    assert floats.informative_groups() == [False, False, True]
+    assert graded.right_and_wrong_groups() == (1, 1)
+    assert graded.groups_without_spread() == 2
+    assert [graded.informative_groups(by) for by in BY] == [[False, False, True]] * 2
+
+
+def test_a_number_alone_has_no_right_and_wrong_groups() -> None:
+    floats = own((0.1, None), (0.1, None), (-0.0, None), (0.0, None), (0.1, None), (0.9, None))
+    assert floats.right_and_wrong_groups() is None
+    assert floats.groups_without_spread() == 2
+    assert floats.informative_groups(FilterBy.spread) == [False, False, True]
+    with pytest.raises(RewardError, match=r"dynamic_sampling\.by=correct"):
+        floats.informative_groups(FilterBy.correct)
+    assert own((0.0, False), (0.0, False), (0.0, False), (0.0, None)).right_and_wrong_groups() is None
+
+
+def test_partial_credit_in_an_all_wrong_group_can_teach() -> None:
+    rewards = own((0.2, False), (0.7, False), (1.0, True), (1.0, True), (0.5, True), (0.5, False))
+    assert rewards.right_and_wrong_groups() == (1, 1)
+    assert rewards.groups_without_spread() == 2
+    assert rewards.informative_groups(FilterBy.spread) == [True, False, False]
+    assert rewards.informative_groups(FilterBy.correct) == [False, False, True]
+
+
+def test_the_filter_looks_before_length_terms_and_the_statistic_behind_them() -> None:
+    # Buffer 2 of 10, range 1: the second of the first group loses 0.5 at 10 tokens, the second of the other 0.25 at 9,
+    # which is what its score was ahead.
+    rewards = own(
+        (1.0, None),
+        (1.0, None),
+        (0.5, None),
+        (0.75, None),
+        lengths=(8, 10, 8, 9),
+        overlong=OverlongConfig(enabled=True),
+    )
+    assert rewards.final.tolist() == [1.0, 0.5, 0.5, 0.5]
+    assert rewards.informative_groups(FilterBy.spread) == [False, True]
+    assert rewards.groups_without_spread() == 1
+
+
+def test_rewards_that_differ_by_rounding_have_no_spread() -> None:
+    rewards = own((0.1 + 0.2, None), (0.3, None), (0.0, None), (2e-8, None))
+    assert rewards.groups_without_spread() == 1
+    assert rewards.informative_groups(FilterBy.spread) == [False, True]
 
 
 def test_truncated_rollouts_are_masked_where_asked_and_stay_in_the_mean() -> None:

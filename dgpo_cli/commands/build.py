@@ -31,17 +31,21 @@ from dgpo_cli.config.attempts import begin
 from dgpo_cli.config.checks import warnings as config_warnings
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.compose import node_of
-from dgpo_cli.config.groups import LoggerMode, Schedule
+from dgpo_cli.config.evaluation_reward import own_grader, reward_of_evaluation
+from dgpo_cli.config.groups import FilterBy, LoggerMode, RewardConfig, Schedule
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.engines.shared_engine import SharedEngine
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.evaluation.benchmark import load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
+from dgpo_cli.evaluation.manifest import reward_facts
 from dgpo_cli.files import read_lines
 from dgpo_cli.models import LanguageModel, architecture_summary
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
+from dgpo_cli.rewards.function import FunctionGrader
+from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
 from dgpo_cli.training.collect import Collected, Collector
 from dgpo_cli.training.loop import Trainer
@@ -157,6 +161,11 @@ def _books(
         seed=config.seed,
         max_completion_tokens=config.rollout.max_completion_tokens,
     )
+    if config.algo.dynamic_sampling.enabled and config.algo.dynamic_sampling.by is FilterBy.correct:
+        by, otherwise = "algo.dynamic_sampling.by=correct", "algo.dynamic_sampling.by=spread"
+        require_right_or_wrong(try_grader(grader, prompts[0]), config.reward, by, otherwise)
+    if isinstance(grader, FunctionGrader) and state.scores_given is not None:
+        grader.given = state.scores_given
     evaluation = _evaluation(config, policy, engine, run_folder)
     if policy.model.device.type == "cpu":
         tokens = state.tokens_per_microbatch or config.optim.tokens_per_microbatch
@@ -282,15 +291,21 @@ def _renewed(config: TrainConfig, stored: Path, device: str) -> LanguageModel:
 def _evaluation(
     config: TrainConfig, policy: Policy, engine: SharedEngine, folder: RunFolder
 ) -> Callable[[int], dict[str, Any] | None]:
-    """Evaluation after a step, by the code of `dgpo eval`; the benchmark's own grader, whatever the reward is."""
+    """Evaluation after a step, by the code of `dgpo eval`, and by the grader that it would use.
+
+    Raises:
+        ConfigError: the grader does not say right or wrong.
+    """
     benchmark = config.benchmark
     if benchmark.name is None:
         return lambda step: None
     benchmark = replace(benchmark, k=config.eval.k or benchmark.k, limit=config.eval.limit or benchmark.limit)
-    reward = replace(config.reward, name=benchmark.reward)
+    reward = reward_of_evaluation(config)
     loaded = load_benchmark(benchmark, grader=reward.name, limit=benchmark.limit)
     prompts = benchmark_prompts(loaded, benchmark, config.model, policy)
     name = str(benchmark.name)
+    if reward.name == "function":
+        _try_on(prompts[0], reward, name)
 
     def after(step: int) -> dict[str, Any]:
         def make_room(differences: list[str]) -> None:
@@ -311,7 +326,7 @@ def _evaluation(
                 pass_at=None if benchmark.pass_at is None else [k for k in benchmark.pass_at if k <= benchmark.k],
                 folder=folder.evaluation_folder(step),
                 model=config.model.name,
-                manifest={"step": step, **_evaluated_with(config, policy)},
+                manifest={"step": step, **_evaluated_with(config, policy), **reward_facts(reward)},
                 make_room=make_room,
             )
         return {"step": step, **folder.evaluation_row(result.as_record())}
@@ -327,6 +342,15 @@ def _evaluated_with(config: TrainConfig, policy: Policy) -> dict[str, Any]:
         "compute_dtype": policy.model.computes_in,
         "compile": config.strategy.compile,
     }
+
+
+def _try_on(prompt: Prompt, reward: RewardConfig, benchmark: str) -> None:
+    with closing(load_grader(reward)) as grader:
+        sample = try_grader(grader, prompt)
+    otherwise = (
+        f"benchmark.reward={own_grader(benchmark)} grades {benchmark} by its own; benchmark=none evaluates nothing"
+    )
+    require_right_or_wrong(sample, reward, "the evaluation in training", otherwise)
 
 
 def _disk_warnings(

@@ -18,20 +18,19 @@ from typing import Any
 from dgpo_cli.command_lines import override, shell_word
 from dgpo_cli.commands.generator import Generator, make_generator, sampling_of
 from dgpo_cli.config.commands import EvalConfig
-from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.data.problems import ProblemSet
 from dgpo_cli.data.prompts import read_template
 from dgpo_cli.errors import ConfigError, Interrupted, RunError
 from dgpo_cli.evaluation.benchmark import benchmark_notes, load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
 from dgpo_cli.evaluation.files import clear
-from dgpo_cli.evaluation.manifest import files_sha256, text_sha256
+from dgpo_cli.evaluation.manifest import reward_facts, text_sha256
 from dgpo_cli.evaluation.results import EvaluationResult
 from dgpo_cli.evaluation.stored import Completion, grade_completions, of_benchmark, read_completions, with_own_golds
 from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, results_table
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
-from dgpo_cli.rewards.trial import try_grader
+from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
 from dgpo_cli.types import Grader, Prompt
 
 
@@ -137,15 +136,20 @@ def _ready(tasks: list[Task], view: EvaluationView) -> list[Callable[[], Evaluat
     for task in tasks:
         if task.completions is not None:
             if task.completions:
-                try_grader(task.grader, task.completions[0].prompt)
+                _try(task, task.completions[0].prompt)
             ready.append(partial(_grade_stored, task, view))
         else:
             assert task.problems is not None
             generator = generator or make_generator(task.config, task.problems, view.note)
             prompts = generator.prompts(task.problems, task.config.benchmark)
-            try_grader(task.grader, prompts[0])
+            _try(task, prompts[0])
             ready.append(partial(_evaluate, task, view, generator, prompts))
     return ready
+
+
+def _try(task: Task, prompt: Prompt) -> None:
+    sample = try_grader(task.grader, prompt)
+    require_right_or_wrong(sample, task.config.reward, "avg@k", "choose another grader: reward=robust")
 
 
 def _evaluate(task: Task, view: EvaluationView, generator: Generator, prompts: list[Prompt]) -> EvaluationResult:
@@ -183,7 +187,7 @@ def _grade_stored(task: Task, view: EvaluationView) -> EvaluationResult:
         pass_at=benchmark.pass_at,
         folder=task.folder,
         progress=view.progress,
-        manifest=_reward_facts(task.config.reward),
+        manifest=reward_facts(task.config.reward),
     )
     _note_samples(result, benchmark.pass_at, path, view)
     return result
@@ -199,16 +203,8 @@ def _manifest(task: Task, generator: Generator) -> dict[str, Any]:
         "template": template,
         "template_sha256": text_sha256(read_template(template)),
         "chat_template": model.chat_template,
-        **_reward_facts(config.reward),
+        **reward_facts(config.reward),
     }
-
-
-def _reward_facts(reward: RewardConfig) -> dict[str, Any]:
-    """Of a user's own function, its file as it is now."""
-    if reward.path is None:
-        return {}
-    file = Path(reward.path.rpartition(":")[0]).expanduser()
-    return {"reward": {"path": reward.path, "sha256": files_sha256([file])}}
 
 
 def _note_samples(result: EvaluationResult, pass_at: list[int] | None, path: Path, view: EvaluationView) -> None:

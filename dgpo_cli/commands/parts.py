@@ -142,7 +142,12 @@ def load_reference(settings: ReferenceConfig, model: ModelConfig, policy: Langua
 
 
 def load_grader(settings: RewardConfig) -> Grader:
-    return make_grader(settings.name, path=settings.path, timeout_seconds=settings.timeout_seconds)
+    return make_grader(
+        settings.name,
+        path=settings.path,
+        timeout_seconds=settings.timeout_seconds,
+        timeout_score=settings.timeout_score,
+    )
 
 
 def load_data_prompts(

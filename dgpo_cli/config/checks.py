@@ -6,6 +6,7 @@ small function from a typed configuration to problems; `CHECKS` says which comma
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -390,23 +391,36 @@ def _rows(source: DataConfig | BenchmarkConfig, group: str) -> Iterator[Problem]
 
 def _rewards(config: Any) -> Iterator[Problem]:
     yield from _reward(config.reward, "reward.name")
-    if hasattr(config, "benchmark") and config.benchmark.reward not in catalogue.options("reward"):
-        given = config.benchmark.reward
+    if not hasattr(config, "benchmark"):
+        return
+    given = config.benchmark.reward
+    if given not in catalogue.options("reward"):
         yield Problem(f"benchmark.reward: there is no grader '{given}'", _reward_hint("benchmark.reward", given))
+    elif isinstance(config, TrainConfig) and given == "function" and config.reward.name != given:
+        yield from _function(config.reward.path, "benchmark.reward=function")
 
 
 def _reward(reward: RewardConfig, key: str) -> Iterator[Problem]:
     if reward.name not in catalogue.options("reward"):
         yield Problem(f"{key}: there is no grader '{reward.name}'", _reward_hint(key, reward.name))
         return
-    if reward.name != "function":
-        return
-    file, colon, function = (reward.path or "").rpartition(":")
+    if reward.name == "function":
+        yield from _function(reward.path, "reward=function")
+    if reward.timeout_score is not None and reward.name != "function":
+        message = f"reward.timeout_score: reward={reward.name} gives no scores; a grading that is late is wrong there"
+        yield Problem(message, "algo.reward_wrong is what a wrong answer earns")
+    elif reward.timeout_score is not None and not math.isfinite(reward.timeout_score):
+        message = f"reward.timeout_score: expected a finite number, got {reward.timeout_score}"
+        yield Problem(message, "null takes the least that the function has given so far")
+
+
+def _function(path: str | None, needed_by: str) -> Iterator[Problem]:
+    file, colon, function = (path or "").rpartition(":")
     example = "reward.path=my_reward.py:score"
-    if not reward.path:
-        yield Problem("reward.path: reward=function needs a file and a function", example)
+    if not path:
+        yield Problem(f"reward.path: {needed_by} needs a file and a function", example)
     elif not colon or not function.isidentifier():
-        yield Problem(f"reward.path: expected FILE.py:FUNCTION, got '{reward.path}'", example)
+        yield Problem(f"reward.path: expected FILE.py:FUNCTION, got '{path}'", example)
     elif not Path(file).is_file():
         yield Problem(f"reward.path: no file '{file}'", "paths are relative to this folder")
 

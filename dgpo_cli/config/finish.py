@@ -1,8 +1,8 @@
 """From Hydra's composition to the typed configuration of a job.
 
 Four things that Hydra cannot know: a run's folder as the model (its latest checkpoint, data, reward and benchmark), a
-run that is continued (its config.yaml with what was typed on top), whose grader an evaluation uses, and by which gating
-stored rollouts were scored.
+run that is continued (its config.yaml with what was typed on top), whose grader an evaluation uses (`evaluation_reward`
+has the rule), and by which gating stored rollouts were scored.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dgpo_cli.command_lines import command as command_line
 from dgpo_cli.command_lines import escaped
+from dgpo_cli.config import evaluation_reward
 from dgpo_cli.config import keys as catalogue
-from dgpo_cli.config.commands import EvalConfig
+from dgpo_cli.config.commands import EvalConfig, TrainConfig
 from dgpo_cli.config.compose import config_error, load_node
 from dgpo_cli.config.gatings import CHOOSES, gating_of_file
-from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.config.overrides import parse
 from dgpo_cli.errors import ConfigError, Problem
 from dgpo_cli.files import read_name
@@ -47,8 +47,9 @@ def finish(command: str, config: DictConfig, overrides: list[str]) -> Any:
     config = config.copy()
     with open_dict(config):
         config.pop("hydra", None)
+    resumed = command == "train" and bool(config.resume)
     try:
-        if command == "train" and config.resume:
+        if resumed:
             config = _resumed(config, typed)
         elif "model" in config:
             _follow_run_folders(config, typed, command)
@@ -57,8 +58,8 @@ def finish(command: str, config: DictConfig, overrides: list[str]) -> Any:
         result = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise config_error(error, command) from error
-    if isinstance(result, EvalConfig):
-        _choose_grader(result, typed)
+    if isinstance(result, EvalConfig | TrainConfig) and not resumed:
+        evaluation_reward.choose(result, typed)
     return result
 
 
@@ -131,6 +132,7 @@ def _resumed(config: DictConfig, typed: dict[str, Any]) -> DictConfig:
         result = stored.copy()
         for name, value in typed.items():
             _put(result, config, name, value, typed)
+    _keep_grader(result, stored, typed)
     allowed = [*FREE_ON_RESUME, *config.resume_allow]
     here, there = _leaves(result), _leaves(stored)
     problems = [
@@ -163,6 +165,18 @@ def _put(result: DictConfig, config: DictConfig, name: str, value: Any, typed: d
     OmegaConf.update(result, name, value, merge=True)
 
 
+def _keep_grader(result: DictConfig, stored: DictConfig, typed: dict[str, Any]) -> None:
+    """A continued run evaluates by the grader that it had, unless another one, or another benchmark, is typed."""
+    if "benchmark.reward" in typed:
+        return
+    chosen = evaluation_reward.typed_reward(typed)
+    is_other = chosen and any(result.reward[key] != stored.reward[key] for key in ("name", "path"))
+    if result.benchmark.name == stored.benchmark.name and not is_other:
+        result.benchmark.reward = stored.benchmark.reward
+    elif chosen and result.benchmark.name is not None:
+        result.benchmark.reward = result.reward.name
+
+
 def _leaves(config: DictConfig) -> dict[str, Any]:
     """Every value by its dotted path, lists whole."""
     found: dict[str, Any] = {}
@@ -176,11 +190,3 @@ def _leaves(config: DictConfig) -> dict[str, Any]:
 
     walk(OmegaConf.to_container(config, resolve=True), "")
     return found
-
-
-def _choose_grader(config: EvalConfig, typed: dict[str, Any]) -> None:
-    """A reward that was typed wins over the benchmark's; `benchmark.reward` and `reward` agree afterwards."""
-    if any(name in typed for name in ("reward", "reward.name", "reward.path")):
-        config.benchmark.reward = config.reward.name
-    else:
-        config.reward = RewardConfig(name=config.benchmark.reward, timeout_seconds=config.reward.timeout_seconds)

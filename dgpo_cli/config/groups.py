@@ -60,6 +60,11 @@ class OnExhausted(Enum):
     stop = "stop"
 
 
+class FilterBy(Enum):
+    spread = "spread"
+    correct = "correct"
+
+
 class Signal(Enum):
     none = "none"
     hellinger = "hellinger"
@@ -207,7 +212,12 @@ class ReferenceConfig:
 class DynamicSamplingConfig:
     """DAPO's dynamic sampling (arXiv 2503.14476)."""
 
-    enabled: bool = key(False, "drop groups that are all right or all wrong, and sample more prompts")
+    enabled: bool = key(False, "drop groups that carry no signal, and sample more prompts")
+    by: FilterBy = key(
+        FilterBy.spread,
+        "which groups stay: spread (of rewards that differ, before length terms) | correct (of both right and wrong "
+        "answers, as DAPO has it). For 0/1 rewards they are the same",
+    )
     max_refills: int = key(10, "rounds of extra sampling before the step goes on with what there is", "rounds")
     on_exhausted: OnExhausted = key(OnExhausted.train, "after max_refills: train on what there is, or stop the run")
 
@@ -348,6 +358,11 @@ class RewardConfig:
     name: str = key("robust", "exact | answer_only | robust | dapo | function (with reward.path)")
     path: str | None = key(None, "file.py:function, called as function(prompt, completion, answer)")
     timeout_seconds: float = key(10.0, "a grading that takes longer is killed, scores as wrong and is counted", "s")
+    timeout_score: float | None = key(
+        None,
+        "reward.path: score of a call that is past its deadline; null is the least that the function has given to a "
+        "completion so far",
+    )
 
 
 @dataclass
@@ -366,7 +381,11 @@ class BenchmarkConfig:
     )
     template: str | None = key(None, "dapo | boxed | plain | a file with {problem}; null takes the model's")
     system_prompt: str | None = key(None, "system turn, with model.chat_template=true only")
-    reward: str = key("robust", "grader")
+    reward: str = key(
+        "robust",
+        "grader of this benchmark, in training too. A reward= or reward.path= that is typed grades it instead, unless "
+        "this key is typed as well",
+    )
     rows: int | None = key(None, "rows that the whole data set has; another number is reported", "rows")
     k: int = key(1, "samples a problem", "samples")
     pass_at: list[int] | None = key(None, "values of k to report pass@k and maj@k for; null is 1, 2, 4, ... and k")

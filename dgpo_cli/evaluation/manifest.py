@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dgpo_cli
+from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.errors import ConfigError, DataError, Problem
 from dgpo_cli.evaluation.files import ADVICE, SampleFile, write_json
 from dgpo_cli.types import Prompt
@@ -37,6 +38,14 @@ def files_sha256(files: Iterable[Path]) -> str | None:
             digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
         found = True
     return digest.hexdigest() if found else None
+
+
+def reward_facts(reward: RewardConfig) -> dict[str, Any]:
+    """Of a user's own function, its file as it is now: nothing for the other graders."""
+    if reward.path is None:
+        return {}
+    file = Path(reward.path.rpartition(":")[0]).expanduser()
+    return {"reward": {"path": reward.path, "sha256": files_sha256([file])}}
 
 
 def text_sha256(value: Any) -> str:

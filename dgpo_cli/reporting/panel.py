@@ -176,13 +176,19 @@ def _paper(pen: _Pen) -> list[Line]:
 
 
 def _groups(pen: _Pen) -> Line:
+    """The share of groups with mixed rewards; the others as all right and all wrong, if that is all they are."""
     right, wrong = pen.last("groups/all_correct"), pen.last("groups/all_wrong")
-    mixed = max(0.0, 1 - right - wrong)
+    known = pen.series("groups/all_correct")[-1] is not None
+    equal = pen.series("groups/no_spread")[-1]
+    equal = right + wrong if equal is None else equal  # a row of an older version
     room = max(0, min(LONGEST_CURVE, pen.width - LABEL - FIGURE - REMARK))
     full, half, none = ("#", "=", ".") if pen.ascii_only else ("█", "▒", "░")
-    first, last = round(room * right), round(room * wrong)
+    if known and math.isclose(equal, right + wrong, abs_tol=1e-9):
+        first, last, what = round(room * right), round(room * wrong), f"all right {right:.0%}, all wrong {wrong:.0%}"
+    else:
+        first, last, what = 0, round(room * equal), f"equal rewards {equal:.0%}"
     bar = full * first + half * max(0, room - first - last) + none * last
-    return pen.line(1, "groups", f"{mixed:.0%} mix", _blue(bar), f" all right {right:.0%}, all wrong {wrong:.0%}")
+    return pen.line(1, "groups", f"{max(0.0, 1 - equal):.0%} mix", _blue(bar), f" {what}")
 
 
 def _time(pen: _Pen) -> Line:

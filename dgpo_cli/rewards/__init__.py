@@ -11,8 +11,17 @@ GRADERS = ("exact", "answer_only", "robust", "dapo", "function")
 READS_MATHEMATICS = frozenset({"robust", "dapo"})  # the others compare golds as they stand: load them unreduced
 
 
-def make_grader(name: str, *, path: str | None, timeout_seconds: float, workers: int | None = None) -> Grader:
-    """The grader of this name. `path` (file.py:function) and `workers` are for those that have processes of their own.
+def make_grader(
+    name: str,
+    *,
+    path: str | None,
+    timeout_seconds: float,
+    timeout_score: float | None = None,
+    workers: int | None = None,
+) -> Grader:
+    """The grader of this name.
+
+    path (file.py:function), timeout_score: of a user's function. workers: of graders with processes of their own.
 
     Raises ConfigError for a name or path that cannot be used, RewardError where a self-test fails.
     """
@@ -21,7 +30,7 @@ def make_grader(name: str, *, path: str | None, timeout_seconds: float, workers:
             raise ConfigError("reward=function: expected reward.path=file.py:function, got none")
         from dgpo_cli.rewards.function import FunctionGrader
 
-        return FunctionGrader(path, timeout_seconds=timeout_seconds, workers=workers or 1)
+        return FunctionGrader(path, timeout_seconds=timeout_seconds, timeout_score=timeout_score, workers=workers or 1)
     if name == "robust":
         from dgpo_cli.rewards.robust import RobustGrader
 

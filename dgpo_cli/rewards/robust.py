@@ -72,9 +72,9 @@ class RobustGrader:
                     problems[index] = f"math-verify cannot read it ({reply.get('error', 'no expression')})"
         return problems
 
-    def check(self, sample: GradeRequest) -> None:
+    def check(self, sample: GradeRequest) -> Verdict:
         """Grade a sample; the self-tests ran when the grader and its workers started."""
-        self.grade([sample])
+        return self.grade([sample])[0]
 
     def close(self) -> None:
         if self._pool is not None:

@@ -22,8 +22,9 @@ class ExactGrader:
     def gold_problems(self, golds: list[str]) -> list[str | None]:
         return [None if gold.strip() else "it is empty" for gold in golds]
 
-    def check(self, sample: GradeRequest) -> None:
-        """Nothing to check: no code but this."""
+    def check(self, sample: GradeRequest) -> Verdict:
+        """Nothing can fail: no code but this."""
+        return self._verdict(sample)
 
     def close(self) -> None:
         """No processes to end."""

@@ -116,7 +116,7 @@ def _reward(returned: Any) -> dict[str, Any]:
         return invalid
     if not math.isfinite(number) or (known is not None and correct != known):
         return invalid
-    return {"score": number, "correct": known}
+    return {"score": number + 0.0, "correct": known}  # -0.0 becomes 0.0
 
 
 def _shown(returned: Any) -> str:

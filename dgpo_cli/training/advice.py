@@ -15,6 +15,7 @@ from typing import Any
 from dgpo_cli.training.checkpoint import RunState
 
 UNIFORM_ESS = 0.999
+SIDES = ("correct", "wrong")
 NO_UPDATE = "no_update"  # in the run's streaks, beside the names of TABLE
 Row = dict[str, Any]
 
@@ -46,6 +47,11 @@ def _ungraded(row: Row) -> float:
     return _share_of_samples(row, "reward/errors") - _share_of_samples(row, "reward/timeouts")
 
 
+def _is_flat(row: Row) -> bool:
+    """Whether nearly every group has equal rewards, so that it teaches nothing."""
+    return _value(row, "groups/no_spread") > 0.9
+
+
 def _collapsed(row: Row, state: RunState) -> bool:
     entropy = row.get("entropy/mean")
     return entropy is not None and state.first_entropy is not None and entropy < 0.1 * state.first_entropy
@@ -67,7 +73,8 @@ TABLE = (
         "truncated",
         lambda row, state: _value(row, "completion/truncated") > 0.5,
         lambda row: (
-            f"{row['completion/truncated']:.0%} of completions were truncated: cut at the limit, they score wrong"
+            f"{row['completion/truncated']:.0%} of completions were truncated: cut at the limit, they are graded "
+            "without their end"
         ),
         "a larger rollout.max_completion_tokens",
     ),
@@ -82,22 +89,35 @@ TABLE = (
     ),
     Advice(
         "all_wrong",
-        lambda row, state: _value(row, "groups/all_wrong") > 0.9,
-        lambda row: f"{row['groups/all_wrong']:.0%} of groups were all wrong: nothing to learn from them",
+        lambda row, state: _is_flat(row) and _value(row, "groups/all_wrong") > 0.9,
+        lambda row: (
+            f"{row['groups/no_spread']:.0%} of groups had equal rewards, {row['groups/all_wrong']:.0%} were all wrong: "
+            "nothing to learn from them"
+        ),
         "easier data, a larger rollout.group_size or more rollout.max_completion_tokens",
     ),
     Advice(
         "too_easy",
-        lambda row, state: _value(row, "accuracy") >= 1.0,
+        lambda row, state: _is_flat(row) and _value(row, "accuracy") >= 1.0,
         lambda row: "every completion was right for 3 steps: the data are too easy to learn more from",
         "harder data, or fewer steps",
         steps=3,
     ),
     Advice(
         "all_right",
-        lambda row, state: _value(row, "groups/all_correct") > 0.9 and _value(row, "accuracy") < 1.0,
-        lambda row: f"{row['groups/all_correct']:.0%} of groups were all right: nothing to learn from them",
+        lambda row, state: _is_flat(row) and _value(row, "groups/all_correct") > 0.9 and _value(row, "accuracy") < 1.0,
+        lambda row: (
+            f"{row['groups/no_spread']:.0%} of groups had equal rewards, {row['groups/all_correct']:.0%} were all "
+            "right: nothing to learn from them"
+        ),
         "harder data, or algo.dynamic_sampling.enabled=true",
+    ),
+    Advice(
+        "no_spread",
+        lambda row, state: _is_flat(row) and max(_value(row, f"groups/all_{side}") for side in SIDES) <= 0.9,
+        lambda row: f"{row['groups/no_spread']:.0%} of groups had equal rewards: nothing to learn from them",
+        "a reward that tells a prompt's samples apart, data of another difficulty, a larger rollout.group_size or "
+        "algo.dynamic_sampling.enabled=true",
     ),
     Advice(
         "entropy_collapse",
@@ -112,8 +132,11 @@ TABLE = (
     Advice(
         "reward_timeouts",
         lambda row, state: _value(row, "reward/timeouts") > 0,
-        lambda row: f"{row['reward/timeouts']} gradings ran out of time and score as wrong",
-        "a larger reward.timeout_seconds",
+        lambda row: (
+            f"{row['reward/timeouts']} gradings ran out of time: each is wrong, and scores the least that a reward "
+            "function has given"
+        ),
+        "a larger reward.timeout_seconds; reward.timeout_score for a function's",
     ),
     Advice(
         "reward_errors",
@@ -143,7 +166,7 @@ TABLE = (
     Advice(
         "skipped",
         lambda row, state: not row.get("optim/updates"),
-        lambda row: "5 steps in a row changed no weight: their groups gave no signal",
+        lambda row: "5 steps in a row changed no weight: nothing was learned in them",
         "data of another difficulty, a larger rollout.group_size or algo.dynamic_sampling.enabled=true",
         steps=5,
     ),
@@ -190,8 +213,21 @@ def why_nothing_was_learned(row: Row, state: RunState) -> str | None:
 def _reason_of_no_update(row: Row) -> str:
     if row["grad_norm"] is None or not math.isfinite(row["grad_norm"]):
         return "nothing was learned in this step: its gradient was not finite"
+    if row["samples/trained"] == 0:
+        return f"nothing to learn in this step: dynamic sampling kept no group{_answers(row)}"
+    if _value(row, "groups/no_spread") < 1.0:
+        return (
+            "nothing to learn in this step: no token that counts carries an advantage (algo.mask_truncated leaves out "
+            "samples that were cut)"
+        )
+    return f"nothing to learn in this step: every group had equal rewards{_answers(row)}, so every advantage is 0"
+
+
+def _answers(row: Row) -> str:
+    """What the answers of groups without signal were, if each group was all right or all wrong."""
     right, wrong = _value(row, "groups/all_correct"), _value(row, "groups/all_wrong")
-    if right + wrong >= 1.0:
-        what = "all right" if wrong == 0 else "all wrong" if right == 0 else f"all right ({right:.0%}) or all wrong"
-        return f"nothing to learn in this step: every group was {what}, so every advantage is 0"
-    return "nothing to learn in this step: every group had equal rewards, so every advantage is 0"
+    if right + wrong < 1.0 - 1e-9:
+        return ""
+    if right and wrong:
+        return f" ({right:.0%} all right, {wrong:.0%} all wrong)"
+    return " (all right)" if right else " (all wrong)"

@@ -23,6 +23,7 @@ from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import measured
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.space import checkpoint_bytes
+from dgpo_cli.types import ScoresGiven
 
 TEMPORARY = ".tmp_"
 MERGED_FROM = Path("state", "adapter")  # in a checkpoint whose model/ is merged
@@ -44,6 +45,7 @@ class RunState:
     planned_steps: int | None = None  # that the schedule was laid out for
     tokens_per_microbatch: int | None = None  # smaller than the setting where memory did not suffice
     decay_from: tuple[int, float] | None = None  # step and lr that a decay starts at, where a resume moved its end
+    scores_given: ScoresGiven | None = None  # by a user's function: what a late call scores goes by them
 
 
 def checkpoint_name(step: int) -> str:
@@ -172,6 +174,8 @@ def load_state(path: Path) -> RunState:
     stored = json.loads((path / COUNTERS).read_text(encoding="utf-8"))
     if stored["decay_from"] is not None:
         stored["decay_from"] = tuple(stored["decay_from"])
+    if stored.get("scores_given") is not None:
+        stored["scores_given"] = ScoresGiven(**stored["scores_given"])
     known = {one.name for one in fields(RunState)}
     return RunState(**{name: value for name, value in stored.items() if name in known})
 

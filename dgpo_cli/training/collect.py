@@ -15,7 +15,18 @@ import torch
 from dgpo_cli.algorithm import Algorithm, Rewards
 from dgpo_cli.core.seeds import derive_seed, drawn_index
 from dgpo_cli.errors import RunError
-from dgpo_cli.types import Engine, Grader, GradeRequest, Prompt, Rollout, SampleRequest, Sampling, Verdict
+from dgpo_cli.rewards.function import FunctionGrader
+from dgpo_cli.types import (
+    Engine,
+    Grader,
+    GradeRequest,
+    Prompt,
+    Rollout,
+    SampleRequest,
+    Sampling,
+    ScoresGiven,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Collected:
     sampled_truncated: int
     rollout_seconds: float
     reward_seconds: float
+    scores_given: ScoresGiven | None = None  # by a user's function, up to this step
 
     @property
     def tokens_generated(self) -> int:
@@ -114,6 +126,7 @@ class Collector:
             sampled_truncated=sum(rollout.truncated for rollout in everything),
             rollout_seconds=seconds[0],
             reward_seconds=seconds[1],
+            scores_given=self.grader.given if isinstance(self.grader, FunctionGrader) else None,
         )
 
     def _wanted(self, kept: int, sampled: int) -> int:
@@ -157,7 +170,7 @@ class Collector:
     def _informative(self, groups: list[Group]) -> list[bool]:
         if not self.algorithm.algo.dynamic_sampling.enabled:
             return [True] * len(groups)
-        return self._rewards(groups).informative_groups()
+        return self._rewards(groups).informative_groups(self.algorithm.algo.dynamic_sampling.by)
 
 
 def grade_request(rollout: Rollout) -> GradeRequest:

@@ -99,6 +99,7 @@ class Trainer:
                 peak=self.processes.highest(peak_bytes())[0],
             )
             self.state.step, self.state.next_draw = step, collected.next_draw
+            self.state.scores_given = collected.scores_given
             self.state.tokens_per_microbatch = self.updater.budget.halved
             if self.processes.main:
                 self._report(row, collected, result)
@@ -123,12 +124,7 @@ class Trainer:
         for text in ([nothing] if nothing else []) + advice:
             self.view.note(f"note: {text}")
         if collected.exhausted:
-            self.view.note(
-                f"warning: dynamic sampling kept {len(collected.rollouts) // self.config.rollout.group_size} of "
-                f"{self.config.rollout.prompts_per_step} groups after {collected.refills} refills "
-                f"({row['groups/all_correct']:.0%} all right, {row['groups/all_wrong']:.0%} all wrong): trained on "
-                "those"
-            )
+            self.view.note(_exhausted_line(row, collected, self.config.rollout.prompts_per_step))
 
     def _keep_rollouts(self, step: int, collected: Collected, result: StepResult) -> None:
         """Rollouts go to the run's folder and to W&B at their intervals; the last step's credit page too."""
@@ -240,6 +236,17 @@ class Trainer:
     @staticmethod
     def _due(step: int, every: int) -> bool:
         return every > 0 and step % every == 0
+
+
+def _exhausted_line(row: dict[str, Any], collected: Collected, wanted: int) -> str:
+    kept, drawn = collected.rewards.groups, collected.sampled.groups
+    dropped = f"{drawn - kept} of {drawn} dropped"
+    if row["groups/all_correct"] is not None:
+        dropped += f", {row['groups/all_correct']:.0%} all right, {row['groups/all_wrong']:.0%} all wrong"
+    return (
+        f"warning: dynamic sampling kept {kept} of {wanted} groups after {collected.refills} refills ({dropped}): "
+        "trained on those"
+    )
 
 
 def _evaluation_line(row: dict[str, Any]) -> str:

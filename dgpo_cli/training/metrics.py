@@ -32,6 +32,7 @@ KEYS = (
     "completion/length_mean",
     "completion/length_max",
     "completion/truncated",
+    "groups/no_spread",
     "groups/all_correct",
     "groups/all_wrong",
     "groups/refills",
@@ -99,8 +100,8 @@ def metrics_row(
 
 def _sampled(collected: Collected) -> dict[str, Any]:
     rewards, verdicts = collected.sampled, collected.sampled_verdicts
-    groups = max(1, len(rewards.correct) // rewards.group_size)
-    right, wrong = rewards.group_counts()
+    groups = max(1, rewards.groups)
+    right, wrong = rewards.right_and_wrong_groups() or (None, None)
     lengths = collected.sampled_lengths
     return {
         "reward/mean": float(rewards.final.mean()),
@@ -109,8 +110,9 @@ def _sampled(collected: Collected) -> dict[str, Any]:
         "completion/length_mean": sum(lengths) / len(lengths),
         "completion/length_max": max(lengths),
         "completion/truncated": collected.sampled_truncated / len(lengths),
-        "groups/all_correct": right / groups,
-        "groups/all_wrong": wrong / groups,
+        "groups/no_spread": rewards.groups_without_spread() / groups,
+        "groups/all_correct": None if right is None else right / groups,
+        "groups/all_wrong": None if wrong is None else wrong / groups,
         "groups/refills": collected.refills,
         "reward/errors": sum(verdict.error not in (None, "no_answer") for verdict in verdicts),
         "reward/timeouts": sum(verdict.error == "timeout" for verdict in verdicts),

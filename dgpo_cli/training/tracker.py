@@ -30,7 +30,7 @@ FINISH_SECONDS = 10.0  # for what is not yet sent at the end; it stays on disk
 ID_LETTERS = string.ascii_lowercase + string.digits
 # The story of a run, in order. W&B makes a section of each prefix and sorts by name: these stand first, once more.
 STORY = (
-    *("accuracy", "reward/mean", "groups/all_wrong", "groups/all_correct", "completion/length_mean"),
+    *("accuracy", "reward/mean", "groups/no_spread", "groups/all_wrong", "completion/length_mean"),
     *("completion/truncated", "entropy/mean", "credit/ess", "hellinger/mean", "kl", "grad_norm", "seconds/step"),
 )
 

@@ -298,11 +298,121 @@ def test_a_step_without_signal_says_why(tmp_path: Path, capsys: pytest.CaptureFi
     reward = tmp_path / "reward.py"
     reward.write_text("def score(prompt, completion, answer):\n    return 0.0, False\n")
     assert train(tmp_path / "run", "steps=2", "benchmark=none", f"reward.path={reward}:score") == 0
-    assert capsys.readouterr().err.count("every group was all wrong") == 1  # of two such steps
+    assert capsys.readouterr().err.count("every group had equal rewards (all wrong)") == 1  # of two such steps
     row = rows(tmp_path / "run/metrics.jsonl")[1]
     assert row["optim/updates"] == 0
     assert row["optim/skipped"] == 1
-    assert row["groups/all_wrong"] == 1.0
+    assert row["groups/all_wrong"] == row["groups/no_spread"] == 1.0
+
+
+GRADED = """import time
+def last_digit(prompt, completion, answer):
+    right = completion[-1:] == answer[-1:]
+    return float(right), right
+def wrong(prompt, completion, answer):
+    return 0.0, False
+def partial(prompt, completion, answer):
+    return sum(a == b for a, b in zip(completion, answer)) / len(answer), False
+def number(prompt, completion, answer):
+    return 0.5
+def hangs(prompt, completion, answer):
+    if completion != answer and sum(map(ord, completion)) % 5 == 0:
+        time.sleep(60)
+    return (1.0, True) if completion == answer else (-1.0, False)
+"""
+
+
+@pytest.fixture
+def graded(tmp_path: Path) -> str:
+    """`reward.path=` of a file of reward functions, up to the function's name."""
+    (tmp_path / "graded.py").write_text(GRADED)
+    return f"reward.path={tmp_path / 'graded.py'}:"
+
+
+@pytest.mark.parametrize("reward", ["last_digit", "answer_only", "own"])
+def test_an_evaluation_in_training_gives_the_number_of_dgpo_eval(tmp_path: Path, graded: str, reward: str) -> None:
+    typed = {"last_digit": [f"{graded}last_digit"], "answer_only": ["reward=answer_only"], "own": []}[reward]
+    assert train(tmp_path / "run", "steps=1", *typed) == 0
+    own = rows(tmp_path / "run/eval.jsonl")[-1]["avg_at_k"]
+    for number, again in enumerate(([], typed)):
+        folder = tmp_path / f"eval{number}"
+        assert main(["eval", f"model.path={tmp_path / 'run'}", f"hydra.run.dir={folder}", *again]) == 0
+        assert json.loads((folder / "results.json").read_text())["avg_at_k"] == own
+    manifest = json.loads((tmp_path / "run/evals/step_000001/manifest.json").read_text())
+    assert manifest["grader"] == {"last_digit": "function", "answer_only": "answer_only", "own": "exact"}[reward]
+    assert ("sha256" in manifest.get("reward", {})) == (reward == "last_digit")
+
+
+def test_a_benchmark_can_be_graded_by_another_reward_than_training(tmp_path: Path, graded: str) -> None:
+    assert train(tmp_path / "run", "steps=1", f"{graded}wrong", "benchmark.reward=exact") == 0
+    assert rows(tmp_path / "run/metrics.jsonl")[0]["accuracy"] == 0.0
+    assert rows(tmp_path / "run/eval.jsonl")[-1]["avg_at_k"]["value"] > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hint"),
+    [
+        ([], "benchmark.reward=exact"),
+        (["benchmark=none", "algo=dapo", "algo.dynamic_sampling.by=correct"], "algo.dynamic_sampling.by=spread"),
+    ],
+)
+def test_a_number_alone_is_refused_at_the_start_where_right_and_wrong_are_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], graded: str, overrides: list[str], hint: str
+) -> None:
+    errors = refused(capsys, tmp_path / "run", 2, f"{graded}number", *overrides)
+    assert errors.count("error: ") == 1
+    assert "goes by right and wrong, and " in errors
+    assert hint in errors
+
+
+def test_a_changed_reward_file_does_not_continue_an_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], graded: str
+) -> None:
+    folder = tmp_path / "run"
+    assert train(folder, "steps=1", f"{graded}last_digit") == 0
+    (folder / "eval.jsonl").write_text("")  # killed after its samples, before its row
+    file = tmp_path / "graded.py"
+    file.write_text(file.read_text() + "# another\n")
+    assert main(["train", f"resume={folder}"]) == 2
+    assert "reward.sha256" in capsys.readouterr().err
+
+
+def test_partial_credit_trains_without_exhausting_refills_and_is_not_called_all_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], graded: str
+) -> None:
+    assert train(tmp_path / "run", "steps=1", "benchmark=none", "algo=dapo", f"{graded}partial") == 0
+    row = rows(tmp_path / "run/metrics.jsonl")[0]
+    assert (row["groups/all_wrong"], row["optim/updates"], row["samples/trained"]) == (1.0, 1, 16)
+    assert row["groups/refills"] == 1  # one of four groups has equal scores
+    assert row["groups/no_spread"] < 0.5
+    assert "wrong" not in capsys.readouterr().err
+    by_answers = ["algo.dynamic_sampling.by=correct", "algo.dynamic_sampling.max_refills=1"]
+    assert train(tmp_path / "dapo", "steps=1", "benchmark=none", "algo=dapo", f"{graded}partial", *by_answers) == 0
+    row = rows(tmp_path / "dapo/metrics.jsonl")[0]
+    assert (row["groups/refills"], row["optim/updates"]) == (1, 0)
+
+
+def test_a_constant_number_is_neither_right_nor_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], graded: str
+) -> None:
+    assert train(tmp_path / "run", "steps=1", "benchmark=none", f"{graded}number") == 0
+    said = capsys.readouterr().err
+    assert "every group had equal rewards, so" in said
+    assert "all right" not in said
+    row = rows(tmp_path / "run/metrics.jsonl")[0]
+    assert (row["groups/no_spread"], row["groups/all_correct"], row["groups/all_wrong"]) == (1.0, None, None)
+
+
+def test_hanging_does_not_pay_and_the_least_score_lies_in_the_checkpoint(tmp_path: Path, graded: str) -> None:
+    overrides = ["benchmark=none", "reward.timeout_seconds=0.4", f"{graded}hangs"]
+    assert train(tmp_path / "run", "steps=1", *overrides) == 0
+    found = rows(tmp_path / "run/rollouts/step_000001.jsonl")
+    late = [record for record in found if record["error"] == "timeout"]
+    assert rows(tmp_path / "run/metrics.jsonl")[0]["reward/timeouts"] == len(late) > 0
+    assert {(record["reward"], record["correct"]) for record in late} == {(-1.0, False)}
+    counters = json.loads((tmp_path / "run/checkpoints/step_000001/state/counters.json").read_text())
+    assert counters["scores_given"] == {"least": -1.0, "has_worse": True, "says_right": True}
+    assert main(["train", f"resume={tmp_path / 'run'}", "steps=2"]) == 0
 
 
 @pytest.mark.parametrize("gating", ["uniform", "calibrated", "top_entropy"])
@@ -316,7 +426,7 @@ def test_dynamic_sampling_that_keeps_no_group_goes_on(
     assert train(tmp_path / "run", "steps=2", "benchmark=none", *overrides) == 0
     errors = capsys.readouterr().err
     assert "kept 0 of 4 groups after 1 refills" in errors
-    assert "every group was all wrong" in errors
+    assert "dynamic sampling kept no group (all wrong)" in errors
     for row in rows(tmp_path / "run/metrics.jsonl"):
         assert row["samples/trained"] == row["optim/updates"] == 0
         assert row["groups/refills"] == 1

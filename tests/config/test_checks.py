@@ -40,6 +40,7 @@ def test_the_defaults_have_no_problem(bases, command):
 
 NONE = {"reference.name": "none"}
 OPENAI = {"engine.name": "openai", "engine.url": "http://127.0.0.1:8000/v1"}
+FUNCTION = {"reward.name": "function", "reward.path": f"{__file__}:score"}
 WRONG = [
     ("train", {"rollout.group_size": 1}, "rollout.group_size: 1 has no group to compare with"),
     ("train", {"rollout.temperature": 0.0}, "rollout.temperature: expected more than 0 in training"),
@@ -94,6 +95,8 @@ WRONG = [
     ("train", {"reward.name": "function"}, "reward.path: reward=function needs a file and a function"),
     ("train", {"reward.name": "function", "reward.path": "r.py"}, "reward.path: expected FILE.py:FUNCTION"),
     ("train", {"reward.name": "function", "reward.path": "r.py:f"}, "reward.path: no file 'r.py'"),
+    ("train", {"reward.timeout_score": -1.0}, "reward.timeout_score: reward=exact gives no scores"),
+    ("train", {**FUNCTION, "reward.timeout_score": float("nan")}, "reward.timeout_score: expected a finite number"),
     ("eval", {"benchmark.pass_at": [1, 8]}, "benchmark.pass_at: [8] is more than benchmark.k=1"),
     ("eval", {"benchmark.name": None, "benchmark.path": None}, "benchmark: none is chosen"),
     ("eval", {"benchmark.path": "no.csv"}, "benchmark.path: no file 'no.csv'"),

@@ -14,6 +14,7 @@ def row(step: int, **values: Any) -> dict[str, Any]:
         "step": step,
         "accuracy": 0.5,
         "reward/mean": 0.25,
+        "groups/no_spread": 0.75,
         "groups/all_correct": 0.25,
         "groups/all_wrong": 0.5,
         "completion/length_mean": 123.4,
@@ -51,6 +52,17 @@ def test_the_panel_tells_the_story_in_figures() -> None:
     assert "10 s rollout 60%, reward 10%, train 30%, 1000 tokens/s" in lines["step"]
     assert "kl/max" not in lines  # not measured: no line
     assert "1.5" in lines["gradient"]
+
+
+def test_groups_go_by_the_spread_of_their_rewards() -> None:
+    graded = shown([row(1, groups__no_spread=0.5, groups__all_correct=None, groups__all_wrong=None)])["groups"]
+    assert "50% mix" in graded
+    assert "equal rewards 50%" in graded
+    assert "all " not in graded
+    partial = shown([row(1, groups__no_spread=0.0, groups__all_correct=0.0, groups__all_wrong=1.0)])["groups"]
+    assert "100% mix" in partial
+    assert "equal rewards 0%" in partial
+    assert "50% mix" in shown([row(1, groups__no_spread=None, groups__all_wrong=0.25)])["groups"]  # an older version's
 
 
 def test_kl_stands_beside_hellinger_with_its_highest_value() -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from dgpo_cli.errors import ConfigError, RewardError
-from dgpo_cli.rewards.function import FunctionGrader
-from dgpo_cli.types import GradeRequest, Verdict
+from dgpo_cli.rewards.function import FunctionGrader, late_score, with_scores
+from dgpo_cli.types import GradeRequest, ScoresGiven, Verdict
 
 Make = Callable[..., FunctionGrader]
 SAMPLE = GradeRequest("1 + 1?", "2", "2")
@@ -87,8 +89,81 @@ def test_a_late_call_is_killed_scores_as_wrong_and_the_next_ones_go_on(make: Mak
     grader.check(SAMPLE)
     started = time.monotonic()
     verdicts = grader.grade([SAMPLE, GradeRequest("", "slow", ""), SAMPLE])
-    assert verdicts == [Verdict(1.0, True), Verdict(0.0, False, None, "timeout"), Verdict(1.0, True)]
+    assert verdicts == [Verdict(1.0, True), Verdict(0.0, False, None, "timeout"), Verdict(1.0, True)]  # not as right
     assert time.monotonic() - started < 20
+
+
+GRADED = "time.sleep(60 if completion == 'slow' else 0); return float(completion), {correct}"
+SLOW = GradeRequest("", "slow", "")
+
+
+def graded(grader: FunctionGrader, *scores: str) -> list[float]:
+    return [verdict.score for verdict in grader.grade([GradeRequest("", score, "") for score in scores])]
+
+
+def test_a_late_call_scores_the_least_given_whatever_the_order(make: Make) -> None:
+    grader = make(GRADED.format(correct="float(completion) > 0"), timeout_seconds=0.7)
+    grader.check(SAMPLE)
+    assert graded(grader, "slow", "1", "-1", "0.5") == [-1.0, 1.0, -1.0, 0.5]
+    assert graded(grader, "1", "slow", "1") == [1.0, -1.0, 1.0]  # of earlier batches
+    assert graded(grader, "-3", "slow") == [-3.0, -3.0]
+
+
+def test_a_late_call_of_a_run_that_goes_on_scores_as_in_one_that_never_stopped(make: Make) -> None:
+    whole = make(GRADED.format(correct="float(completion) > 0"), timeout_seconds=0.7)
+    whole.grade([GradeRequest("", "-2", "")])
+    resumed = make(GRADED.format(correct="float(completion) > 0"), timeout_seconds=0.7)
+    resumed.given = ScoresGiven(**json.loads(json.dumps(asdict(whole.given))))
+    assert resumed.grade([SLOW]) == whole.grade([SLOW]) == [Verdict(-2.0, False, None, "timeout")]
+
+
+def test_a_score_for_late_calls_can_be_set(tmp_path: Path) -> None:
+    (tmp_path / "reward.py").write_text("import time\ndef score(prompt, completion, answer):\n    time.sleep(60)\n")
+    grader = FunctionGrader(f"{tmp_path / 'reward.py'}:score", timeout_seconds=0.3, timeout_score=-5.0)
+    assert grader.grade([SLOW]) == [Verdict(-5.0, None, None, "timeout")]
+    grader.close()
+
+
+# What was given before (score, correct), the score of the trial, and what a late call scores.
+LATE = [
+    ([], None, 0.0),
+    ([], 1.0, 0.0),
+    ([], -0.5, -0.5),
+    ([(1.0, True)], 1.0, 0.0),  # as much as a right one it may not be
+    ([(1.0, None)], 1.0, 0.0),
+    ([(0.25, None)], 1.0, 0.25),
+    ([(0.25, None), (0.75, None)], 0.25, 0.25),
+    ([(0.1, False)], 1.0, 0.1),
+    ([(0.9, True), (1.0, True)], 1.0, 0.0),
+    ([(-1.0, None)], -1.0, -1.0),
+    ([(0.1 + 0.2, None), (0.3, None)], 0.3, 0.0),  # equal but for rounding
+]
+
+
+@pytest.mark.parametrize(("given", "trial", "expected"), LATE)
+def test_what_a_late_call_scores(given: list[tuple[float, bool | None]], trial: float | None, expected: float) -> None:
+    verdicts = [Verdict(*one) for one in given]
+    for order in (verdicts, verdicts[::-1]):
+        assert late_score(with_scores(ScoresGiven(), order, trial), trial) == expected
+        one_by_one = ScoresGiven()
+        for verdict in order:
+            one_by_one = with_scores(one_by_one, [verdict], trial)
+        assert late_score(one_by_one, trial) == expected
+
+
+def test_whole_numbers_truth_values_and_minus_zero_are_numbers(make: Make) -> None:
+    verdicts = make("return {'int': 2, 'bool': True, 'zero': -0.0}[completion]").grade(
+        [GradeRequest("", kind, "") for kind in ("int", "bool", "zero")]
+    )
+    assert verdicts == [Verdict(2.0, None), Verdict(1.0, None), Verdict(0.0, None)]
+    assert str(verdicts[2].score) == "0.0"
+
+
+def test_a_process_that_dies_later_stops_the_run(make: Make) -> None:
+    grader = make("os._exit(3) if completion == 'dies' else 0; return 1.0, True")
+    grader.check(SAMPLE)
+    with pytest.raises(RewardError, match="its process died"):
+        grader.grade([SAMPLE, GradeRequest("", "dies", "")])
 
 
 def test_a_raise_after_the_start_stops_the_run(make: Make) -> None:

@@ -41,9 +41,18 @@ CASES = [
     ({"credit__ess": 0.9999}, 20, ["indistinguishable from uniform", "gating.temperature"]),
     ({"completion__truncated": 0.61}, 1, ["61% of completions were truncated", "rollout.max_completion_tokens"]),
     ({"reward__no_answer": 61}, 1, ["61% of completions hold no answer", "data.template"]),
-    ({"groups__all_wrong": 0.92}, 1, ["92% of groups were all wrong: nothing to learn", "rollout.group_size"]),
-    ({"groups__all_correct": 0.95}, 1, ["95% of groups were all right", "algo.dynamic_sampling.enabled=true"]),
-    ({"accuracy": 1.0, "groups__all_correct": 1.0}, 3, ["too easy"]),
+    (
+        {"groups__no_spread": 0.93, "groups__all_wrong": 0.92},
+        1,
+        ["93% of groups had equal rewards, 92% were all wrong: nothing to learn", "rollout.group_size"],
+    ),
+    (
+        {"groups__no_spread": 0.95, "groups__all_correct": 0.94},
+        1,
+        ["95% of groups had equal rewards, 94% were all right", "algo.dynamic_sampling.enabled=true"],
+    ),
+    ({"groups__no_spread": 1.0}, 1, ["100% of groups had equal rewards: nothing", "a reward that tells"]),
+    ({"accuracy": 1.0, "groups__no_spread": 1.0, "groups__all_correct": 1.0}, 3, ["too easy"]),
     ({"reward__timeouts": 3, "reward__errors": 8}, 1, ["3 gradings ran out of time", "reward.timeout_seconds"]),
     ({"reward__timeouts": 0, "reward__errors": 7}, 1, ["7% of completions could not be graded", "reward="]),
     ({"ratio__first_minibatch_error": 0.05}, 1, ["off by 0.050", "model.dtype=float32"]),
@@ -61,6 +70,18 @@ def test_a_cause_is_said_once_with_its_figure_and_the_key_to_change(
     assert only[0] == step
     for word in words:
         assert word in only[1]
+
+
+@pytest.mark.parametrize(
+    "values", [{"groups__all_wrong": 1.0}, {"groups__all_correct": 1.0}, {"accuracy": 1.0, "groups__all_correct": 1.0}]
+)
+def test_groups_that_have_spread_are_told_nothing_whatever_their_answers(values: dict[str, Any]) -> None:
+    assert said([row(groups__no_spread=0.0, **values)] * 30) == []
+
+
+def test_completions_that_are_cut_are_not_said_to_be_wrong() -> None:
+    ((_, text),) = said([row(completion__truncated=1.0)])
+    assert "wrong" not in text
 
 
 def test_falling_entropy_is_measured_from_the_first_step() -> None:
@@ -111,16 +132,20 @@ def test_the_keys_that_are_named_exist() -> None:
 
 
 NOTHING = {"optim/updates": 0, "optim/skipped": 1, "grad_norm": 0.0}
-ALL_WRONG = {**NOTHING, "groups/all_wrong": 1.0, "groups/all_correct": 0.0}
+ALL_WRONG = {**NOTHING, "groups/no_spread": 1.0, "groups/all_wrong": 1.0, "groups/all_correct": 0.0}
 
 
 def test_the_reason_of_a_step_without_update() -> None:
     def reason(**values: Any) -> str:
         return why_nothing_was_learned(row(**values), RunState()) or ""
 
-    assert "all wrong" in reason(**ALL_WRONG)
-    mixed = {**NOTHING, "groups/all_wrong": 0.25, "groups/all_correct": 0.75}
-    assert "all right (75%) or all wrong" in reason(**mixed)
+    assert "every group had equal rewards (all wrong)" in reason(**ALL_WRONG)
+    mixed = {**ALL_WRONG, "groups/all_wrong": 0.25, "groups/all_correct": 0.75}
+    assert "every group had equal rewards (75% all right, 25% all wrong)" in reason(**mixed)
+    assert "every group had equal rewards, so" in reason(**NOTHING | {"groups/no_spread": 1.0})
+    dropped = {**NOTHING, "groups/no_spread": 0.5, "samples/trained": 0}
+    assert "dynamic sampling kept no group" in reason(**dropped)
+    assert "algo.mask_truncated" in reason(**NOTHING | {"groups/no_spread": 0.5})
     assert "not finite" in reason(**NOTHING | {"grad_norm": float("nan")})
     assert reason() == ""
 

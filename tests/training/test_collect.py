@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 
 from dgpo_cli.algorithm import Algorithm
-from dgpo_cli.config.groups import AlgoConfig, DynamicSamplingConfig, GatingConfig, OnExhausted, OverlongConfig
+from dgpo_cli.config.groups import (
+    AlgoConfig,
+    DynamicSamplingConfig,
+    FilterBy,
+    GatingConfig,
+    OnExhausted,
+    OverlongConfig,
+)
 from dgpo_cli.core.seeds import derive_seed, drawn_index
 from dgpo_cli.errors import RunError
 from dgpo_cli.training.collect import Collector
@@ -97,7 +104,7 @@ def test_without_dynamic_sampling_every_group_is_kept() -> None:
     result = made.collect(1, 0)
     assert len(result.rollouts) == 6
     assert result.refills == 0
-    assert result.rewards.group_counts() == (1, 1)
+    assert result.rewards.right_and_wrong_groups() == (1, 1)
 
 
 def test_dynamic_sampling_refills_to_the_first_groups_by_draw_order() -> None:
@@ -109,7 +116,24 @@ def test_dynamic_sampling_refills_to_the_first_groups_by_draw_order() -> None:
     assert not result.exhausted
     assert result.next_draw == len(engine.asked) // 3
     assert len(result.sampled.correct) == len(engine.asked)
-    assert result.rewards.group_counts() == (0, 0)
+    assert result.rewards.right_and_wrong_groups() == (0, 0)
+
+
+class PartialGrader(GoldGrader):
+    """All wrong, the later samples the better."""
+
+    name = "function"
+
+    def grade(self, requests: list[GradeRequest]) -> list[Verdict]:
+        return [Verdict(float(request.completion.split("/")[1]), False) for request in requests]
+
+
+@pytest.mark.parametrize(("by", "refills", "trained"), [(FilterBy.spread, 0, 6), (FilterBy.correct, 10, 0)])
+def test_scores_that_differ_in_all_wrong_groups_need_no_refill(by: FilterBy, refills: int, trained: int) -> None:
+    made, _ = collector([""] * 4, dynamic_sampling=DynamicSamplingConfig(enabled=True, by=by))
+    made.grader = PartialGrader()
+    result = made.collect(1, 0)
+    assert (result.refills, len(result.rollouts)) == (refills, trained)
 
 
 def test_exhausted_refills_train_on_what_there_is() -> None:

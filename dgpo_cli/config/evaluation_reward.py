@@ -1,0 +1,62 @@
+"""Whose grader an evaluation uses: one rule for `dgpo eval` and for the evaluations of a training run.
+
+`benchmark.reward` where it is typed; else a reward that is typed; else the benchmark's own. The choice is written into
+`benchmark.reward`. So a run's config.yaml names it, and an evaluation of that run finds it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.commands import EvalConfig, TrainConfig
+from dgpo_cli.config.groups import RewardConfig
+from dgpo_cli.errors import ConfigError
+
+CHOOSES = ("reward", "reward.name", "reward.path")
+
+
+def choose(config: EvalConfig | TrainConfig, typed: Mapping[str, Any]) -> None:
+    """Set `benchmark.reward` by the rule above; in an evaluation `reward` becomes the grader itself.
+
+    Raises:
+        ConfigError: an evaluation is given two graders, or a score that it does not count.
+    """
+    if isinstance(config, EvalConfig):
+        _refuse_what_changes_nothing(config, typed)
+    if typed_reward(typed) and "benchmark.reward" not in typed and config.benchmark.name is not None:
+        config.benchmark.reward = config.reward.name
+    if isinstance(config, EvalConfig):
+        config.reward = reward_of_evaluation(config)
+
+
+def typed_reward(typed: Mapping[str, Any]) -> bool:
+    """Whether a reward was chosen on the command line."""
+    return any(name in typed for name in CHOOSES)
+
+
+def reward_of_evaluation(config: EvalConfig | TrainConfig) -> RewardConfig:
+    """The grader of an evaluation. A function's file is `reward.path`; the other graders have none."""
+    if config.benchmark.reward == "function":
+        return replace(config.reward, name="function")
+    return RewardConfig(name=config.benchmark.reward, timeout_seconds=config.reward.timeout_seconds)
+
+
+def own_grader(benchmark: str | None) -> str:
+    """The grader that a benchmark's option names."""
+    file = catalogue.option_files("benchmark").get(str(benchmark))
+    return catalogue.flat_yaml(file).get("reward", "robust") if file is not None else "robust"
+
+
+def _refuse_what_changes_nothing(config: EvalConfig, typed: Mapping[str, Any]) -> None:
+    graders = (config.benchmark.reward, config.reward.name)
+    if "benchmark.reward" in typed and typed_reward(typed) and graders[0] != graders[1]:
+        raise ConfigError(
+            f"benchmark.reward={graders[0]} and reward={graders[1]}: an evaluation is graded by one", "leave out either"
+        )
+    if "reward.timeout_score" in typed:
+        raise ConfigError(
+            "reward.timeout_score: an evaluation counts right and wrong, and a time-out is wrong", "leave it out"
+        )
