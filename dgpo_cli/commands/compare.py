@@ -50,4 +50,4 @@ def run(config: CompareConfig, folder: Path) -> None:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"files: {folder} ({', '.join(['compare.html', 'compare.json', *pictures])})", file=sys.stderr)
-    show(comparison_tables(runs, pairs), record)
+    show(comparison_tables(runs, pairs, alpha=alpha), record)

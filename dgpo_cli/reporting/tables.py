@@ -37,14 +37,29 @@ def percent(value: float | None) -> str:
 
 
 def points(value: float | None) -> str:
-    """A difference, in percentage points with its sign."""
-    return "-" if value is None else f"{100 * value:+.1f}"
+    """A difference, in percentage points with its sign: one of less than 0.05 points is not shown as none."""
+    if not value:
+        return "-" if value is None else "0.0"
+    return f"{100 * value:+.1f}" if abs(100 * value) >= 0.05 else f"{100 * value:+.1g}"
 
 
 def interval(ci95: Sequence[float] | None, *, signed: bool = False) -> str:
     if ci95 is None:
         return "-"
     return "[" + ", ".join(points(end) if signed else f"{100 * end:.1f}" for end in ci95) + "]"
+
+
+def confidence(level: float) -> str:
+    """Of an interval at that level: 95%, 98.3%."""
+    return f"{100 * (1 - level):.3g}%"
+
+
+def p_text(p_value: float, level: float) -> str:
+    """A p-value in three digits, or in as many as show on which side of `level` it lies."""
+    digits = 3
+    while (float(f"{p_value:.{digits}g}") < level) != (p_value < level) and digits < 17:
+        digits += 1
+    return f"{p_value:.{digits}g}"
 
 
 def duration(seconds: float | None) -> str:
