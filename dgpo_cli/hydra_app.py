@@ -24,6 +24,7 @@ from dgpo_cli.config.finish import finish
 from dgpo_cli.config.overrides import Request, quoted
 from dgpo_cli.config.plan import with_benchmark
 from dgpo_cli.errors import ConfigError
+from dgpo_cli.terminal import say
 
 register([])  # a launcher's worker imports this module with `job` and resolves the job's folder
 
@@ -100,7 +101,7 @@ def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: in
     typed = with_benchmark(request.overrides, f"[{','.join(request.benchmarks)}]") if request.benchmarks else None
     content: dict[str, Any] = {"number": number, "command": request.command, "overrides": typed or request.overrides}
     content["exit_code"] = None
-    print(f"job {number}: {' '.join(content['overrides'])} -> {folder}", file=sys.stderr, flush=True)
+    say(f"job {number}: {' '.join(content['overrides'])} -> {folder}")
 
     def prepare_job() -> None:
         configs = typed_configs(config, request)

@@ -12,7 +12,7 @@ import dgpo_cli
 PACKAGE = Path(dgpo_cli.__file__).parent
 # Each row may import from the rows above it, and from nothing in its own row but itself.
 LAYERS = [
-    ["errors", "types", "bundled", "files", "environment", "allocation"],
+    ["errors", "types", "bundled", "files", "environment", "allocation", "terminal"],
     ["config", "core", "disk"],
     ["processes", "sharding"],
     ["lora", "planning"],

@@ -5,7 +5,6 @@ The main process reads data, grades, evaluates and writes; the others have the m
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +39,7 @@ from dgpo_cli.files import read_lines
 from dgpo_cli.models import LanguageModel, architecture_summary
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
+from dgpo_cli.terminal import say
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
 from dgpo_cli.training.collect import Collected, Collector
 from dgpo_cli.training.loop import Trainer
@@ -167,7 +167,7 @@ def _books(
     state.tracker_id = tracker.run_id or state.tracker_id
     run_folder.note(wandb_run=state.tracker_id)
     for text in warnings:
-        print(f"warning: {text}", file=sys.stderr)
+        say(f"warning: {text}")
     collector = Collector(
         prompts,
         engine,
@@ -228,9 +228,9 @@ def _checkpoint_to_resume(config: TrainConfig, checkpoints: Checkpoints) -> Path
         return None
     checkpoint, warnings = checkpoints.newest_intact()
     for text in warnings:
-        print(f"warning: {text}", file=sys.stderr)
+        say(f"warning: {text}")
     if checkpoint is None:
-        print(f"{config.resume} holds no complete checkpoint: starting at step 1", file=sys.stderr)
+        say(f"{config.resume} holds no complete checkpoint: starting at step 1")
     return checkpoint
 
 
@@ -324,10 +324,9 @@ def _move_the_end(state: RunState, config: TrainConfig, *, says: bool) -> None:
     if state.step >= settings.warmup_steps:
         state.decay_from = (state.step, learning_rate(state.step, before, settings, state.decay_from))
     if says:
-        print(
+        say(
             f"warning: steps={config.steps} in place of {before}: the {settings.schedule.name} schedule decays from "
-            f"where it stands after step {state.step} to its end at step {config.steps}",
-            file=sys.stderr,
+            f"where it stands after step {state.step} to its end at step {config.steps}"
         )
 
 

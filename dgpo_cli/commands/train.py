@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from dgpo_cli.config.groups import Device, StrategyConfig
 from dgpo_cli.environment import Place, place
 from dgpo_cli.errors import ConfigError, Interrupted
 from dgpo_cli.processes import SOLO, LostProcess, Processes, join, leave, watching_for_loss
+from dgpo_cli.terminal import put, say
 from dgpo_cli.training.checkpoint import load_state
 from dgpo_cli.training.launch import launch
 from dgpo_cli.training.lock import locked
@@ -88,7 +88,7 @@ def _run_with_others(config: TrainConfig, folder: Path, here: Place) -> None:
         if not here.own_worker:
             raise
         said = "error" if here.rank else "note"  # the launcher names the one that is gone
-        print(f"{said}: {lost}", file=sys.stderr)
+        say(f"{said}: {lost}")
         raise SystemExit(LostProcess.exit_code) from lost
 
 
@@ -111,7 +111,7 @@ def _run(config: TrainConfig, folder: Path, processes: Processes) -> None:
             if grader is not None:
                 grader.close()
     if processes.main:
-        print(folder)
+        put(str(folder))
 
 
 def _train(trainer: Trainer) -> None:
@@ -165,13 +165,13 @@ def _say_goodbye(trainer: Trainer) -> None:
     folder = trainer.folder.folder
     if rows:
         first, last = rows[min(rows)], rows[max(rows)]
-        print(f"{first['benchmark']}: {_accuracy(first)} before, {_accuracy(last)} after training", file=sys.stderr)
-    print(f"run: {folder}", file=sys.stderr)
+        say(f"{first['benchmark']}: {_accuracy(first)} before, {_accuracy(last)} after training")
+    say(f"run: {folder}")
     model = shlex.quote(f"model.path={folder}")
     before = trainer.config.model
     reference = shlex.quote(f"reference.path={before.path}" if before.name == "path" else f"reference={before.name}")
     benchmark = "" if trainer.config.benchmark.name else " benchmark=NAME"
-    print(f"next: dgpo eval {model}{benchmark}   or: dgpo rollout {model} {reference}", file=sys.stderr)
+    say(f"next: dgpo eval {model}{benchmark}   or: dgpo rollout {model} {reference}")
 
 
 def _accuracy(row: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dgpo_cli.terminal import say
+
 STALLED = 1
 
 
@@ -42,10 +44,6 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._done.wait(min(5.0, self.stall_seconds / 4)):
             if time.monotonic() - self._last > self.stall_seconds:
-                print(
-                    f"error: rank {self.rank}: no progress for {self.stall_seconds:g} s; it stands here:",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                say(f"error: rank {self.rank}: no progress for {self.stall_seconds:g} s; it stands here:")
                 faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
                 os._exit(STALLED)
