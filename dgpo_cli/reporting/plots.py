@@ -123,7 +123,7 @@ def _differences(new_figure: Any, pairs: Sequence[Pair], names: Sequence[str]) -
     panel.grid(axis="y", visible=False)
     levels = [pair.decision.level for pair in pairs]
     shown = " to ".join(dict.fromkeys((confidence(max(levels)), confidence(min(levels)))))
-    panel.set_xlabel(f"points, b minus a, with {shown} interval; grey: true differences often missed")
+    panel.set_xlabel(f"points, b minus a, with {shown} interval; grey: often missed")
     return figure  # type: ignore[no-any-return]
 
 
