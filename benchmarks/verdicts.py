@@ -1,6 +1,7 @@
-"""How often `dgpo compare` is right, by simulation: false alarms, power, coverage. Prints tables of docs/comparing.md.
+"""How often `dgpo compare` is right, by simulation: false alarms, power, coverage, and verdicts that their intervals
+contradict (none). Prints tables of docs/comparing.md.
 
-    .venv/bin/python benchmarks/verdicts.py          # about a minute on one core
+    .venv/bin/python benchmarks/verdicts.py          # about three minutes on one core
 
 Two models answer the same 30 problems 32 times each. A problem's chance for A is drawn from Beta(0.561, 0.459): mean
 55%, many near 0 and 1, as AIME is for a model of middling strength. B's chance is A's plus a gain, cut to [0, 1].
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dgpo_cli.core.comparison import compare_problems, compare_seeds, verdicts
+from dgpo_cli.core.comparison import Comparison, compare_problems, compare_seeds, decide
 
 Floats = NDArray[np.float64]
 Gain = Callable[[np.random.Generator, Floats], Floats]
@@ -29,27 +31,40 @@ class Outcome:
     better: float
     worse: float
     covered: float  # the 95% interval holds the pair's mean true difference
+    width: float  # mean width of the interval
+    contradictions: int  # pairs whose verdict and interval do not say the same
     unpaired: float  # found by the t-test of two independent groups of problems
 
 
 def simulate(gain: Gain, *, pairs: int = PAIRS, seed: int = 0) -> Outcome:
     generator = np.random.default_rng(seed)
     gains, found = [], {"better": 0, "worse": 0, "indistinguishable": 0}
-    covered = unpaired = 0
+    covered = unpaired = contradictions = 0
+    widths = []
     for _ in range(pairs):
         chances = generator.beta(0.561, 0.459, size=PROBLEMS)
         improved = np.clip(chances + gain(generator, chances), 0, 1)
         a, b = generator.binomial(SAMPLES, chances), generator.binomial(SAMPLES, improved)
         result = compare_problems(a.tolist(), [SAMPLES] * PROBLEMS, b.tolist(), [SAMPLES] * PROBLEMS)
-        found[verdicts([result])[0]] += 1
+        found[decide([result])[0].verdict] += 1
+        contradictions += contradicts([result])
         true = float((improved - chances).mean())
         gains.append(true)
         assert result.ci95 is not None
         covered += result.ci95[0] <= true <= result.ci95[1]
+        widths.append(result.ci95[1] - result.ci95[0])
         error = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / PROBLEMS) / SAMPLES
         unpaired += abs(result.difference) > 2.0017 * error  # t(0.975, 58)
-    return Outcome(
-        float(np.mean(gains)), found["better"] / pairs, found["worse"] / pairs, covered / pairs, unpaired / pairs
+    shares = (count / pairs for count in (found["better"], found["worse"], covered))
+    return Outcome(float(np.mean(gains)), *shares, float(np.mean(widths)), contradictions, unpaired / pairs)
+
+
+def contradicts(results: list[Comparison], alpha: float = 0.05) -> int:
+    """Of how many pairs the shown interval holds 0 beside better or worse, or leaves it out beside anything else."""
+    return sum(
+        decision.interval is not None
+        and (decision.verdict in ("better", "worse")) == (decision.interval[0] <= 0 <= decision.interval[1])
+        for decision in decide(results, alpha)
     )
 
 
@@ -82,29 +97,95 @@ GAINS: tuple[tuple[str, Gain], ...] = (
 )
 
 
-def seeds_power(runs: int, gain: float, *, pairs: int = PAIRS, seed: int = 0) -> float:
-    """Share of comparisons of `runs` runs a side, with a gain in units of the spread over seeds, that are told."""
+@dataclass(frozen=True)
+class SeedsOutcome:
+    """Shares of the comparisons."""
+
+    told: float
+    covered: float | None  # by the 95% interval, of those that have one
+    contradictions: int
+
+
+def simulate_seeds(
+    runs: tuple[int, int], gain: float, *, spread: float = 1.0, skewed: bool = False, pairs: int = PAIRS, seed: int = 0
+) -> SeedsOutcome:
+    """Comparisons of so many runs of A and of B, with a gain in units of A's spread over seeds; B's is `spread`."""
     generator = np.random.default_rng(seed)
-    found = 0
+    told = covered = known = contradictions = 0
     for _ in range(pairs):
-        a, b = generator.normal(size=runs), generator.normal(size=runs) + gain
-        found += verdicts([compare_seeds(a.tolist(), b.tolist())])[0] in ("better", "worse")
-    return found / pairs
+        if skewed:
+            a, b = generator.exponential(size=runs[0]), generator.exponential(size=runs[1]) * spread
+            a, b = a - 1, b - spread
+        else:
+            a, b = generator.normal(size=runs[0]), spread * generator.normal(size=runs[1])
+        result = compare_seeds(a.tolist(), (b + gain).tolist())
+        told += decide([result])[0].verdict in ("better", "worse")
+        contradictions += contradicts([result])
+        known += result.ci95 is not None
+        covered += result.ci95 is not None and result.ci95[0] <= gain <= result.ci95[1]
+    return SeedsOutcome(told / pairs, covered / known if known else None, contradictions)
+
+
+def simulate_sweep(gains: tuple[float, ...], runs: int, *, pairs: int = PAIRS, seed: int = 0) -> tuple[float, int]:
+    """Sweeps of as many sides as gains: share of those with a false alarm on any pair, and all contradictions."""
+    generator = np.random.default_rng(seed)
+    false_alarms = contradictions = 0
+    for _ in range(pairs):
+        sides = [(generator.normal(size=runs) + gain).tolist() for gain in gains]
+        indices = list(combinations(range(len(gains)), 2))
+        results = [compare_seeds(sides[i], sides[j]) for i, j in indices]
+        decisions = decide(results)
+        false_alarms += any(
+            gains[i] == gains[j] and decision.verdict in ("better", "worse")
+            for (i, j), decision in zip(indices, decisions, strict=True)
+        )
+        contradictions += contradicts(results)
+    return false_alarms / pairs, contradictions
 
 
 def main() -> None:
+    contradictions = 0
     print(f"{PROBLEMS} problems x {SAMPLES} samples, {PAIRS} pairs each\n")
-    print("| true gain | mean gain, points | better | worse | interval covers | unpaired t-test finds |")
-    print("|---|---|---|---|---|---|")
+    print("| true gain | mean gain, points | better | worse | interval covers | its width | unpaired t-test finds |")
+    print("|---|---|---|---|---|---|---|")
     for name, gain in GAINS:
         one = simulate(gain)
-        shares = " | ".join(f"{share:.1%}" for share in (one.better, one.worse, one.covered, one.unpaired))
-        print(f"| {name} | {100 * one.gain:.1f} | {shares} |", flush=True)
-    print("\n| seeds a side | no gain | gain of 1 spread | 2 spreads | 3 spreads |\n|---|---|---|---|---|")
+        contradictions += one.contradictions
+        better, worse, covered, unpaired = (
+            f"{share:.1%}" for share in (one.better, one.worse, one.covered, one.unpaired)
+        )
+        cells = (name, f"{100 * one.gain:.1f}", better, worse, covered, f"{100 * one.width:.1f}", unpaired)
+        print(f"| {' | '.join(cells)} |", flush=True)
+    print("\n| seeds a side | no gain | gain of 1 spread | 2 spreads | 3 spreads | interval covers |")
+    print("|---|---|---|---|---|---|")
     for runs in (3, 4, 5, 8):
-        pairs = PAIRS if runs < 8 else PAIRS // 10
-        shares = " | ".join(f"{seeds_power(runs, gain, pairs=pairs):.1%}" for gain in (0.0, 1.0, 2.0, 3.0))
-        print(f"| {runs} | {shares} |", flush=True)
+        found = [
+            simulate_seeds((runs, runs), gain, pairs=PAIRS if runs < 8 else PAIRS // 10) for gain in (0.0, 1, 2, 3)
+        ]
+        contradictions += sum(one.contradictions for one in found)
+        covered = "none" if found[0].covered is None else f"{found[0].covered:.1%}"
+        print(f"| {runs} | {' | '.join(f'{one.told:.1%}' for one in found)} | {covered} |", flush=True)
+    print("\n| seeds, no gain | false alarms | interval covers |\n|---|---|---|")
+    for runs, spread, skewed in UNLIKE:
+        one_more = simulate_seeds(runs, 0.0, spread=spread, skewed=skewed)
+        contradictions += one_more.contradictions
+        name = f"{runs[0]} against {runs[1]}, {'skewed' if skewed else 'normal'}, spread x {spread:g}"
+        print(f"| {name} | {one_more.told:.1%} | {one_more.covered:.1%} |", flush=True)
+    print("\n| three sides of 6 seeds, gains | sweeps with a false alarm |\n|---|---|")
+    for gains in ((0.0, 0.0, 0.0), (0.0, 0.0, 3.0)):
+        alarms, more = simulate_sweep(gains, 6)
+        contradictions += more
+        print(f"| {', '.join(f'{gain:g}' for gain in gains)} | {alarms:.1%} |", flush=True)
+    print(f"\nverdicts that the shown interval contradicts: {contradictions}")
+
+
+UNLIKE = (  # runs of A and B, spread of B in that of A, exponential or normal
+    ((5, 5), 1.0, True),
+    ((5, 5), 3.0, False),
+    ((4, 8), 1.0, False),
+    ((4, 8), 3.0, False),
+    ((8, 4), 3.0, False),
+)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dgpo_cli.command_lines import shell_word
 from dgpo_cli.environment import is_follower
 from dgpo_cli.errors import UsageError
 from dgpo_cli.jobs import guarded, run_job_file
+from dgpo_cli.terminal import clean_what_libraries_say, cleaned_output, put, say
 
 VERBS = ("train", "eval", "rollout", "compare")
 OTHER_VERBS = ("help", "completion")
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run `dgpo ARGV` and return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     code = 0
+    clean_what_libraries_say()
 
     def action() -> None:
         nonlocal code
@@ -58,19 +60,19 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(argv: list[str]) -> int:
     verb, *rest = argv or ["-h"]
     if verb in ("-h", "--help"):
-        print(OVERVIEW)
+        put(OVERVIEW)
     elif verb in ("-V", "--version"):
         from dgpo_cli import __version__
 
-        print(f"dgpo {__version__}")
+        put(f"dgpo {__version__}")
     elif verb == "help" or (verb in VERBS and ("-h" in rest or "--help" in rest)):
         from dgpo_cli.config.help import answer, command_help
 
-        print(answer(rest) if verb == "help" else command_help(verb))
+        put(answer(rest) if verb == "help" else command_help(verb))
     elif verb in ("completion", "_complete"):
         from dgpo_cli.config.completion import candidates, script
 
-        print(script(rest) if verb == "completion" else "\n".join(candidates(rest)))
+        put(script(rest) if verb == "completion" else "\n".join(candidates(rest)))
     elif verb == "_job":
         run_job_file(*rest)
     elif verb not in VERBS:
@@ -120,13 +122,14 @@ def _run(command: str, argv: list[str]) -> int:
             run_without_folder(command, planned.configs)
             return 0
         for note in () if is_follower() else planned.notes:
-            print(f"note: {note}", file=sys.stderr)
+            say(f"note: {note}")
         folder, remove_empty = (None, None) if shows_only else claim_folder(planned)
     from dgpo_cli.hydra_app import run_hydra, run_sweep
 
     flags = _hydra_flags(args, multirun)
     if folder is None or remove_empty is None:
-        return run_hydra(planned.request, flags, None)
+        with cleaned_output():
+            return run_hydra(planned.request, flags, None)
     try:
         return (run_sweep if multirun else run_hydra)(planned.request, flags, folder)
     finally:
@@ -178,5 +181,5 @@ def _print_configs(configs: list[Any], package: str | None) -> None:
             if node is None:
                 raise UsageError(f"--package: no section '{package}'", "such as --package optim")
         if number:
-            print("---")
-        print(OmegaConf.to_yaml(node).rstrip("\n") if OmegaConf.is_config(node) else node)
+            put("---")
+        put(OmegaConf.to_yaml(node).rstrip("\n") if OmegaConf.is_config(node) else str(node))

@@ -27,6 +27,7 @@ from dgpo_cli.config.compose import composed, config_roots, container_of, hydra_
 from dgpo_cli.config.finish import finish
 from dgpo_cli.config.overrides import Request
 from dgpo_cli.errors import ConfigError
+from dgpo_cli.terminal import say
 
 register([])  # a launcher's worker imports this module with `job` and resolves the job's folder
 
@@ -107,7 +108,7 @@ def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: in
     content: dict[str, Any] = {"number": number, "command": request.command}
     content["overrides"] = benchmarks_joined(request.overrides, request.benchmarks)
     content["exit_code"] = None
-    print(f"job {number}: {' '.join(content['overrides'])} -> {folder}", file=sys.stderr, flush=True)
+    say(f"job {number}: {' '.join(content['overrides'])} -> {folder}")
 
     def prepare_job() -> None:
         configs = typed_configs(config, request)

@@ -22,6 +22,7 @@ from typing import Any
 
 from dgpo_cli.environment import end_with_parent, place
 from dgpo_cli.errors import DgpoError, Problem, RunError
+from dgpo_cli.terminal import put, say, say_block
 
 JOB_FILE = "job.yaml"  # in a sweep job's folder: the command, what was typed, the configurations, the exit code
 # Those that checkpoint.signals may name: a job that does not listen to one ends by it, as the sweep would have.
@@ -45,9 +46,9 @@ def report(problems: tuple[Problem, ...]) -> None:
     if here is not None and here.rank and not here.own_worker:
         error = f"rank {here.rank}: {error}"  # a launcher mixes what its processes print
     for problem in problems:
-        print(f"{error} {_one_line(problem.message)}", file=sys.stderr)
+        say(_one_line(problem.message), label=error)
         if problem.hint:
-            print(f"{hint} {_one_line(problem.hint)}", file=sys.stderr)
+            say(_one_line(problem.hint), label=hint)
 
 
 def _one_line(text: str) -> str:
@@ -82,7 +83,7 @@ def guarded(action: Callable[[], None]) -> int:
 
 def _trace() -> None:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        traceback.print_exc()
+        say_block(traceback.format_exc())
 
 
 def run_here(command: str, configs: list[Any], folder: Path) -> None:
@@ -185,8 +186,8 @@ def report_sweep(folder: Path) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        print("  ".join([*cells, row[3]]), file=sys.stderr)
-    print(folder.absolute(), flush=True)
+        say("  ".join([*cells, row[3]]))
+    put(str(folder.absolute()))
     failed = [job["number"] for _, job in jobs if job.get("exit_code") not in (0, None)]
     if failed:
         numbers = ", ".join(map(str, failed))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -41,6 +40,7 @@ from dgpo_cli.lora import (
 )
 from dgpo_cli.precision import cast_frozen, cast_head, float32_logits
 from dgpo_cli.sharding import ShardSettings, full, gathered, kept_whole, layers_of, local, save_weights
+from dgpo_cli.terminal import say
 
 BUNDLED = "bundled:"
 NextLogits = Callable[..., tuple[Tensor, Any]]  # inputs of a transformers model -> logits [b, V] and its cache
@@ -311,10 +311,9 @@ def load_model(
         language_model.adapter = load_adapter(model, adapter)
     language_model.has_head = _head_reproduces_logits(language_model)
     if not language_model.has_head:
-        print(
+        say(
             f"warning: the output head of {type(model).__name__} could not be told apart from its body: logits are "
-            "formed whole, which takes more memory",
-            file=sys.stderr,
+            "formed whole, which takes more memory"
         )
     return language_model
 

@@ -5,7 +5,6 @@ The main process reads data, grades, evaluates and writes; the others have the m
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -46,6 +45,7 @@ from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.rewards.function import FunctionGrader
 from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
+from dgpo_cli.terminal import say
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
 from dgpo_cli.training.collect import Collected, Collector
 from dgpo_cli.training.loop import Trainer
@@ -183,7 +183,7 @@ def _books(
     state.tracker_id = tracker.run_id or state.tracker_id
     run_folder.note(wandb_run=state.tracker_id)
     for text in warnings:
-        print(f"warning: {text}", file=sys.stderr)
+        say(f"warning: {text}")
     collector = Collector(
         prompts,
         engine,
@@ -244,9 +244,9 @@ def _checkpoint_to_resume(config: TrainConfig, checkpoints: Checkpoints) -> Path
         return None
     checkpoint, warnings = checkpoints.newest_intact()
     for text in warnings:
-        print(f"warning: {text}", file=sys.stderr)
+        say(f"warning: {text}")
     if checkpoint is None:
-        print(f"{config.resume} holds no complete checkpoint: starting at step 1", file=sys.stderr)
+        say(f"{config.resume} holds no complete checkpoint: starting at step 1")
     return checkpoint
 
 
@@ -311,7 +311,7 @@ def _evaluation(
         def make_room(differences: list[str]) -> None:
             """A part of this evaluation from before a resume that changed it: no setting would make it fit again."""
             aside = folder.set_evaluation_aside(step)
-            print(f"note: {differences[0]}: moved to {aside}, the evaluation begins anew", file=sys.stderr)
+            say(f"note: {differences[0]}: moved to {aside}, the evaluation begins anew")
 
         with closing(load_grader(reward)) as grader:
             result = evaluate(
@@ -374,10 +374,9 @@ def _move_the_end(state: RunState, config: TrainConfig, *, says: bool) -> None:
     if state.step >= settings.warmup_steps:
         state.decay_from = (state.step, learning_rate(state.step, before, settings, state.decay_from))
     if says:
-        print(
+        say(
             f"warning: steps={config.steps} in place of {before}: the {settings.schedule.name} schedule decays from "
-            f"where it stands after step {state.step} to its end at step {config.steps}",
-            file=sys.stderr,
+            f"where it stands after step {state.step} to its end at step {config.steps}"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from dgpo_cli.config.commands import CompareConfig
@@ -17,6 +16,7 @@ from dgpo_cli.reporting.plots import curves_png, differences_png
 from dgpo_cli.reporting.runs import find_runs
 from dgpo_cli.reporting.sides import sides
 from dgpo_cli.reporting.tables import show
+from dgpo_cli.terminal import say
 
 
 def run(config: CompareConfig, folder: Path) -> None:
@@ -48,6 +48,6 @@ def run(config: CompareConfig, folder: Path) -> None:
         reason = error.strerror or str(error)
         raise ConfigError(f"the folder {folder} cannot be written: {reason}", "hydra.run.dir=FOLDER") from error
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"files: {folder} ({', '.join(['compare.html', 'compare.json', *pictures])})", file=sys.stderr)
-    show(comparison_tables(runs, pairs), record)
+        say(f"note: {note}")
+    say(f"files: {folder} ({', '.join(['compare.html', 'compare.json', *pictures])})")
+    show(comparison_tables(runs, pairs, alpha=alpha), record)

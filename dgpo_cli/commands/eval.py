@@ -31,6 +31,7 @@ from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, resu
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
+from dgpo_cli.terminal import say
 from dgpo_cli.types import Grader, Prompt
 
 
@@ -68,7 +69,7 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
                 view.note(result_line(results[-1]))
     except RunError:
         if any(file.stat().st_size for file in folder.rglob("samples.jsonl")):
-            print(f"the samples drawn so far are in {folder}; {_continues(folder)}", file=sys.stderr)
+            say(f"the samples drawn so far are in {folder}; {_continues(folder)}")
         raise
     except (KeyboardInterrupt, _Terminated) as stop:
         raise Interrupted(
@@ -76,7 +77,7 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
             _continues(folder),
             exit_code=143 if isinstance(stop, _Terminated) else 130,
         ) from None
-    print(f"files: {folder}", file=sys.stderr)
+    say(f"files: {folder}")
     records = [result.as_record() for result in results]
     show([results_table(results)], records if len(records) > 1 else records[0])
 

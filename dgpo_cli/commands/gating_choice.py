@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from dgpo_cli.errors import ConfigError, Problem
 from dgpo_cli.reporting.gatings import Gated, lacking
 from dgpo_cli.reporting.record_checks import is_number
 from dgpo_cli.reporting.stored import StoredRollouts
+from dgpo_cli.terminal import say
 
 REFERENCE_HINT = "reference=NAME or reference.path=FOLDER; gating=uniform and gating=top_entropy need none"
 
@@ -43,7 +43,7 @@ def gating_of_stored(config: RolloutConfig, stored: StoredRollouts) -> GatingCon
         why = f"{name}, that of {found[1]}"
     else:
         why = f"{name}; no config.yaml says by which {stored.source} was scored"
-    print(f"gating: {why}", file=sys.stderr)
+    say(f"gating: {why}")
     return gating
 
 
@@ -53,11 +53,10 @@ def warn_of_other_credit(stored: StoredRollouts, gated: Gated, trained: Gated | 
     `trained`: the file's credit where no gating over its signals gives it, whatever was typed.
     """
     if trained is not None:
-        print(
+        say(
             f"warning: {stored.source}: the credit stored in it is the mean over a step's updates, each by the policy "
             f"as it was then (gating.score_policy=current), and is shown as '{trained.label}'; gating {gated.label} is "
             "computed from the stored signals, those of the policy that sampled, and is what is written now",
-            file=sys.stderr,
         )
         return
     if any(key.partition(".")[0] in CHOOSES for key in typed_keys()):
@@ -65,10 +64,9 @@ def warn_of_other_credit(stored: StoredRollouts, gated: Gated, trained: Gated | 
     for row in stored.scored:
         before, now = stored.records[row].get("credit"), gated.credit.weights[row, stored.signals.mask[row]].tolist()
         if before is not None and not _is_same(before, now):
-            print(
+            say(
                 f"warning: {stored.source}: the credit stored in it is not that of gating {gated.label} over this file "
-                "(another gating, or a part of a batch); what is shown and written now is",
-                file=sys.stderr,
+                "(another gating, or a part of a batch); what is shown and written now is"
             )
             return
 
@@ -120,7 +118,7 @@ def computable(gatings: dict[str, GatingConfig], stored: StoredRollouts) -> dict
         if problem is None:
             found[name] = gating
         else:
-            print(f"note: no credit by {name}: {problem}", file=sys.stderr)
+            say(f"note: no credit by {name}: {problem}")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from dgpo_cli.models import LanguageModel, adapter_base, load_model
 from dgpo_cli.processes import SOLO, Processes, gpu_of
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import try_grader
+from dgpo_cli.terminal import say
 from dgpo_cli.training.checkpoint import adapter_folder
 from dgpo_cli.types import Grader, Prompt
 
@@ -181,10 +181,9 @@ def load_data_prompts(
         reduce_golds=grader.name in READS_MATHEMATICS,
     )
     if loaded.duplicates:
-        print(
+        say(
             f"data: {loaded.duplicates} of {loaded.rows} rows repeat a prompt and are left out ({loaded.conflicts} of "
-            "them with another gold)",
-            file=sys.stderr,
+            "them with another gold)"
         )
     problems = loaded.problems
     reasons = grader.gold_problems([problem.gold for problem in problems])
@@ -233,7 +232,7 @@ def _report_bad_golds(bad: dict[int, str], data: DataConfig) -> None:
     shown = [f"row {index + 1}: {why}" for index, why in list(bad.items())[:SHOWN_GOLDS]]
     more = f" and {len(bad) - SHOWN_GOLDS} more" if len(bad) > SHOWN_GOLDS else ""
     if data.skip_bad_golds:
-        print(f"data: {len(bad)} rows left out, their gold cannot be graded: {'; '.join(shown)}{more}", file=sys.stderr)
+        say(f"data: {len(bad)} rows left out, their gold cannot be graded: {'; '.join(shown)}{more}")
         return
     problems = [Problem(f"{data.path}: {line}") for line in shown]
     hint = (

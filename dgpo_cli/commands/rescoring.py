@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from dgpo_cli.commands.gating_choice import gating_of_stored, gatings_of, warn_of_other_credit
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.compose import save as save_config
 from dgpo_cli.disk import writing
 from dgpo_cli.files import to_json, write_atomically
+from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.credit_page import credit_page
 from dgpo_cli.reporting.gatings import SHOWN, Gated, as_trained, diagnosed, gate
 from dgpo_cli.reporting.stored import StoredRollouts, read_stored
 from dgpo_cli.reporting.tables import make_table, show
 from dgpo_cli.reporting.token_view import print_rollouts
+from dgpo_cli.terminal import say
 
 
 def rescore(config: RolloutConfig, folder: Path) -> None:
@@ -38,10 +38,7 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
     warn_of_other_credit(stored, gated[0], trained)
     gates = [item.label for item in gated if item.gating.noise_gate]
     if gates and stored.noise_floor is None:
-        print(
-            f"note: {', '.join(gates)}: the noise gate stands open, as no noise floor was measured with these rollouts",
-            file=sys.stderr,
-        )
+        say(f"note: {', '.join(gates)}: the noise gate stands open, as no noise floor was measured with these rollouts")
     target = folder / "rollouts.jsonl"
     lines = "".join(to_json(record) + "\n" for record in rescored(stored, gated[0]))
     gated += [] if trained is None else [trained]
@@ -61,7 +58,7 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
         show_tokens(config, stored, gated)
     else:
         show([], summary)
-    print(f"rollouts: {target}", file=sys.stderr)
+    say(f"rollouts: {target}")
     report(config, stored, gated, folder)
 
 
@@ -78,7 +75,7 @@ def rescored(stored: StoredRollouts, gated: Gated) -> list[dict[str, Any]]:
 
 def show_tokens(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated]) -> None:
     """The first prompts on a terminal, shaded, then how far each gating moves credit."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = CleanConsole(soft_wrap=True)
     print_rollouts(stored, gated, console, shade_by=config.shade.name, prompts=config.limit)
     if gated:
         columns = ["gating", *(name.removeprefix("credit/") for name in SHOWN)]
@@ -93,7 +90,7 @@ def report(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated], fo
         page = credit_page(stored, gated, shade=config.shade.name)
         with writing(path, len(page)):
             write_atomically(path, page)
-        print(f"report: {path}", file=sys.stderr)
+        say(f"report: {path}")
 
 
 def _number(value: float | None) -> str:

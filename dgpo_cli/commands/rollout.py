@@ -35,6 +35,7 @@ from dgpo_cli.reporting.gatings import gate
 from dgpo_cli.reporting.records import rollout_records
 from dgpo_cli.reporting.stored import rollouts_at_hand
 from dgpo_cli.scoring import measure_noise_floor, score_rollouts
+from dgpo_cli.terminal import put, say
 from dgpo_cli.training.collect import grade_request
 from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
 
@@ -81,8 +82,8 @@ def run(config: RolloutConfig, folder: Path) -> None:
     if sys.stdout.isatty():
         show_tokens(config, stored, gated)
     else:
-        sys.stdout.write(lines)
-    print(f"rollouts: {target}", file=sys.stderr)
+        put(lines, end="")
+    say(f"rollouts: {target}")
     report(config, stored, gated, folder)
 
 

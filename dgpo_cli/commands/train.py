@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from dgpo_cli.errors import ConfigError, Interrupted
 from dgpo_cli.meeting import meet
 from dgpo_cli.processes import SOLO, LostProcess, Processes, join, leave, watching_for_loss
 from dgpo_cli.progress import measured
+from dgpo_cli.terminal import put, say
 from dgpo_cli.training.checkpoint import load_state
 from dgpo_cli.training.launch import launch
 from dgpo_cli.training.lock import locked
@@ -85,7 +85,7 @@ def _run_with_others(config: TrainConfig, folder: Path, here: Place) -> None:
         if not here.own_worker:
             raise
         said = "error" if here.rank else "note"  # the launcher names the one that is gone
-        print(f"{said}: {lost}", file=sys.stderr)
+        say(f"{said}: {lost}")
         raise SystemExit(LostProcess.exit_code) from lost
 
 
@@ -110,7 +110,7 @@ def _run(config: TrainConfig, folder: Path, processes: Processes) -> None:
             if grader is not None:
                 grader.close()
     if processes.main:
-        print(folder)
+        put(str(folder))
 
 
 def _train(trainer: Trainer) -> None:
@@ -164,13 +164,13 @@ def _say_goodbye(trainer: Trainer) -> None:
     folder = trainer.folder.folder
     if rows:
         first, last = rows[min(rows)], rows[max(rows)]
-        print(f"{first['benchmark']}: {_accuracy(first)} before, {_accuracy(last)} after training", file=sys.stderr)
-    print(f"run: {folder}", file=sys.stderr)
+        say(f"{first['benchmark']}: {_accuracy(first)} before, {_accuracy(last)} after training")
+    say(f"run: {folder}")
     before = trainer.config.model
     reference = {"reference__path": before.path} if before.name == "path" else {"reference": before.name}
     benchmark = {} if trainer.config.benchmark.name else {"benchmark": "NAME"}
     evaluate = command("eval", model__path=folder, **benchmark)
-    print(f"next: {evaluate}   or: {command('rollout', model__path=folder, **reference)}", file=sys.stderr)
+    say(f"next: {evaluate}   or: {command('rollout', model__path=folder, **reference)}")
 
 
 def _accuracy(row: dict[str, Any]) -> str:

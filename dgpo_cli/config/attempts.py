@@ -18,6 +18,7 @@ from dgpo_cli.command_lines import quoted
 from dgpo_cli.config.overrides import parse
 from dgpo_cli.environment import is_follower, place
 from dgpo_cli.files import write_atomically
+from dgpo_cli.terminal import say
 
 NOTE = "dgpo_run.json"
 ATTEMPT = "attempt_"  # torchrun: ROOT/attempt_0/LOCAL_RANK/error.json
@@ -38,7 +39,7 @@ def continued(command: str, overrides: list[str], argv: list[str]) -> list[str]:
     note = _note(_note_file()) or _by_name(overrides, typed)
     if note is None or not (Path(note["folder"]) / "config.yaml").is_file():
         return overrides
-    print(f"note: started again by the launcher: the run in {note['folder']} goes on", file=sys.stderr)
+    say(f"note: started again by the launcher: the run in {note['folder']} goes on")
     mine = [text for text in overrides if not text.startswith("hydra.run.dir=")]
     if note["command"] == typed:  # the run's own configuration has it all
         mine = [text for text in mine if text.startswith("hydra.")]

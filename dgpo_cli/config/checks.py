@@ -28,6 +28,7 @@ from dgpo_cli.config.groups import (
 )
 from dgpo_cli.config.lora_checks import adapter_folder, holds_adapter, trained_adapter, untrained_adapter
 from dgpo_cli.config.strategy_checks import one_process, several_processes
+from dgpo_cli.config.wandb_checks import wandb_names
 from dgpo_cli.errors import Problem
 
 DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
@@ -446,6 +447,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
             _data,
             _benchmark_rows,
             _rewards,
+            wandb_names,
         ),
     ],
     "eval": [

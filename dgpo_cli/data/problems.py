@@ -32,10 +32,11 @@ from dgpo_cli.core.answers import reduced_gold
 from dgpo_cli.data import digit_chain
 from dgpo_cli.data.columns import is_python_text, list_in, messages_in
 from dgpo_cli.data.hub import HUB_ID, read_hub_rows
-from dgpo_cli.data.rows import READERS, Row, raise_all, read_rows, say, tidied
+from dgpo_cli.data.rows import READERS, Row, raise_all, read_rows, tidied
 from dgpo_cli.errors import DataError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.progress import each
+from dgpo_cli.terminal import say
 from dgpo_cli.types import Problem
 
 DIGIT_CHAIN = "bundled:digit_chain"
@@ -156,9 +157,11 @@ def _problems(
             problems.append(Problem(index, ids[index], messages, gold))
     raise_all(wrong, source)
     if unwrapped["messages"]:
-        say(f"{source}: {unwrapped['messages']} prompts are the text of a list of messages, and are read as messages")
+        say(
+            f"note: {source}: {unwrapped['messages']} prompts are the text of a list of messages, and are read as messages"
+        )
     if unwrapped["lists"]:
-        say(f"{source}: {unwrapped['lists']} golds are the text of a list, and are read as its elements")
+        say(f"note: {source}: {unwrapped['lists']} golds are the text of a list, and are read as its elements")
     return problems
 
 

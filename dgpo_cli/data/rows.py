@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, TypeGuard
 from dgpo_cli.data.columns import clean_name, nameless, repeated, text_of_bytes
 from dgpo_cli.data.delimited import read_delimited
 from dgpo_cli.errors import DataError, Problem
+from dgpo_cli.terminal import say
 
 SHOWN_PROBLEMS = 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -66,11 +66,6 @@ def read_rows(path: Path, keys: Sequence[str] = ()) -> list[Row]:
     return tidied(rows, str(path))
 
 
-def say(text: str) -> None:
-    """A line on stderr: what was read otherwise than it stands in a file."""
-    print(f"note: {text}", file=sys.stderr)
-
-
 def tidied(rows: list[Row], source: str) -> list[Row]:
     """The rows with blanks around column names taken off, and columns of bytes as text; each is said.
 
@@ -81,7 +76,7 @@ def tidied(rows: list[Row], source: str) -> list[Row]:
     columns = dict.fromkeys(name for row in rows for name, value in row.fields.items() if isinstance(value, bytes))
     texts = {name: text for name in columns if (text := text_of_bytes([row.fields.get(name) for row in rows]))}
     for name in texts:
-        say(f"{source}: column {name!r} holds bytes; they are read as UTF-8 text")
+        say(f"note: {source}: column {name!r} holds bytes; they are read as UTF-8 text")
     if not texts:
         return rows
     return [
@@ -101,7 +96,7 @@ def _with_clean_names(rows: list[Row], source: str) -> list[Row]:
         if (twice := repeated([clean[name] for name in row.fields]))
     ]
     raise_all(problems, source)
-    say(f"{source}: blanks around column names are left out: {', '.join(map(repr, changed))}")
+    say(f"note: {source}: blanks around column names are left out: {', '.join(map(repr, changed))}")
     return [Row(row.place, {clean[name]: value for name, value in row.fields.items()}) for row in rows]
 
 
@@ -136,7 +131,7 @@ def _content(path: Path) -> bytes:
             content = content.decode("utf-16").encode()
         except UnicodeError as error:
             raise DataError(f"{path}: begins as UTF-16 and is none ({error})", "save it as UTF-8") from error
-        say(f"{path}: read as UTF-16")
+        say(f"note: {path}: read as UTF-16")
     return content.removeprefix(BYTE_ORDER_MARK)
 
 
@@ -182,7 +177,9 @@ def _read_jsonl(path: Path, keys: Sequence[str]) -> list[Row]:
             else:
                 problems.append(Problem(f"{place}: expected an object {{...}}, found {type(fields).__name__}"))
     if problems and content.lstrip()[:1] in (b"[", b"{") and (whole := _whole(content)) is not None:
-        say(f"{path}: one JSON {'list' if isinstance(whole, list) else 'object'}, not one object a line: read as .json")
+        say(
+            f"note: {path}: one JSON {'list' if isinstance(whole, list) else 'object'}, not one object a line: read as .json"
+        )
         return _rows_of(whole, path, keys)
     raise_all(problems, str(path))
     return rows
@@ -250,7 +247,7 @@ def _table_in(content: dict[str, Any], path: Path, keys: Sequence[str]) -> list[
         return [content]
     [(name, rows)] = chosen.items()
     if name not in named:
-        say(f"{path}: the {len(rows)} objects under {name!r} are read as its rows")
+        say(f"note: {path}: the {len(rows)} objects under {name!r} are read as its rows")
     return rows
 
 
@@ -279,11 +276,11 @@ def _read_csv(path: Path, keys: Sequence[str]) -> list[Row]:
         raise DataError(f"{path} line {table.header_line}: two columns are called {twice[0]!r}", "rename one of them")
     raise_all([Problem(f"{path} line {line}: {what}") for line, what in table.problems], str(path))
     if table.separator != ",":
-        say(f"{path}: read with {table.separator!r} between its columns: {', '.join(header)}")
+        say(f"note: {path}: read with {table.separator!r} between its columns: {', '.join(header)}")
     if table.spaced:
-        say(f"{path}: blanks around column names are left out, and those behind each separator")
+        say(f"note: {path}: blanks around column names are left out, and those behind each separator")
     if unnamed := nameless(header, [values for _, values in table.rows]):
-        say(f"{path}: a column without a name is left out (column {', '.join(map(str, unnamed))})")
+        say(f"note: {path}: a column without a name is left out (column {', '.join(map(str, unnamed))})")
     return [
         Row(f"line {line}", {name: value for name, value in zip(table.header, values, strict=True) if name.strip()})
         for line, values in table.rows

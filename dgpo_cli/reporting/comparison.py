@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from dgpo_cli.core.comparison import Comparison, compare_problems, compare_seeds, holm, seeds_needed, verdicts
+from dgpo_cli.core.comparison import Comparison, Decision, compare_problems, compare_seeds, decide, seeds_needed
+from dgpo_cli.core.inversion import below
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.reporting.comparison_notes import notes_on_evaluations
@@ -32,9 +33,16 @@ class Pair:
     a: Side
     b: Side
     result: Comparison
-    p_holm: float
-    verdict: str
+    decision: Decision
     seeds_needed: int | None  # a side, where there are not enough
+
+    @property
+    def verdict(self) -> str:
+        return self.decision.verdict
+
+    @property
+    def p_holm(self) -> float:
+        return self.decision.p_holm
 
     def as_record(self) -> Json:
         result = self.result
@@ -43,6 +51,8 @@ class Pair:
             "b": self.b.label,
             "difference": result.difference,
             "ci95": None if result.ci95 is None else list(result.ci95),
+            "confidence": 1 - self.decision.level,
+            "ci_verdict": None if self.decision.interval is None else list(self.decision.interval),
             "p_value": result.p_value,
             "p_holm": self.p_holm,
             "benchmark": _benchmark(self.b),
@@ -79,17 +89,17 @@ def compare(runs: list[Run], *, alpha: float, seed: int, force: bool) -> tuple[l
     notes += more
     count = max(1, len(comparable))
     results = [_compare_sides(a, b, alpha=alpha / count, seed=seed) for a, b in comparable]
-    corrected, said = holm([result.p_value for result in results]), verdicts(results, alpha)
+    decisions = decide(results, alpha)
     needed = seeds_needed(alpha, count)
     notes += [
         f"{a.label} and {b.label}: no result of so few problems ({result.wins + result.ties + result.losses}) could "
         f"reach p < {alpha:g}"
         for (a, b), result in zip(comparable, results, strict=True)
-        if result.unit == "problem" and result.smallest_p * count >= alpha
+        if result.unit == "problem" and not below(result.smallest_p, alpha / count)
     ]
     return [
-        Pair(a, b, result, p_holm, verdict, needed if verdict == "not enough seeds" else None)
-        for (a, b), result, p_holm, verdict in zip(comparable, results, corrected, said, strict=True)
+        Pair(a, b, result, decision, needed if decision.verdict == "not enough seeds" else None)
+        for (a, b), result, decision in zip(comparable, results, decisions, strict=True)
     ], notes
 
 

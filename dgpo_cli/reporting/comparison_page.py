@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.reporting.comparison import Pair
+from dgpo_cli.reporting.comparison_tables import shared_confidence
 from dgpo_cli.reporting.curves import AXES, METRICS, Curves
 from dgpo_cli.reporting.plots import VERDICTS, colour, curves_svg, differences_svg, drawable
 from dgpo_cli.reporting.runs import Run
 from dgpo_cli.reporting.sides import Side, differences
-from dgpo_cli.reporting.tables import duration, interval, percent, points, sampling_text
+from dgpo_cli.reporting.tables import confidence, duration, interval, p_text, percent, points, sampling_text
 
 PAGES = Path(__file__).parent / "pages"
 SIGNS = {"better": "▲", "worse": "▼", "indistinguishable": "○", "not enough seeds": "×"}
@@ -56,7 +57,8 @@ def comparison_page(
         alpha=alpha,
         notes=notes,
         sides=[_side(number, side) for number, side in enumerate(sides)],
-        pairs=[_pair(pair, len(pairs)) for pair in pairs],
+        pairs=[_pair(pair, len(pairs), alpha) for pair in pairs],
+        confidence=shared_confidence(list(pairs)),
         differences=differences_svg(pairs, pair_names(pairs)) if pairs else "",
         runs=[_run(run, sides) for run in runs],
         settings=_settings(sides),
@@ -74,8 +76,8 @@ def _side(number: int, side: Side) -> dict[str, Any]:
     return {"label": side.label, "colour": colour(number), "runs": len(side.runs)}
 
 
-def _pair(pair: Pair, pairs: int) -> dict[str, Any]:
-    result = pair.result
+def _pair(pair: Pair, pairs: int, alpha: float) -> dict[str, Any]:
+    result, decision = pair.result, pair.decision
     rows = _problem_rows(pair)
     return {
         "a": pair.a.label,
@@ -85,9 +87,10 @@ def _pair(pair: Pair, pairs: int) -> dict[str, Any]:
         "colour": VERDICTS[pair.verdict][1],
         "sentence": _sentence(pair),
         "difference": points(result.difference),
-        "ci95": interval(result.ci95, signed=True),
-        "p_value": f"{result.p_value:.3g}",
-        "p_holm": f"{pair.p_holm:.3g}" if pairs > 1 else None,
+        "interval": interval(decision.interval, signed=True),
+        "confidence": confidence(decision.level),
+        "p_value": p_text(result.p_value, decision.level),
+        "p_holm": p_text(decision.p_holm, alpha) if pairs > 1 else None,
         "unit": result.unit,
         "counts": f"{result.wins} / {result.ties} / {result.losses}",
         "detectable": points(result.minimum_detectable).lstrip("+"),
@@ -99,7 +102,7 @@ def _pair(pair: Pair, pairs: int) -> dict[str, Any]:
 
 def _sentence(pair: Pair) -> tuple[str, str]:
     """The verdict as a person would say it: what stands before the name of a, and what after it."""
-    gap = f"{abs(100 * pair.result.difference):.1f} points"
+    gap = f"{points(pair.result.difference).lstrip('+-')} points"
     if pair.verdict in ("better", "worse"):
         return f"is {pair.verdict} than", f"by {gap}"
     if pair.seeds_needed is not None:

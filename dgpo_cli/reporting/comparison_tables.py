@@ -7,19 +7,27 @@ from rich.table import Table
 from dgpo_cli.reporting.comparison import Pair
 from dgpo_cli.reporting.runs import Run
 from dgpo_cli.reporting.sides import short_labels
-from dgpo_cli.reporting.tables import duration, interval, make_table, percent, points, sampling_text
+from dgpo_cli.reporting.tables import confidence, duration, interval, make_table, p_text, percent, points, sampling_text
 
 RUN_COLUMNS = ("run", "differs in", "accuracy [95%]", "after step", "measured by", "steps", "time", "status")
 MAY_BE_SHARED = ("after step", "measured by", "steps", "status")
-PAIR_COLUMNS = ("b", "is", "against a", "points [95%]", "p", "unit", "won/tied/lost", "detects")
+PAIR_COLUMNS = ("b", "is", "against a", "points [{}]", "p", "unit", "won/tied/lost", "detects")
 
 
-def comparison_tables(runs: list[Run], pairs: list[Pair]) -> list[Table]:
+def comparison_tables(runs: list[Run], pairs: list[Pair], *, alpha: float) -> list[Table]:
     tables = [_runs_table(runs)]
     if pairs:
-        rows = [_pair_row(pair, len(pairs)) for pair in pairs]
-        tables.append(make_table(PAIR_COLUMNS, rows, title="pairs: points are b minus a"))
+        shared = shared_confidence(pairs)
+        columns = [column.format(shared or "interval") for column in PAIR_COLUMNS]
+        rows = [_pair_row(pair, len(pairs), alpha, own_confidence=shared is None) for pair in pairs]
+        tables.append(make_table(columns, rows, title="pairs: points are b minus a"))
     return tables
+
+
+def shared_confidence(pairs: list[Pair]) -> str | None:
+    """Of the intervals that decide the verdicts; None where Holm's correction holds pairs against different levels."""
+    shown = {confidence(pair.decision.level) for pair in pairs}
+    return shown.pop() if len(shown) == 1 else None
 
 
 def _runs_table(runs: list[Run]) -> Table:
@@ -49,15 +57,17 @@ def _run_row(run: Run, label: str) -> list[str]:
     ]
 
 
-def _pair_row(pair: Pair, pairs: int) -> list[str]:
-    result = pair.result
+def _pair_row(pair: Pair, pairs: int, alpha: float, *, own_confidence: bool) -> list[str]:
+    result, decision = pair.result, pair.decision
+    at = f"{confidence(decision.level)} " if own_confidence and decision.interval else ""
+    holm = f", Holm {p_text(decision.p_holm, alpha)}" if pairs > 1 else ""
     needed = f" (need {pair.seeds_needed} a side)" if pair.seeds_needed else ""
     return [
         pair.b.label,
         pair.verdict + needed,
         pair.a.label,
-        f"{points(result.difference)} {interval(result.ci95, signed=True)}",
-        f"{result.p_value:.3g}" + (f", Holm {pair.p_holm:.3g}" if pairs > 1 else ""),
+        f"{points(result.difference)} {at}{interval(decision.interval, signed=True)}",
+        p_text(result.p_value, decision.level) + holm,
         result.unit,
         f"{result.wins}/{result.ties}/{result.losses}",
         points(result.minimum_detectable).lstrip("+"),

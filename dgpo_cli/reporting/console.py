@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.panel import panel_lines
+from dgpo_cli.terminal import say, visible
 
 FRAMED = (60, 12)  # columns and lines from which there is room for a frame
 COLUMNS = ("step", "reward", "accuracy", "length", "entropy", "credit ess", "hellinger", "grad", "tokens/s")
@@ -23,7 +24,7 @@ class TrainingView:
     """Shows rows of metrics.jsonl as they come. `earlier` are those of a run that is resumed."""
 
     def __init__(self, steps: int, first_step: int, title: str, earlier: Sequence[dict[str, Any]] = ()) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = CleanConsole(stderr=True)
         self.steps = steps
         self.title = title
         self._rows = list(earlier)
@@ -48,7 +49,7 @@ class TrainingView:
         if self._live is not None:
             self._live.start()
         else:
-            print(self.title, file=sys.stderr, flush=True)
+            say(self.title)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,9 +59,9 @@ class TrainingView:
     def note(self, text: str) -> None:
         """A line that stays: a warning, an evaluation, a reason."""
         if self._live is not None:
-            self.console.print(Text(text))
+            self.console.print(Text(visible(text, "")))
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def step(self, row: dict[str, Any]) -> None:
         """One finished step."""
@@ -82,7 +83,7 @@ class TrainingView:
         )
         left = self._seconds_left(row["step"])
         parts = [f"{name} {cell}" for name, cell in zip(COLUMNS, cells, strict=True)]
-        print("  ".join([*parts, f"left {_clock(left)}"]), file=sys.stderr, flush=True)
+        say("  ".join([*parts, f"left {_clock(left)}"]))
 
     def _seconds_left(self, step: int) -> float:
         done = step - self._first + 1
@@ -101,7 +102,7 @@ class TrainingView:
         inside = Group(self._progress, *lines)
         if not framed:
             return inside
-        return Panel(inside, title=Text(self.title, no_wrap=True, overflow="ellipsis"), title_align="left")
+        return Panel(inside, title=Text(visible(self.title, ""), no_wrap=True, overflow="ellipsis"), title_align="left")
 
 
 def _number(value: float | None, digits: int) -> str:

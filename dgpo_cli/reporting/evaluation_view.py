@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from dgpo_cli.evaluation.evaluate import Progress
 from dgpo_cli.evaluation.results import EvaluationResult
+from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.tables import duration, interval, make_table, percent, sampling_text
+from dgpo_cli.terminal import say, visible
 
 SECONDS_BETWEEN_LINES = 10.0
 COLUMNS = (
@@ -33,7 +33,7 @@ class EvaluationView:
     """Progress on stderr: a live table on a terminal, a plain line now and then elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = CleanConsole(stderr=True)
         self._live = Live(console=self.console, transient=True) if self.console.is_terminal else None
         self._last_line = time.monotonic()
 
@@ -48,14 +48,14 @@ class EvaluationView:
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(visible(text, ""), soft_wrap=True)
 
     def progress(self, now: Progress) -> None:
         if self._live is not None:
             self._live.update(_progress_table(now))
         elif now.done < now.total and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            print(_progress_line(now), file=sys.stderr, flush=True)
+            say(_progress_line(now))
 
 
 def results_table(results: Sequence[EvaluationResult]) -> Table:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dgpo_cli.reporting.comparison import Pair
 from dgpo_cli.reporting.curves import AXES, METRICS, Axis, Curve, Curves, Metric
+from dgpo_cli.reporting.tables import confidence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +101,7 @@ def differences_png(pairs: Sequence[Pair], names: Sequence[str]) -> bytes:
 def differences_svg(pairs: Sequence[Pair], names: Sequence[str]) -> str:
     """The same for the page."""
     with _drawing() as new_figure:
-        return _svg(_differences(new_figure, pairs, names), "differences with their 95% intervals")
+        return _svg(_differences(new_figure, pairs, names), "differences with the intervals that decide the verdicts")
 
 
 def _differences(new_figure: Any, pairs: Sequence[Pair], names: Sequence[str]) -> Figure:
@@ -113,14 +114,16 @@ def _differences(new_figure: Any, pairs: Sequence[Pair], names: Sequence[str]) -
         if result.minimum_detectable is not None:
             width = 200 * result.minimum_detectable
             panel.barh(place, width, left=-width / 2, height=0.7, color=INK, alpha=0.09, linewidth=0)
-        if result.ci95 is not None:
-            panel.plot([100 * end for end in result.ci95], [place, place], color=hue, linewidth=2.2)
+        if pair.decision.interval is not None:
+            panel.plot([100 * end for end in pair.decision.interval], [place, place], color=hue, linewidth=2.2)
         panel.plot([100 * result.difference], [place], marker=marker, color=hue, markersize=8)
     panel.axvline(0, color=INK, linewidth=1)
     panel.set_yticks(range(len(pairs)), names)
     panel.set_ylim(len(pairs) - 0.4, -0.6)
     panel.grid(axis="y", visible=False)
-    panel.set_xlabel("points, b minus a, with 95% interval; grey: true differences often missed")
+    levels = [pair.decision.level for pair in pairs]
+    shown = " to ".join(dict.fromkeys((confidence(max(levels)), confidence(min(levels)))))
+    panel.set_xlabel(f"points, b minus a, with {shown} interval; grey: often missed")
     return figure  # type: ignore[no-any-return]
 
 

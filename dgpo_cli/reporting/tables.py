@@ -7,27 +7,29 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dgpo_cli.reporting.clean_console import CleanConsole
+from dgpo_cli.terminal import put, visible
+
 
 def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> Table:
-    """A table whose cells are shown as they are: nothing in them is markup."""
-    table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold")
+    """A table whose cells are shown as they are: nothing in them is markup, or acts on the terminal."""
+    table = Table(title=Text(visible(title)) if title else None, title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(Text(column), overflow="fold", justify="left" if number == 0 else "right")
+        table.add_column(Text(visible(column)), overflow="fold", justify="left" if number == 0 else "right")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     return table
 
 
 def show(tables: Sequence[Table], record: Any) -> None:
     """What a command says on stdout: tables on a terminal, one JSON document in a pipe."""
     if not sys.stdout.isatty():
-        print(json.dumps(record, indent=2, allow_nan=False))
+        put(json.dumps(record, indent=2, allow_nan=False))
         return
-    console = Console(highlight=False)
+    console = CleanConsole()
     for table in tables:
         console.print(table)
 
@@ -37,14 +39,29 @@ def percent(value: float | None) -> str:
 
 
 def points(value: float | None) -> str:
-    """A difference, in percentage points with its sign."""
-    return "-" if value is None else f"{100 * value:+.1f}"
+    """A difference, in percentage points with its sign: one of less than 0.05 points is not shown as none."""
+    if not value:
+        return "-" if value is None else "0.0"
+    return f"{100 * value:+.1f}" if abs(100 * value) >= 0.05 else f"{100 * value:+.1g}"
 
 
 def interval(ci95: Sequence[float] | None, *, signed: bool = False) -> str:
     if ci95 is None:
         return "-"
     return "[" + ", ".join(points(end) if signed else f"{100 * end:.1f}" for end in ci95) + "]"
+
+
+def confidence(level: float) -> str:
+    """Of an interval at that level: 95%, 98.3%."""
+    return f"{100 * (1 - level):.3g}%"
+
+
+def p_text(p_value: float, level: float) -> str:
+    """A p-value in three digits, or in as many as show on which side of `level` it lies."""
+    digits = 3
+    while (float(f"{p_value:.{digits}g}") < level) != (p_value < level) and digits < 17:
+        digits += 1
+    return f"{p_value:.{digits}g}"
 
 
 def duration(seconds: float | None) -> str:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
 from dgpo_cli.core.diagnostics import quantile
+from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.gatings import Gated
 from dgpo_cli.reporting.groups import shown_order
 from dgpo_cli.reporting.stored import StoredRollouts
+from dgpo_cli.terminal import visible
 
 STRONGEST = 3
 # Blue below 1, orange above: readable by the colour-blind, and 1 itself stays plain. Bounds are credits.
@@ -54,7 +55,7 @@ class Shading:
 def print_rollouts(
     stored: StoredRollouts,
     gated: list[Gated],
-    console: Console,
+    console: CleanConsole,
     *,
     shade_by: str = "credit",
     prompts: int | None = None,
@@ -77,7 +78,7 @@ def print_rollouts(
         console.print(Text(f"\nand {left} more rollouts: limit=N shows those of N prompts, report=true all of them"))
 
 
-def _print_rollout(stored: StoredRollouts, row: int, shadings: list[Shading], console: Console) -> None:
+def _print_rollout(stored: StoredRollouts, row: int, shadings: list[Shading], console: CleanConsole) -> None:
     record, marked = stored.records[row], _marked(console)
     console.print(_headline(record))
     length = int(stored.signals.mask[row].sum())
@@ -89,17 +90,12 @@ def _print_rollout(stored: StoredRollouts, row: int, shadings: list[Shading], co
             console.print(Text(f"  {_strongest(record, shading, values)}", style="dim"))
 
 
-def visible(text: str) -> str:
-    """Text as it is, with what a terminal would act on made visible."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
-
-
 def drawn(token: str) -> str:
     """A token as `visible`, and what has no ink drawn: a space as `·`, a line end as `⏎` and the break."""
     return visible(token).replace(" ", "·").replace("\n", "⏎\n") or "∅"
 
 
-def _marked(console: Console) -> bool:
+def _marked(console: CleanConsole) -> bool:
     return console.no_color or console.color_system is None
 
 

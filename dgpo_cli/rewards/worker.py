@@ -33,8 +33,9 @@ def main() -> None:
     if int(memory_bytes):
         resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
     channel = socket.socket(fileno=int(descriptor))
-    # What the graded code prints goes to stderr: stdout belongs to the program's data.
+    # What the graded code prints goes to stderr: stdout belongs to the program's data. It may print a completion.
     os.dup2(2, 1)
+    sys.stdout = sys.stderr = _clean_stream()
     try:
         handler = {"function": _function_handler, "mathematics": _mathematics_handler}[kind](argument)
     except BaseException as error:
@@ -50,6 +51,16 @@ def main() -> None:
             except MemoryError:
                 reply = {"error": "memory"}
             _send(channel, reply)
+
+
+def _clean_stream() -> Any:
+    """In front of stderr: what is printed acts on no terminal."""
+    package = str(Path(__file__).resolve().parents[2])
+    sys.path.append(package)
+    from dgpo_cli.terminal import CleanStream
+
+    sys.path.remove(package)
+    return CleanStream(sys.stderr)
 
 
 def _die_with(parent: int) -> None:

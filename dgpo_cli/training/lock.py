@@ -17,7 +17,6 @@ import fcntl
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ import psutil
 
 from dgpo_cli.disk import writing
 from dgpo_cli.errors import ConfigError
+from dgpo_cli.terminal import say
 
 NAME = "run.lock"
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
@@ -112,15 +112,9 @@ def _take_over(path: Path, descriptor: int, has_locks: bool) -> None:
         os.close(descriptor)
         raise _held(path.parent, before)
     if not has_locks:
-        print(
-            f"warning: the file system of {path.parent} keeps no locks: nothing stops a second dgpo train there",
-            file=sys.stderr,
-        )
+        say(f"warning: the file system of {path.parent} keeps no locks: nothing stops a second dgpo train there")
     if before is not None and before.is_elsewhere():
-        print(
-            f"note: the run was last held by {before}, which ended without letting go of it; if it still runs, stop it",
-            file=sys.stderr,
-        )
+        say(f"note: the run was last held by {before}, which ended without letting go of it; if it still runs, stop it")
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(asdict(Holder.this_process())).encode(), 0)
 

@@ -22,6 +22,7 @@ from dgpo_cli.disk import writing
 from dgpo_cli.errors import ConfigError, RunError
 from dgpo_cli.files import append_line, read_lines, remove_tree, to_json, write_atomically
 from dgpo_cli.progress import each, within
+from dgpo_cli.terminal import say
 
 OWNED = ("config.yaml", "run.json", "metrics.jsonl", "eval.jsonl", "evals", "checkpoints", "rollouts", "wandb")
 GIT_SECONDS = 5.0
@@ -86,7 +87,7 @@ class RunFolder:
             with writing(self.folder / "run.json", SMALL_FILE):
                 self._write_run()
         except RunError as error:
-            print(f"warning: {error}", file=sys.stderr)
+            say(f"warning: {error}")
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Raises RunError where the disk is full, and leaves metrics.jsonl as it was."""

@@ -13,7 +13,6 @@ import os
 import queue
 import secrets
 import string
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from typing import Any
 
 from dgpo_cli.config.groups import GatingConfig, LoggerConfig, LoggerMode
 from dgpo_cli.progress import within
+from dgpo_cli.terminal import say
 from dgpo_cli.training.showcase import COLUMNS, completion_rows, step_page
 
 INIT_SECONDS = 30.0  # for an online run to begin; meanwhile rows wait
@@ -193,7 +193,7 @@ def story(row: dict[str, Any]) -> dict[str, Any]:
 
 def _warn(error: Exception, consequence: str = "the local files go on") -> None:
     reason = " ".join(str(error).split())[:200] or "no answer"
-    print(f"warning: W&B stopped ({type(error).__name__}: {reason}); {consequence}", file=sys.stderr)
+    say(f"warning: W&B stopped ({type(error).__name__}: {reason}); {consequence}")
 
 
 def _kill_service() -> None:

@@ -25,6 +25,8 @@ from dgpo_cli.progress import PULSE, bytes_moved
 if TYPE_CHECKING:
     from dgpo_cli.meeting import Board
 
+from dgpo_cli.terminal import say
+
 STALLED = 1
 LOOKS = 8  # at each other while a stall is waited for
 LONGEST_LOOK, LONGEST_POST = 5.0, 30.0  # seconds between two
@@ -162,7 +164,7 @@ class Watchdog:
         self._others[rank].hear(line, self._clock)
 
     def _end(self, said: str) -> None:
-        print(f"error: rank {self.rank}: {said}; it stands here:", file=sys.stderr, flush=True)
+        say(f"error: rank {self.rank}: {said}; it stands here:")
         faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
         os._exit(STALLED)
 

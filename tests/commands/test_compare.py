@@ -50,6 +50,33 @@ def test_alpha_decides_the_verdict(tmp_path: Path) -> None:
     assert compared(tmp_path, [a, b], compare=CompareSettings(alpha=0.01))["pairs"][0]["verdict"] == "indistinguishable"
 
 
+def test_no_verdict_stands_beside_an_interval_that_says_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # b is 1 to 7 samples of 8 ahead: p = 2/2^7 = 0.0156. c is behind b by more and by less: p = 2/2^7 against b too
+    monkeypatch.setenv("COLUMNS", "400")
+    rights = {"a": [0] * 7, "b": [0, 2, 3, 4, 5, 6, 7], "c": [1, 3, 2, 5, 4, 7, 6]}
+    runs = [evaluation(tmp_path / name, right, k=8) for name, right in rights.items()]
+    (alone,) = compared(tmp_path, runs[:2])["pairs"]  # 0 and six of one sign: p = 4/2^7 = 0.031
+    assert (alone["verdict"], alone["confidence"], alone["ci_verdict"]) == ("better", 0.95, alone["ci95"])
+    first, second, third = compared(tmp_path, runs)["pairs"]
+    assert first["ci95"] == alone["ci95"]
+    assert first["ci95"][0] > 0
+    assert [pair["confidence"] for pair in (first, second, third)] == pytest.approx([0.975, 1 - 0.05 / 3, 0.975])
+    assert first["verdict"] == "indistinguishable"
+    assert first["ci_verdict"][0] == 0
+    assert second["verdict"] == "better"
+    assert second["ci_verdict"][0] > 0
+    assert third["ci_verdict"][0] < 0 < third["ci_verdict"][1]
+    page = " ".join((tmp_path / "out" / "compare.html").read_text().split())
+    assert "· 97.5% [0.0, +" in page
+    assert '<span class="soft">98.3%</span> [+' in page
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    compared(tmp_path, runs)
+    assert "97.5% [0.0, +" in capsys.readouterr().out
+
+
 def test_three_runs_give_three_pairs_after_holm(tmp_path: Path) -> None:
     runs = [evaluation(tmp_path / name, [right] * 7) for name, right in (("a", 0), ("b", 1), ("c", 1))]
     pairs = compared(tmp_path, runs)["pairs"]

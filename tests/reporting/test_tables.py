@@ -8,7 +8,17 @@ import json
 import pytest
 from rich.console import Console
 
-from dgpo_cli.reporting.tables import duration, interval, make_table, percent, points, sampling_text, show
+from dgpo_cli.reporting.tables import (
+    confidence,
+    duration,
+    interval,
+    make_table,
+    p_text,
+    percent,
+    points,
+    sampling_text,
+    show,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +35,14 @@ def test_shares_differences_and_intervals() -> None:
     assert interval((0.1, 0.25)) == "[10.0, 25.0]"
     assert interval((-0.1, 0.25), signed=True) == "[-10.0, +25.0]"
     assert interval(None) == "-"
+
+
+def test_what_is_shown_is_on_the_side_of_0_and_of_the_level_on_which_it_is() -> None:
+    assert interval((0.0004, 0.25), signed=True) == "[+0.04, +25.0]"
+    assert interval((-0.25, -0.00001), signed=True) == "[-25.0, -0.001]"
+    assert interval((0.0, 0.25), signed=True) == interval((-0.0, 0.25), signed=True) == "[0.0, +25.0]"
+    assert (p_text(0.04996, 0.05), p_text(0.05, 0.05), p_text(0.0159, 0.05)) == ("0.04996", "0.05", "0.0159")
+    assert (confidence(0.05), confidence(0.05 / 3), confidence(0.01)) == ("95%", "98.3%", "99%")
 
 
 def test_the_sampling_preset_in_words() -> None:

@@ -1,0 +1,101 @@
+"""The way to the terminal: whatever came from outside leaves here what a terminal would act on.
+
+A completion, a file name, a server's answer or a message of W&B may hold control characters: they move the cursor, set
+the window's title, or turn the order of letters round. `visible` writes them as their escapes, and all that the program
+says goes through it: lines by `say`, data by `put`, what rich draws by `reporting/clean_console.py`, and what others
+print by a `CleanStream` or the formatter of warnings and logs. tests/test_terminal.py lets nobody else print.
+Files stay exact, and so do data in a pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
+
+BLOCK = "\n\t"  # what a text of several lines keeps
+
+
+def visible(text: str, keep: str = "\n") -> str:
+    """Text as it is, but each character that is not printable (control, direction, line separator) as its escape."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else repr(char)[1:-1] for char in text)
+
+
+def say(text: str, *, label: str = "") -> None:
+    """One line on stderr, whatever `text` holds. `label` stands before it as it is: it may have a colour."""
+    print(f"{label} {visible(text, '')}" if label else visible(text, ""), file=sys.stderr, flush=True)
+
+
+def say_block(text: str) -> None:
+    """Lines on stderr, such as a traceback."""
+    print(visible(text, BLOCK), file=sys.stderr, flush=True)
+
+
+def put(text: str, end: str = "\n") -> None:
+    """Data on stdout: exact in a pipe, where a program reads it; visible on a terminal."""
+    if sys.stdout.isatty():
+        print(visible(text, BLOCK), end=end, flush=True)
+        return
+    try:
+        print(text, end=end, flush=True)
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        sys.stdout.buffer.write((text + end).encode("utf-8", errors="surrogateescape"))
+        sys.stdout.buffer.flush()
+
+
+class CleanStream(io.TextIOBase):
+    """A stream in front of another one, for what other code prints."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(visible(text, BLOCK))
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
+
+
+@contextlib.contextmanager
+def cleaned_output() -> Iterator[None]:
+    """What others print on stdout meanwhile goes to a terminal clean, and to a pipe as it is."""
+    with contextlib.redirect_stdout(CleanStream(sys.stdout)) if sys.stdout.isatty() else contextlib.nullcontext():
+        yield
+
+
+class CleanFormatter(logging.Formatter):
+    """Of log lines, in conf/hydra/."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), BLOCK)
+
+
+_format_warning = warnings.formatwarning
+
+
+def _clean_warning(*args: object, **options: object) -> str:
+    return visible(_format_warning(*args, **options), BLOCK)  # type: ignore[arg-type]
+
+
+def clean_what_libraries_say() -> None:
+    """Python's warnings, and logs of libraries that nobody has set up, go the same way."""
+    warnings.formatwarning = _clean_warning
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(CleanFormatter())
