@@ -35,6 +35,9 @@ class Quantity:
 
 
 _WRAPPER = re.compile(r"(?:\\(?:text|textbf|textit|mathbf|mathrm|mathit|mbox|bm|bf|boldsymbol)\s*)?\{([^{}]*)\}")
+_POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALE = re.compile(rf"(?<=[0-9\s])({'|'.join(_POWERS)})(?![A-Za-z])", re.IGNORECASE)
+_SCALE_IN_TEXT = re.compile(rf"\\text\s*\{{\s*({'|'.join(_POWERS)})(\s[^{{}}]*)?\}}", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=16384)
@@ -46,6 +49,9 @@ def quantity_of(text: str, *, sums_of_names: bool = False) -> Quantity | None:
     currency = text.count("$") == 1 and re.match(r"\s*[+-]?\s*\$\s*[0-9.]", text) is not None
     stripped = undecorated(text, currency=True)
     stripped = f"${stripped.removeprefix('$')}" if currency and not stripped.startswith("-") else stripped
+    stripped = _SCALE.sub(
+        lambda match: rf" \cdot 10^{{{_POWERS[match[1].lower()]}}} ", _SCALE_IN_TEXT.sub(r" \1\2 ", stripped)
+    )
     left, equals, right = stripped.partition("=")
     if equals:
         if not is_name(left, sums=sums_of_names):

@@ -162,7 +162,7 @@ _WRAPPED = re.compile(
     r"\\(?:text|textrm|textit|textbf|textsf|mathrm|mbox|hbox|operatorname|rm)\s*\{([^{}]*)\}|\{\s*\\rm\s+([^{}]*)\}"
 )
 _BEFORE = re.compile(
-    r"(?P<sign>[+-]?)\s*\{?(?P<unit>\\?\$|US\s*\\?\$|[£€¥₹]|\\(?:pounds|euro|yen)(?![A-Za-z])|(?:USD|EUR|GBP|JPY|CNY|RMB|INR|Rs)\b\.?)"
+    r"(?P<sign>[+-]?)\s*\{?\x01?(?P<unit>\\?\$|US\s*\\?\$|[£€¥₹]|\\(?:pounds|euro|yen)(?![A-Za-z])|(?:USD|EUR|GBP|JPY|CNY|RMB|INR|Rs)\b\.?)"
     r"\}?\s*(?=[-+0-9.\\(])"
 )
 _CURRENCY_COMMANDS = {r"\pounds": "£", r"\euro": "€", r"\yen": "¥", r"\$": "$", "us$": "$", r"us\$": "$"}

@@ -10,7 +10,7 @@ DAPO's original files do, is kept as it is: a template takes a known instruction
 
 A gold is a number, a string or a list (several elements are joined by commas). Unless `reduce_golds` is off, a text
 with a final `#### 18` or a solution with a `\boxed{18}` gives 18, and an integer loses its decoration: `336^\circ`,
-`070`, `27.0`, `1,234` become 336, 70, 27, 1234.
+`070`, `27.0`, `1,234` become 336, 70, 27, 1234. A unit that carries meaning stays: `15\text{ cm}`, `\$36`.
 """
 
 from __future__ import annotations

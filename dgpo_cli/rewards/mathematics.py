@@ -85,7 +85,7 @@ def _same_one(gold: str, answer: str) -> bool:
     if right is not None and given is not None:
         return same_quantity(right, given)
     if (words := words_of(gold)) is not None:
-        return words == words_of(answer)
+        return words == words_of(answer, shortest=2)
     for reader in (time_of, figure_of):
         if (known := reader(gold)) is not None or reader(answer) is not None:
             return known is not None and _same_reading(known, reader(answer), answer)
@@ -241,8 +241,14 @@ def _fraction(text: str) -> str:
     return text if value is None else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
+_DEGREES_OF_TRIGONOMETRY = re.compile(
+    r"(\\(?:sin|cos|tan|cot|sec|csc))\s*(?:\(|\{)?\s*([0-9.]+)\s*(?:\^\s*\{?\s*\\circ\s*\}?|°)\s*(?:\)|\})?"
+)
+
+
 def _prepared(text: str) -> str:
-    return undecorated(plain_characters(text).replace(r"\$", "").replace("$", ""))
+    text = plain_characters(text).replace(r"\$", "").replace("$", "")
+    return undecorated(_DEGREES_OF_TRIGONOMETRY.sub(r"\1(\\frac{\2\\pi}{180})", text))
 
 
 def _balanced(text: str) -> bool:

@@ -1,9 +1,9 @@
-r"""The default grader of mathematics: integers in this process, everything else by math-verify in workers.
+r"""The default grader of mathematics: numbers in this process, everything else by shape and math-verify in workers.
 
-A gold that is an integer is compared as an integer (`dgpo_cli.core.answers`), which covers every AIME, AMC, GSM8K and
-DAPO gold, without sympy and without another process. Other golds are compared as text first, then symbolically,
+A gold that is a number is compared exactly (`dgpo_cli.core.quantities`): no worker starts for AIME, AMC, GSM8K and
+DAPO. An integer gold takes no algebra. Other golds are compared as text first, then part by part and symbolically,
 behind guards and deadlines. A verdict is right, wrong, or an error with its cause, which scores as wrong and is
-counted: no_answer, timeout, died, memory, too_long, too_complex, failed, bad_gold.
+counted: no_answer, timeout, died, memory, too_long, too_complex, failed, bad_gold. docs/grading.md has the rules.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class RobustGrader:
         verdicts = {}
         for pair, reply in zip(pairs, replies, strict=True):
             correct = bool(reply.get("correct"))
-            # Right answers carry the gold's own writing: they vote together in maj@k.
+            # Right answers are recorded as the gold: they vote together in maj@k.
             verdicts[pair] = Verdict(
-                float(correct), correct, pair[0] if correct else _vote(pair[1]), reply.get("error")
+                float(correct), correct, _vote(pair[0] if correct else pair[1]), reply.get("error")
             )
         return verdicts
 
@@ -145,7 +145,7 @@ def _without_algebra(gold: str, found: FinalAnswers) -> Verdict | None:
     if not answer:
         return Verdict(0.0, False, None, "no_answer")
     if plain_form(answer) == plain_form(undecorated(gold)):
-        return Verdict(1.0, True, gold)
+        return Verdict(1.0, True, _vote(gold))
     cause = "bad_gold" if number is None and guard(gold) else guard(answer)
     return None if cause is None else Verdict(0.0, False, answer, cause)
 

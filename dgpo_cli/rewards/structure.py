@@ -37,6 +37,8 @@ _OPENING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 def shape_of(text: str) -> Shape:
     """The outermost shape of a text."""
     text = _bare(text)
+    listed = _TEXT.fullmatch(text)
+    text = listed[1] if listed and "," in listed[1] else text
     elements = split_at(_JOINING.sub(" , ", text), ",;")
     elements = [signed for one in elements if one for signed in _both_signs(one)]
     if len(elements) > 1:
@@ -64,6 +66,10 @@ def same_shape(gold: str, answer: str, same_one: Same, depth: int = 0) -> bool:
 
     if right.kind == given.kind == "one":
         return same_one(right.elements[0], given.elements[0])
+    if right.kind == "one" and (interval := interval_of(gold)) and given.kind in _INTERVALS:
+        return same(interval, answer)
+    if given.kind == "one" and (interval := interval_of(answer)) and right.kind in _INTERVALS:
+        return same(gold, interval)
     if "one" in (right.kind, given.kind) and "list" not in (right.kind, given.kind):
         return same_one(_bare(gold), _bare(answer))  # an interval and an inequality, say
     if len(right.elements) != len(given.elements) or right.columns != given.columns:
@@ -76,6 +82,29 @@ def same_shape(gold: str, answer: str, same_one: Same, depth: int = 0) -> bool:
     if right.kind == given.kind or (right.kind in ("()", "<>") and kinds <= {"()", "<>", "list"}):
         return all(same(one, other) for one, other in zip(right.elements, given.elements, strict=True))
     return False
+
+
+_INTERVALS = ("()", "(]", "[)", "[]")
+_LESS = re.compile(r"\\(?:leqslant|leq|le)(?![A-Za-z])|<=")
+_MORE = re.compile(r"\\(?:geqslant|geq|ge)(?![A-Za-z])|>=")
+
+
+def interval_of(text: str) -> str | None:
+    """The interval that 0 < x \\le 1 or x > 5 describes, or None."""
+    text = _MORE.sub("\x06", _LESS.sub("\x05", text)).replace(r"\lt", "<").replace(r"\gt", ">")
+    signs = re.findall("[<>\x05\x06]", text)
+    sides = [side.strip() for side in re.split("[<>\x05\x06]", text)]
+    if not signs or len(sides) > 3 or not all(sides) or len({sign in ">\x06" for sign in signs}) > 1:
+        return None
+    if signs[0] in ">\x06":
+        sides, signs = sides[::-1], ["\x05" if sign == "\x06" else "<" for sign in reversed(signs)]
+    low, high = ("[" if signs[0] == "\x05" else "("), ("]" if signs[-1] == "\x05" else ")")
+    variable = [re.fullmatch(r"[A-Za-z](?:_\{?\w\}?)?", side) is not None for side in sides]
+    if len(sides) == 3:
+        return f"{low}{sides[0]}, {sides[2]}{high}" if variable[1] else None
+    if variable[0] == variable[1]:
+        return None
+    return rf"(-\infty, {sides[1]}{high}" if variable[0] else rf"{low}{sides[0]}, \infty)"
 
 
 def without_name(text: str) -> str:
@@ -166,13 +195,13 @@ _FIGURE = re.compile(
 )
 
 
-def words_of(text: str) -> str | None:
+def words_of(text: str, *, shortest: int = 4) -> str | None:
     r"""The words of an answer that is words: \text{even}, Evelyn, or a choice such as (C)."""
     plain = _TEXT.sub(r"\1", text).strip()
     if choice := _CHOICE.fullmatch(plain):
         return choice[1]
     wrapped = _TEXT.fullmatch(text.strip()) is not None
-    bare = re.fullmatch(r"[A-Za-z]{2,}(?: [A-Za-z]{2,})*", plain) is not None and len(plain) > 3
+    bare = re.fullmatch(r"[A-Za-z]{2,}(?: [A-Za-z]{2,})*", plain) is not None and len(plain) >= shortest
     if not bare and not (wrapped and re.fullmatch(r"[A-Za-z][A-Za-z .,'-]*", plain)):
         return None
     return _ARTICLE.sub("", " ".join(re.sub(r"[.,]", " ", plain).split())).lower()
@@ -180,7 +209,7 @@ def words_of(text: str) -> str | None:
 
 def time_of(text: str) -> tuple[int, str | None] | None:
     """Minutes of a time of day, of twelve hours where it says am or pm, and which of the two it says."""
-    match = _TIME.fullmatch(" ".join(_TEXT.sub(r" \1 ", text).replace("~", " ").split()))
+    match = _TIME.fullmatch(" ".join(_TEXT.sub(r" \1 ", re.sub(r"\\[,;: ]|~", " ", text)).split()))
     if match is None or int(match[1]) > 24 or int(match[2]) > 59:
         return None
     hours, half = int(match[1]), match[3].lower() if match[3] else None
