@@ -13,6 +13,7 @@ WORKING_DIGITS = 60
 EXACT = 1e-30  # relative: formulas without decimals in them
 WITH_DECIMALS = 1e-12  # relative: a decimal inside a formula was read with fifteen digits
 AT_POINTS = 1e-9
+MOST_EXPANDED = 12  # the largest exponent in a polynomial that is multiplied out
 
 
 def same_value(right: Any, given: Any) -> bool | None:
@@ -52,6 +53,25 @@ def differs(right: Any, given: Any) -> bool:
         if not _near(values[0], values[1], AT_POINTS):
             return True
     return False
+
+
+def same_polynomial(right: Any, given: Any) -> bool:
+    """Whether two polynomials of small degree without decimals are one."""
+    from sympy import Expr, Float, expand
+
+    if not isinstance(right, Expr) or not isinstance(given, Expr) or right.has(Float) or given.has(Float):
+        return False
+    small = all(
+        one.is_polynomial(*one.free_symbols) and all(power.exp <= MOST_EXPANDED for power in one.atoms(_power()))
+        for one in (right, given)
+    )
+    return small and expand(right - given) == 0
+
+
+def _power() -> Any:
+    from sympy import Pow
+
+    return Pow
 
 
 def _number(one: Any) -> Any:
