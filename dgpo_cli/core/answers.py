@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from dgpo_cli.core.characters import plain_characters
+
 LONGEST_INTEGER_TEXT = 500  # an integer with its decoration; longer text is none, and is never searched
 
 
@@ -56,9 +58,14 @@ def find_boxes(text: str) -> list[Box]:
 
 
 # What may stand around a number without changing it: spaces, dollars, math delimiters, emphasis, end-of-turn tokens.
-_AROUND = r"(?:\s|\\?\$|\\[()\[\],;:! ]|\\q?quad|~|\*|`|<\|[^<>|]*\|>|</s>|<end_of_turn>|<eos>|\\displaystyle)"
+_END_OF_TEXT = (
+    r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:end_of_turn|end_of_text|endoftext|eos|pad|bos|turn)\|?>|\[(?:EOS|PAD)\]"
+)
+_BARE = rf"\s|\\[()\[\],;:! ]|\\q?quad(?![A-Za-z])|~|\*|`|{_END_OF_TEXT}|\\displaystyle(?![A-Za-z])"
+_AROUND = rf"(?:{_BARE}|\\?\$)"
 _LEADING = re.compile(rf"{_AROUND}+")
 _TRAILING = re.compile(rf"{_AROUND}+\Z")
+_LEADING_BUT_CURRENCY = re.compile(rf"(?:{_BARE}|(?<!\\)\$)+")
 _WRAPPER = re.compile(r"(?:\\(?:text|textbf|textit|mathbf|mathrm|mbox|bm|bf)\s*)?\{([^{}]*)\}")
 _DEGREES = re.compile(r"(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degrees?)\s*\Z")
 _TEXT_UNIT = re.compile(
@@ -82,21 +89,48 @@ _SUM_OF_NAMES = re.compile(r"(?:[A-Za-z' |+\-{}]|\\(?:angle|text|mathrm|cdot|tim
 
 
 def reduced_gold(text: str) -> str:
-    r"""The answer in a gold: after `####`, or in the last box of a solution; an integer in plain digits."""
+    r"""The answer in a gold: after `####`, or in the last box of a solution; an integer in plain digits.
+
+    A unit that carries meaning stays (`15\text{ cm}`, `10\text{ minutes}`); degrees go, as the copies of AIME differ in
+    them.
+    """
     _, mark, after = text.rpartition("####")
     if mark and len(after.strip().splitlines()) <= 1:
         text = after
     elif boxes := find_boxes(text):
-        text = boxes[-1].content
+        text = unboxed(boxes[-1].content)
     text = text.strip()
-    return integer_of(text, as_gold=True) or text
+    return text if _has_unit(text) else integer_of(text, as_gold=True) or text
 
 
-def is_name(left: str) -> bool:
-    """Whether the left side of an equation only names its right side: x, f(x), S_{n}, the area."""
+def _has_unit(text: str) -> bool:
+    if len(text) > LONGEST_INTEGER_TEXT:
+        return False
+    bare = _DEGREES.sub("", undecorated(text))
+    return without_unit(bare) != bare or _CURRENCY.match(text.strip()) is not None
+
+
+def unboxed(content: str) -> str:
+    """The inside of boxes that hold nothing but a box."""
+    for _ in range(MOST_NESTED_BOXES):
+        boxes = find_boxes(content) if content.lstrip().startswith("\\") else []
+        inner = content.strip()
+        if len(boxes) != 1 or (boxes[0].start, boxes[0].end) != (0, len(inner)):
+            break
+        content = boxes[0].content
+    return content
+
+
+MOST_NESTED_BOXES = 5
+_CURRENCY = re.compile(r"\\\$|[£€¥₹]|\\(?:pounds|euro|yen)(?![A-Za-z])")
+
+
+def is_name(left: str, *, sums: bool = False) -> bool:
+    """Whether the left side of an equation only names its right side: x, f(x), S_{n}, the area; with `sums` m+n."""
     if len(left) > LONGEST_INTEGER_TEXT:
         return False
-    return _ONE_NAME.fullmatch(_SUBSCRIPT_OR_ARGUMENT.sub("", undecorated(left))) is not None
+    names = _SUM_OF_NAMES if sums else _ONE_NAME
+    return names.fullmatch(_SUBSCRIPT_OR_ARGUMENT.sub("", undecorated(left))) is not None
 
 
 def integer_of(text: str, *, as_gold: bool = False) -> str | None:
@@ -109,11 +143,10 @@ def integer_of(text: str, *, as_gold: bool = False) -> str | None:
     """
     if len(text) > LONGEST_INTEGER_TEXT:
         return None
-    text = undecorated(" ".join(text.replace("\u2212", "-").split()))
+    text = undecorated(" ".join(plain_characters(text).split()))
     left, equals, right = text.partition("=")
     if equals:
-        names = _ONE_NAME if as_gold else _SUM_OF_NAMES
-        if not names.fullmatch(_SUBSCRIPT_OR_ARGUMENT.sub("", undecorated(left))):
+        if not is_name(left, sums=not as_gold):
             return None
         text = undecorated(right)
     text = undecorated(without_unit(text))
@@ -126,13 +159,16 @@ def integer_of(text: str, *, as_gold: bool = False) -> str | None:
     return f"-{digits}" if match[1] == "-" and digits != "0" else digits
 
 
-def undecorated(text: str) -> str:
-    """The text without the markup around it: spaces, dollars, math delimiters, emphasis, a full stop."""
+def undecorated(text: str, *, currency: bool = False) -> str:
+    r"""The text without the markup around it: spaces, dollars, math delimiters, emphasis, end-of-text tokens, a stop.
+
+    With `currency` a leading \$ stays.
+    """
     for _ in range(2):  # decoration, one full stop, decoration: `$73$.` and `$73.$`
-        leading = _LEADING.match(text)
+        leading = (_LEADING_BUT_CURRENCY if currency else _LEADING).match(text)
         text = text[leading.end() :] if leading else text
         text = _TRAILING.sub("", text)
-        if text.endswith(".") and not text.endswith(".."):
+        if text.endswith((".", "。")) and not text.endswith(".."):
             text = text[:-1]
     return text
 

@@ -13,7 +13,7 @@ strings as that list; both are said. Text that shows an object of Python, as `b'
 
 A gold is a number, a string or a list (several elements are joined by commas). Unless `reduce_golds` is off, a text
 with a final `#### 18` or a solution with a `\boxed{18}` gives 18, and an integer loses its decoration: `336^\circ`,
-`070`, `27.0`, `1,234` become 336, 70, 27, 1234.
+`070`, `27.0`, `1,234` become 336, 70, 27, 1234. A unit that carries meaning stays: `15\text{ cm}`, `\$36`.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ def _problems(
     raise_all(wrong, source)
     if unwrapped["messages"]:
         say(
-            f"note: {source}: {unwrapped['messages']} prompts are the text of a list of messages, and are read as messages"
+            f"note: {source}: {unwrapped['messages']} prompts are the text of a list of messages, and are read as "
+            "messages"
         )
     if unwrapped["lists"]:
         say(f"note: {source}: {unwrapped['lists']} golds are the text of a list, and are read as its elements")

@@ -178,7 +178,8 @@ def _read_jsonl(path: Path, keys: Sequence[str]) -> list[Row]:
                 problems.append(Problem(f"{place}: expected an object {{...}}, found {type(fields).__name__}"))
     if problems and content.lstrip()[:1] in (b"[", b"{") and (whole := _whole(content)) is not None:
         say(
-            f"note: {path}: one JSON {'list' if isinstance(whole, list) else 'object'}, not one object a line: read as .json"
+            f"note: {path}: one JSON {'list' if isinstance(whole, list) else 'object'}, not one object a line: "
+            "read as .json"
         )
         return _rows_of(whole, path, keys)
     raise_all(problems, str(path))

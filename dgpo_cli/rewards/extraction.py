@@ -27,8 +27,8 @@ class FinalAnswers:
 
 
 # Bounded spaces: two unbounded runs side by side would be quadratic in a completion of blanks.
-_ANSWER_MARK = re.compile(r"(?i)(?<![A-Za-z])answer[*_ \t]{0,8}:[*_ \t]{0,8}")
-_MARKUP_ONLY = re.compile(r"(?:[\s*_$`]|\\[\[\]()]|:)*")
+_ANSWER_MARK = re.compile(r"(?i)(?<![A-Za-z])answer[*_ \t]{0,8}[:：][*_ \t]{0,8}")
+_MARKUP_ONLY = re.compile(r"(?:[\s*_$`]|\\[\[\]()]|[:：])*")
 _LATEX_COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _CONNECTIVES = frozenset({"and", "or"})
@@ -41,7 +41,7 @@ def final_answers(prompt: str, completion: str, *, truncated: bool) -> FinalAnsw
     """
     text = _after_thinking(prompt, completion)
     boxes = find_boxes(text)
-    asks_box, asks_line = prompt.rfind("\\boxed"), prompt.lower().rfind("answer:")
+    asks_box, asks_line = prompt.rfind("\\boxed"), prompt.lower().replace("：", ":").rfind("answer:")
     return FinalAnswers(_answer_line(text, boxes, truncated), _last_box(boxes, text), asks_box >= asks_line)
 
 

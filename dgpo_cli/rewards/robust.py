@@ -1,9 +1,9 @@
-r"""The default grader of mathematics: integers in this process, everything else by math-verify in workers.
+r"""The default grader of mathematics: numbers in this process, everything else by shape and math-verify in workers.
 
-A gold that is an integer is compared as an integer (`dgpo_cli.core.answers`), which covers every AIME, AMC, GSM8K and
-DAPO gold, without sympy and without another process. Other golds are compared as text first, then symbolically,
+A gold that is a number is compared exactly (`dgpo_cli.core.quantities`): no worker starts for AIME, AMC, GSM8K and
+DAPO. An integer gold takes no algebra. Other golds are compared as text first, then part by part and symbolically,
 behind guards and deadlines. A verdict is right, wrong, or an error with its cause, which scores as wrong and is
-counted: no_answer, timeout, died, memory, too_long, too_complex, failed, bad_gold.
+counted: no_answer, timeout, died, memory, too_long, too_complex, failed, bad_gold. docs/grading.md has the rules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import functools
 import importlib.util
 import os
 
-from dgpo_cli.core.answers import integer_of, reduced_gold, undecorated
+from dgpo_cli.core.answers import integer_of, reduced_gold, unboxed, undecorated
+from dgpo_cli.core.characters import plain_characters
+from dgpo_cli.core.quantities import Quantity, quantity_of, same_quantity
 from dgpo_cli.errors import ConfigError, RewardError
 from dgpo_cli.progress import each
 from dgpo_cli.rewards.extraction import FinalAnswers, final_answers
@@ -44,7 +46,7 @@ class RobustGrader:
             gold = _reduced(request.gold)
             found = final_answers(request.prompt, request.completion, truncated=request.truncated)
             verdict = _without_algebra(gold, found)
-            pair = (gold, undecorated(found.in_order[0]) if verdict is None else "")
+            pair = (gold, _readable(found.in_order[0]) if verdict is None else "")
             if verdict is None:
                 pending[pair] = None
             verdicts.append(verdict)
@@ -60,10 +62,10 @@ class RobustGrader:
         asked: list[int] = []
         for index, gold in enumerate(each(golds)):
             text = _reduced(gold)
-            integer = integer_of(text, as_gold=True)
-            cause = None if integer else guard(text)
+            number = quantity_of(text)
+            cause = None if number else guard(text)
             problems.append("it is empty" if not text else f"it is {cause.replace('_', ' ')}" if cause else None)
-            if text and integer is None and cause is None:
+            if text and number is None and cause is None:
                 asked.append(index)
         if asked:
             replies = self._started_pool().run([{"gold": _reduced(golds[index])} for index in asked])
@@ -88,7 +90,10 @@ class RobustGrader:
         verdicts = {}
         for pair, reply in zip(pairs, replies, strict=True):
             correct = bool(reply.get("correct"))
-            verdicts[pair] = Verdict(float(correct), correct, pair[1], reply.get("error"))
+            # Right answers are recorded as the gold: they vote together in maj@k.
+            verdicts[pair] = Verdict(
+                float(correct), correct, _vote(pair[0] if correct else pair[1]), reply.get("error")
+            )
         return verdicts
 
     def _started_pool(self) -> WorkerPool:
@@ -106,7 +111,7 @@ class RobustGrader:
                 memory_bytes=MEMORY_BYTES,
                 cpu_seconds=int(self._timeout_seconds) + 5,
             )
-            self._self_test(known=r"\frac{1}{2}", right=r"so $\boxed{0.50}$", wrong=r"so $\boxed{\frac{1}{3}}$")
+            self._self_test(known=r"\sqrt{2}", right=r"so $\boxed{\frac{2}{\sqrt{2}}}$", wrong=r"so $\boxed{\sqrt{3}}$")
         return self._pool
 
     def _self_test(self, *, known: str, right: str, wrong: str) -> None:
@@ -124,28 +129,49 @@ def _reduced(gold: str) -> str:
 
 
 def _without_algebra(gold: str, found: FinalAnswers) -> Verdict | None:
-    """The verdict where no algebra is needed: no answer, an integer gold, equal text, or a guard's refusal."""
+    """The verdict where no algebra is needed: no answer, two numbers, equal text, or a guard's refusal."""
     candidates = found.in_order
     if not candidates:
         return Verdict(0.0, False, None, "no_answer")
-    if integer_of(gold, as_gold=True) is not None:
-        return _integer_verdict(gold, found)
+    number = quantity_of(gold)
+    if number is not None:
+        verdict = _verdict_of_numbers(number, found)
+        if verdict is not None:
+            return verdict
+        if integer_of(gold, as_gold=True) is not None:
+            return Verdict(0.0, False, candidates[0][:LONGEST_ANSWER])
     if len(candidates[0]) > LONGEST_ANSWER:  # before anything else reads it
         return Verdict(0.0, False, candidates[0][:LONGEST_ANSWER], "too_long")
-    answer = undecorated(candidates[0])
+    answer = _readable(candidates[0])
     if not answer:
         return Verdict(0.0, False, None, "no_answer")
-    if plain_form(answer) == plain_form(gold):
-        return Verdict(1.0, True, answer)
-    cause = "bad_gold" if guard(gold) else guard(answer)
+    if plain_form(answer) == plain_form(undecorated(gold)):
+        return Verdict(1.0, True, _vote(gold))
+    cause = "bad_gold" if number is None and guard(gold) else guard(answer)
     return None if cause is None else Verdict(0.0, False, answer, cause)
 
 
-def _integer_verdict(gold: str, found: FinalAnswers) -> Verdict:
-    """The first candidate that decides: any box, or an `Answer:` line that holds an integer."""
+def _verdict_of_numbers(gold: Quantity, found: FinalAnswers) -> Verdict | None:
+    """By the first candidate that is a number: any box, or an `Answer:` line; None where there is none."""
     for candidate in found.in_order:
-        answer = integer_of(candidate)
-        if answer is not None or candidate is found.box:
-            correct = answer == gold
-            return Verdict(float(correct), correct, answer or candidate[:LONGEST_ANSWER])
-    return Verdict(0.0, False, found.in_order[0][:LONGEST_ANSWER])
+        answer = quantity_of(_unboxed(candidate), sums_of_names=True)
+        if answer is not None:
+            correct = same_quantity(gold, answer)
+            return Verdict(float(correct), correct, str(gold if correct else answer))
+        if candidate is found.box:
+            return None
+    return None
+
+
+def _unboxed(candidate: str) -> str:
+    return candidate if len(candidate) > LONGEST_ANSWER else unboxed(candidate)
+
+
+def _readable(candidate: str) -> str:
+    return undecorated(plain_characters(_unboxed(candidate)))
+
+
+def _vote(answer: str) -> str:
+    """The same text for every way to write a number."""
+    number = quantity_of(answer)
+    return answer if number is None else str(number)

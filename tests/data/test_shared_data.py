@@ -77,8 +77,8 @@ def test_own_golds_are_right_and_changed_ones_wrong(
 
 def changed_gold(gold: str) -> str:
     """One more of a number or expression; something else of a list or equation."""
-    if integer_of(gold) is not None:
-        return str(int(gold) + 1)
+    if (integer := integer_of(gold)) is not None:
+        return str(int(integer) + 1)
     return "17" if "=" in gold or "," in gold else rf"{gold} + 1"
 
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 import pytest
-from adversarial_completions import COMPLETIONS, EXPRESSION_GOLD, INTEGER_GOLD, SYMBOLIC_GOLD
+from adversarial_completions import COMPLETIONS, EXPRESSION_GOLD, INTEGER_GOLD
 
 from dgpo_cli.rewards.extraction import final_answers
 from dgpo_cli.rewards.robust import RobustGrader
@@ -14,7 +14,7 @@ from dgpo_cli.types import GradeRequest
 
 TIMEOUT_SECONDS = 1.0
 RESTART_SECONDS = 10.0  # of one worker, on a busy machine
-ORDINARY = [(r"\boxed{0.50}", SYMBOLIC_GOLD, True), (r"\boxed{\frac{1}{4}}", SYMBOLIC_GOLD, False)]
+ORDINARY = [(r"\boxed{\sqrt{8}}", r"2\sqrt{2}", True), (r"\boxed{\sqrt{7}}", r"2\sqrt{2}", False)]
 
 
 def test_there_are_sixty_of_them() -> None:
@@ -24,7 +24,8 @@ def test_there_are_sixty_of_them() -> None:
 def test_integer_golds_are_graded_at_once_and_never_paid() -> None:
     grader = RobustGrader(timeout_seconds=TIMEOUT_SECONDS)
     started = time.process_time()
-    verdicts = grader.grade([GradeRequest("", completion, INTEGER_GOLD) for completion in COMPLETIONS])
+    golds = (INTEGER_GOLD, "-1", "0", "1", "2")
+    verdicts = grader.grade([GradeRequest("", completion, gold) for completion in COMPLETIONS for gold in golds])
     assert not any(verdict.correct for verdict in verdicts)
     assert time.process_time() - started < 10
 
@@ -48,7 +49,7 @@ def test_algebra_is_killed_at_its_deadline_and_the_rest_keeps_its_verdicts() -> 
         requests.append(GradeRequest("", ordinary, gold))
         expected.append(right)
     try:
-        grader.gold_problems([SYMBOLIC_GOLD])  # the first workers start here
+        grader.gold_problems([EXPRESSION_GOLD])  # the first workers start here
         started = time.monotonic()
         verdicts = grader.grade(requests)
         seconds = time.monotonic() - started

@@ -199,7 +199,7 @@ def test_golds_that_nothing_parses_are_reported_and_are_errors_when_graded(grade
 
 
 def test_a_grader_that_fails_its_self_test_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dgpo_cli.rewards.robust.integer_of", lambda text, **_: "73")
+    monkeypatch.setattr("dgpo_cli.rewards.robust.same_quantity", lambda gold, answer: True)
     with pytest.raises(RewardError, match="self-test failed"):
         RobustGrader(timeout_seconds=1)
 
@@ -209,7 +209,7 @@ def test_without_math_verify_integers_work_and_the_rest_names_the_extra(monkeypa
     grader = RobustGrader(timeout_seconds=1)
     assert verdict(grader, "Answer: 73", "73").correct
     with pytest.raises(ConfigError, match="not installed") as caught:
-        grader.gold_problems([r"\frac{1}{2}"])
+        grader.gold_problems([r"\sqrt{2}"])
     assert caught.value.problems[0].hint == "pip install 'dgpo[math]'"
 
 
