@@ -5,8 +5,7 @@
     │   ├── ConfigError                a key, an option or a combination of settings
     │   └── DataError                  a data, benchmark or model file that cannot be used
     ├── RunError              exit 1   the run started and could not go on
-    │   ├── RewardError                a reward function that raised or returned what is no reward
-    │   └── ServerError                a request that a server gave no completion for
+    │   └── RewardError                a reward function that raised or returned what is no reward
     └── Interrupted           exit 130 (SIGINT) or 143 (SIGTERM), after saving
 
 A real bug is none of these: it propagates, and the program reports it as a bug.
@@ -60,14 +59,6 @@ class RunError(DgpoError):
 
 class RewardError(RunError):
     """A reward function raised, or returned something that is not a reward."""
-
-
-class ServerError(RunError):
-    """A request that a server gave no completion for; `cause` is counted in results.json."""
-
-    def __init__(self, message: str, hint: str = "", *, cause: str) -> None:
-        super().__init__(message, hint)
-        self.cause = cause
 
 
 class Interrupted(DgpoError):

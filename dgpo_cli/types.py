@@ -64,10 +64,9 @@ class Rollout:
     request: SampleRequest
     token_ids: tuple[int, ...]
     text: str  # without the stop token
-    finish_reason: str  # "stop" | "length"; "error" with a failure
+    finish_reason: str  # "stop" | "length"
     reported_tokens: int | None = None  # counted by a server, which gives no ids
     logprobs: tuple[float, ...] | None = None
-    failure: str | None = None  # why no completion came; there is no text then, and nothing to grade
 
     @property
     def completion_tokens(self) -> int | None:

@@ -23,7 +23,7 @@ from dgpo_cli.data.prompts import read_template
 from dgpo_cli.errors import ConfigError, Interrupted, RunError
 from dgpo_cli.evaluation.benchmark import benchmark_notes, load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
-from dgpo_cli.evaluation.files import UNANSWERED, clear
+from dgpo_cli.evaluation.files import clear
 from dgpo_cli.evaluation.manifest import reward_facts, text_sha256
 from dgpo_cli.evaluation.results import EvaluationResult
 from dgpo_cli.evaluation.stored import Completion, grade_completions, of_benchmark, read_completions, with_own_golds
@@ -80,20 +80,6 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
     say(f"files: {folder}")
     records = [result.as_record() for result in results]
     show([results_table(results)], records if len(records) > 1 else records[0])
-    if unanswered := [line for result in results if (line := _unanswered(result))]:
-        raise RunError("; ".join(unanswered), _asks_again(folder))
-
-
-def _unanswered(result: EvaluationResult) -> str:
-    """How many samples have no completion, by cause; "" without any."""
-    causes = {cause: count for cause, count in result.errors.items() if cause.startswith(UNANSWERED)}
-    shown = ", ".join(f"{cause} {count}" for cause, count in causes.items())
-    missing = f"{sum(causes.values())} of {result.n_samples} samples have no completion and count as wrong"
-    return f"{result.benchmark}: {missing} ({shown})" if causes else ""
-
-
-def _asks_again(folder: Path) -> str:
-    return _continues(folder).replace("continues it", "asks for these alone")
 
 
 def _continues(folder: Path) -> str:

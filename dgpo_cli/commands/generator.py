@@ -100,7 +100,6 @@ def _server(config: EvalConfig, problems: ProblemSet, note: Callable[[str], None
         prompt=prompts(problems, config.benchmark)[0],
         sampling=sampling_of(config.benchmark),
         note=note,
-        max_tokens_key=settings.max_tokens_key.name,
     )
     # Neither address nor key: the same model may be served elsewhere when the evaluation goes on.
     facts = {"model": {"name": engine.model}, "engine": settings.name, "endpoint": engine.endpoint}

@@ -312,11 +312,6 @@ class StrategyConfig:
     )
 
 
-class MaxTokensKey(Enum):
-    max_tokens = "max_tokens"
-    max_completion_tokens = "max_completion_tokens"
-
-
 @dataclass
 class EngineConfig:
     """`engine=`: what generates completions."""
@@ -330,16 +325,9 @@ class EngineConfig:
     model: str | None = key(None, "engine=openai: the model's name on the server; null takes the only one it lists")
     concurrency: int = key(32, "engine=openai: requests at a time, within a unit of engine.batch_size", "requests")
     retries: int = key(
-        5,
-        "engine=openai: further attempts after a lost connection, a time-out, 408, 429, 5xx or an answer without a "
-        "completion, backing off",
-        "attempts",
+        5, "engine=openai: further attempts after a lost connection, a time-out, 429 or 5xx, backing off", "attempts"
     )
     timeout_seconds: float = key(600.0, "engine=openai: longest wait for one completion", "s")
-    max_tokens_key: MaxTokensKey = key(
-        MaxTokensKey.max_tokens,
-        "engine=openai: what the server calls the longest completion: max_tokens | max_completion_tokens",
-    )
 
 
 @dataclass

@@ -16,15 +16,13 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dgpo_cli.errors import ServerError
+from dgpo_cli.errors import RunError
 
 LONGEST_WAIT = 60.0  # seconds of back-off; a server's own Retry-After may ask for more
 SHOWN_CHARACTERS = 200
-PASSING = (408, 409, 425, 429)  # beside 5xx: what another try may not meet again
 CHUNK = 1 << 16
 MORE_TIME = "engine.timeout_seconds, engine.retries and a smaller engine.concurrency give it more time"
 
@@ -44,7 +42,7 @@ class Answer:
         """The parsed content; None where it is not JSON."""
         try:
             return json.loads(self.content)
-        except (ValueError, RecursionError):
+        except ValueError:
             return None
 
 
@@ -53,7 +51,6 @@ class _Failure:
     """Why an attempt is worth another one, and how long the server asks to wait."""
 
     reason: str
-    cause: str  # as results.json counts it
     wait_seconds: float | None = None
     connected: bool = True
 
@@ -81,31 +78,21 @@ class HttpClient:
         self._opener = urllib.request.build_opener(_NoRedirects, *proxies)
 
     def send(
-        self,
-        path: str,
-        payload: dict[str, Any] | None = None,
-        *,
-        first: bool = False,
-        hint: str = MORE_TIME,
-        again: Callable[[Answer], bool] = lambda _: False,
+        self, path: str, payload: dict[str, Any] | None = None, *, first: bool = False, hint: str = MORE_TIME
     ) -> Answer:
-        """GET, or POST with a payload. Any answer but 408, 409, 425, 429 and 5xx is returned, others are tried again.
-
-        An answer that `again` holds for is tried again too, and after all retries returned as it is.
+        """GET, or POST with a payload. Any answer but 429 and 5xx is returned, other failures are tried again.
 
         With `first` a server that cannot be reached at all is not tried again: its address is wrong, or it is not
         running. `hint` is for a server that is there and fails.
 
         Raises:
-            ServerError: nothing answers, or too late, or only such a status, after all retries.
+            RunError: nothing answers, or too late, or only 429 and 5xx, after all retries.
         """
         attempt = 0
         while True:
             outcome = self._attempt(path, payload)
             if isinstance(outcome, Answer):
-                if attempt >= self.retries or self.stop.is_set() or not again(outcome):
-                    return outcome
-                outcome = _Failure("an answer that is none", "server_no_completion")
+                return outcome
             asked = outcome.wait_seconds or 0.0
             hopeless = (first and not outcome.connected) or asked > self.timeout_seconds
             if attempt >= self.retries or hopeless or self.stop.is_set():
@@ -134,32 +121,30 @@ class HttpClient:
         except urllib.error.HTTPError as error:
             with error:
                 answer = Answer(error.code, _read_what_is_there(error, deadline))
-            if error.code not in PASSING and error.code < 500:
+            if error.code != 429 and error.code < 500:
                 return answer
-            words, cause = self.shown(said(answer)), f"server_status_{error.code}"
-            return _Failure(f"status {error.code}: {words}", cause, _retry_after(error.headers))
+            return _Failure(f"status {error.code}: {self.shown(said(answer))}", _retry_after(error.headers))
         except urllib.error.URLError as error:
             late = isinstance(error.reason, TimeoutError)
-            return self._late() if late else _Failure(_words(error.reason), "server_connection", connected=False)
+            return self._late() if late else _Failure(_words(error.reason), connected=False)
         except TimeoutError:
             return self._late()
         except (OSError, http.client.HTTPException) as error:
-            return _Failure(_words(error), "server_connection")
+            return _Failure(_words(error))
 
     def _late(self) -> _Failure:
-        return _Failure(f"no answer within {self.timeout_seconds:g} s", "server_timeout")
+        return _Failure(f"no answer within {self.timeout_seconds:g} s")
 
-    def _gave_up(self, path: str, failure: _Failure, attempts: int, hint: str) -> ServerError:
+    def _gave_up(self, path: str, failure: _Failure, attempts: int, hint: str) -> RunError:
         tries = "" if attempts == 1 else f" ({attempts} attempts)"
         if failure.wait_seconds is not None and failure.wait_seconds > self.timeout_seconds:
-            return ServerError(
+            return RunError(
                 f"{self.url}: {failure.reason}, and asks to wait {failure.wait_seconds:g} s",
                 "a larger engine.timeout_seconds waits for it; a smaller engine.concurrency asks for less at a time",
-                cause=failure.cause,
             )
         if not failure.connected:
             hint = "start the server, or engine.url=http://HOST:PORT/v1 names another"
-        return ServerError(f"{self.url}: {path}: {failure.reason}{tries}", hint, cause=failure.cause)
+        return RunError(f"{self.url}: {path}: {failure.reason}{tries}", hint)
 
 
 def said(answer: Answer) -> str:

@@ -17,13 +17,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dgpo_cli.engines.http import Answer, HttpClient, said
-from dgpo_cli.errors import RunError, ServerError
+from dgpo_cli.errors import RunError
 from dgpo_cli.types import Prompt, Rollout, SampleRequest, Sampling
 
 LENGTH = ("length", "max_tokens")
 UNFINISHED = ("abort", "error", "cancelled")
-GIVES_UP_AFTER = 8  # requests in a row; each was tried engine.retries times
-OF_ONE_PROMPT = ("server_status_400", "server_status_413", "server_status_422")
 LARGEST_SEED = 2**31  # llama.cpp keeps 32 bits, and the largest of them means "random"
 URL_HINT = "engine.url=http://HOST:PORT/v1 is the address of the API, usually with /v1 at its end"
 
@@ -53,26 +51,12 @@ DIALECTS: dict[str, Callable[[Sampling], dict[str, Any]]] = {
 class OpenAIEngine:
     """Draws completions from a server, `concurrency` requests at a time. `connect` makes one."""
 
-    def __init__(
-        self,
-        client: HttpClient,
-        *,
-        model: str,
-        chat: bool,
-        dialect: str,
-        concurrency: int,
-        max_tokens_key: str = "max_tokens",
-        note: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, client: HttpClient, *, model: str, chat: bool, dialect: str, concurrency: int) -> None:
         self.client = client
         self.model = model
         self.chat = chat
         self.dialect = dialect
         self.concurrency = concurrency
-        self.max_tokens_key = max_tokens_key
-        self.note = note
-        self._unanswered: list[tuple[int, str]] = []  # (problem, cause) of the failures since the last completion
-        self._told: set[str] = set()
 
     units_at_once = 1
 
@@ -83,13 +67,12 @@ class OpenAIEngine:
     def generate(
         self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
     ) -> list[Rollout]:
-        """One completion a request, in order; a request that fails for good gives a rollout with its `failure`.
+        """One completion a request, in order; the first request that fails for good ends them all.
 
         Units mean nothing to a server: no `lengths` change what is drawn.
 
         Raises:
-            ServerError: GIVES_UP_AFTER requests failed with no completion between them: the server is gone, or takes
-                none of these requests.
+            RunError: the server is gone, refuses a request or gives an answer that is no completion.
         """
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         for position in range(len(requests)):
@@ -116,27 +99,14 @@ class OpenAIEngine:
         try:
             while len(rollouts) < len(requests):
                 position, outcome = finished.get()
-                rollouts[position] = self._outcome(requests[position], outcome)
+                if isinstance(outcome, Exception):
+                    raise outcome
+                rollouts[position] = outcome
         finally:
             ended.set()
             if len(rollouts) < len(requests):
                 self.client.stop.set()
         return [rollouts[position] for position in range(len(requests))]
-
-    def _outcome(self, request: SampleRequest, outcome: Rollout | Exception) -> Rollout:
-        """A failed request as a rollout without text, unless too many failed in a row."""
-        if isinstance(outcome, Rollout):
-            self._unanswered.clear()
-            return outcome
-        if not isinstance(outcome, ServerError):
-            raise outcome
-        self._unanswered.append((request.prompt.problem.index, outcome.cause))
-        if _hopeless(self._unanswered):
-            raise outcome
-        if outcome.cause not in self._told:
-            self._told.add(outcome.cause)
-            self.note(f"warning: {outcome.problems[0].message}; counted as {outcome.cause}, the evaluation goes on")
-        return Rollout(request, (), "", "error", failure=outcome.cause)
 
     def ask(self, request: SampleRequest, sampling: Sampling, *, first: bool = False) -> Answer:
         """The server's answer to one request, whatever it is."""
@@ -153,18 +123,11 @@ class OpenAIEngine:
             "stream": False,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            self.max_tokens_key: sampling.max_tokens,
+            "max_tokens": sampling.max_tokens,
             "seed": request.seed % LARGEST_SEED,
             **DIALECTS[self.dialect](sampling),
         }
-
-        def again(answer: Answer) -> bool:
-            """At first, what is no JSON says that the address is wrong: it would say so each time."""
-            if answer.status != 200 or (first and not isinstance(answer.json(), dict)):
-                return False
-            return not _is_completion(answer.json(), self.chat)
-
-        return self.client.send(self.endpoint, payload, first=first, again=again)
+        return self.client.send(self.endpoint, payload, first=first)
 
     def _complete(self, request: SampleRequest, sampling: Sampling) -> Rollout:
         answer = self.ask(request, sampling)
@@ -176,24 +139,21 @@ class OpenAIEngine:
         """The completion in an answer.
 
         Raises:
-            ServerError: it holds none.
+            RunError: it holds none.
         """
         record = answer.json()
         if not isinstance(record, dict):
             raise _not_json(self.client, self.endpoint, answer)
-        choice = _choice(record)
+        choices = record.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
         text = _text(choice, self.chat)
-        if text is None or choice is None:
+        if text is None or not isinstance(choice, dict):
             message = f"{self.client.url}: an answer of {self.endpoint} holds no completion"
-            words = self.client.shown(said(answer))
-            hint = "the server's log may say why"
-            raise ServerError(f"{message}: {words}", hint, cause="server_no_completion")
+            raise RunError(f"{message}: {self.client.shown(said(answer))}", "its log may say why")
         reason, tokens = choice.get("finish_reason"), _count(record.get("usage"))
         if reason in UNFINISHED:
-            raise ServerError(
-                f"{self.client.url}: the server gave up a completion (finish_reason {reason})",
-                "the server's log may say why",
-                cause="server_gave_up",
+            raise RunError(
+                f"{self.client.url}: the server gave up a completion (finish_reason {reason})", "its log may say why"
             )
         cut = reason in LENGTH or (reason is None and tokens is not None and tokens >= sampling.max_tokens)
         return Rollout(request, (), text, "length" if cut else "stop", reported_tokens=tokens)
@@ -208,7 +168,6 @@ def connect(
     prompt: Prompt,
     sampling: Sampling,
     note: Callable[[str], None],
-    max_tokens_key: str = "max_tokens",
 ) -> OpenAIEngine:
     """An engine whose server has shown, by one token after `prompt`, that it answers what it will be asked.
 
@@ -219,15 +178,7 @@ def connect(
     trial = Sampling(sampling.temperature, sampling.top_p, 1)
     request = SampleRequest(prompt, 0, 0)
     for dialect in DIALECTS:
-        engine = OpenAIEngine(
-            client,
-            model=name,
-            chat=chat,
-            dialect=dialect,
-            concurrency=concurrency,
-            max_tokens_key=max_tokens_key,
-            note=note,
-        )
+        engine = OpenAIEngine(client, model=name, chat=chat, dialect=dialect, concurrency=concurrency)
         answer = engine.ask(request, trial, first=True)
         if answer.status not in (400, 422):  # neither of which says reliably which parameter was not known
             break
@@ -242,45 +193,28 @@ def connect(
     return engine
 
 
-def _hopeless(unanswered: list[tuple[int, str]]) -> bool:
-    """Whether failures in a row say that none of the requests to come will be answered.
-
-    A refusal may be that of one problem (too long for the server), whose samples follow one another: these count once.
-    """
-    refused = {problem for problem, cause in unanswered if cause in OF_ONE_PROMPT}
-    others = sum(cause not in OF_ONE_PROMPT for _, cause in unanswered)
-    return len(refused) + others >= GIVES_UP_AFTER
-
-
-def refusal(engine: OpenAIEngine, answer: Answer) -> ServerError:
+def refusal(engine: OpenAIEngine, answer: Answer) -> RunError:
     """An answer that is not 200 as one line, with what to do."""
-    message, hint = _refused(engine, answer)
-    return ServerError(message, hint, cause=f"server_status_{answer.status}")
-
-
-def _refused(engine: OpenAIEngine, answer: Answer) -> tuple[str, str]:
     client, endpoint = engine.client, engine.endpoint
     words = client.shown(said(answer))
     message = f"{client.url}: {endpoint} answers with status {answer.status}: {words}"
-    if "max_completion_tokens" in words and engine.max_tokens_key == "max_tokens":
-        return (message, "engine.max_tokens_key=max_completion_tokens")
     if answer.status in (401, 403):
-        return (message, "engine.api_key_env=NAME names the environment variable that holds the key")
+        return RunError(message, "engine.api_key_env=NAME names the environment variable that holds the key")
     named = engine.model in words
     if answer.status in (404, 405) and not named and "model" not in words.lower():
         known = _models(client)
         if known is None:
-            return (message, URL_HINT)
+            return RunError(message, URL_HINT)
         other = "false sends text" if engine.chat else "true sends chat messages"
         what = "chat completions" if engine.chat else "text completions"
-        return (f"{client.url}: this server offers no {what} ({message})", f"model.chat_template={other}")
+        return RunError(f"{client.url}: this server offers no {what} ({message})", f"model.chat_template={other}")
     if answer.status == 404 or (named and answer.status == 400):
         known = _models(client)
         names = f"; the server lists {', '.join(known[:10])}" if known else ""
-        return (message, f"engine.model is '{engine.model}'{names}")
+        return RunError(message, f"engine.model is '{engine.model}'{names}")
     if 300 <= answer.status < 400:
-        return (f"{client.url}: it redirects to another address, which is not followed", URL_HINT)
-    return (message, "the request is refused as it is: see benchmark.max_tokens, temperature and top_p")
+        return RunError(f"{client.url}: it redirects to another address, which is not followed", URL_HINT)
+    return RunError(message, "the request is refused as it is: see benchmark.max_tokens, temperature and top_p")
 
 
 def _only_model(client: HttpClient) -> str:
@@ -319,21 +253,9 @@ def _names(answer: Answer) -> list[str] | None:
     return [row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
 
 
-def _not_json(client: HttpClient, path: str, answer: Answer) -> ServerError:
-    message = f"{client.url}: expected JSON of an OpenAI-compatible server from {path}, got"
-    return ServerError(f"{message} {client.shown(said(answer))}", URL_HINT, cause="server_no_completion")
-
-
-def _choice(record: Any) -> dict[str, Any] | None:
-    """The first choice of an answer that names no error."""
-    choices = record.get("choices") if isinstance(record, dict) and not record.get("error") else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    return choice if isinstance(choice, dict) else None
-
-
-def _is_completion(record: Any, chat: bool) -> bool:
-    choice = _choice(record)
-    return choice is not None and _text(choice, chat) is not None and choice.get("finish_reason") not in UNFINISHED
+def _not_json(client: HttpClient, path: str, answer: Answer) -> RunError:
+    shown = client.shown(said(answer))
+    return RunError(f"{client.url}: expected JSON of an OpenAI-compatible server from {path}, got {shown}", URL_HINT)
 
 
 def _text(choice: Any, chat: bool) -> str | None:
@@ -347,8 +269,6 @@ def _text(choice: Any, chat: bool) -> str | None:
     content = message.get("content", "") if isinstance(message, dict) else None
     if content is None and isinstance(message, dict):
         content = ""
-    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        content = "".join(str(part.get("text") or "") for part in content)
     return content if isinstance(content, str) else None
 
 

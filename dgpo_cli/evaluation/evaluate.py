@@ -130,7 +130,6 @@ def evaluate(
                 progress(
                     Progress(benchmark, len(done), k * len(prompts), len(done) - kept, seconds, running_average(done))
                 )
-        samples.tidy(_drawing_order(prompts, batch_size, k))
         records = _wanted(samples, prompts, k)
     result = summarise(
         records,
@@ -194,19 +193,6 @@ class _Unsaved:
     def append(self, records: Sequence[Record]) -> None:
         self.records.update({(record["index"], record["sample"]): record for record in records})
 
-    def tidy(self, order: Sequence[tuple[int, int]]) -> None:
-        """There is no file."""
-
-
-def _drawing_order(prompts: list[Prompt], batch_size: int, k: int) -> list[tuple[int, int]]:
-    """(problem index, sample) as an evaluation that is never interrupted writes them."""
-    return [
-        (prompts[p].problem.index, sample)
-        for unit in generation_units(len(prompts), batch_size, k)
-        for p in unit.problems
-        for sample in unit.samples
-    ]
-
 
 def _check(prompts: list[Prompt], benchmark: str, k: int, pass_at: Sequence[int]) -> None:
     if not prompts:
@@ -252,18 +238,21 @@ def _draw(
     missing: set[tuple[int, int]],
     sampling: Sampling,
 ) -> list[Record]:
-    """Generate all requests, grade what is missing of them. What no completion came for is an error of its cause."""
+    """Generate all requests, grade what is missing of them."""
     drawn = engine.generate([request for unit in units for request in unit], sampling, [len(unit) for unit in units])
     rollouts = [rollout for rollout in drawn if _key(rollout.request) in missing]
-    graded = iter(grader.grade([_grade_request(rollout) for rollout in rollouts if rollout.failure is None]))
-    return [_record(rollout, next(graded) if rollout.failure is None else None) for rollout in rollouts]
-
-
-def _record(rollout: Rollout, verdict: Verdict | None) -> Record:
-    prompt, sample = rollout.request.prompt, rollout.request.sample
-    if verdict is None:
-        return sample_record(prompt, sample, "", Verdict(0.0, False, error=rollout.failure), None, None)
-    return sample_record(prompt, sample, rollout.text, verdict, rollout.finish_reason, rollout.completion_tokens)
+    verdicts = grader.grade([_grade_request(rollout) for rollout in rollouts])
+    return [
+        sample_record(
+            rollout.request.prompt,
+            rollout.request.sample,
+            rollout.text,
+            verdict,
+            rollout.finish_reason,
+            rollout.completion_tokens,
+        )
+        for rollout, verdict in zip(rollouts, verdicts, strict=True)
+    ]
 
 
 def _grade_request(rollout: Rollout) -> GradeRequest:

@@ -17,7 +17,6 @@ from dgpo_cli.disk import FULL, described, writing
 from dgpo_cli.errors import ConfigError, DataError, RunError
 from dgpo_cli.files import write_all, write_atomically
 
-UNANSWERED = "server_"  # an error that begins so: no completion came, and the next start asks again
 OWNED = ("manifest.json", "samples.jsonl", "results.json")
 ADVICE = "hydra.run.dir=FOLDER takes another folder; overwrite=true deletes the samples and results in this one"
 Record = dict[str, Any]
@@ -59,22 +58,15 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def is_unanswered(record: Record) -> bool:
-    """Whether a sample has no completion, for a reason that another start may not meet."""
-    return str(record.get("error") or "").startswith(UNANSWERED)
-
-
 class SampleFile:
     """samples.jsonl: the records so far by (problem index, sample), and room for more.
 
     A last line that a kill cut short is taken off when the file is opened. While it is open no other process can open
     it. Raises ConfigError when one has, and DataError for a line that is no record.
-    Samples that an earlier start got no completion for (`is_unanswered`) are no records: they are drawn again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._superseded = False  # whether the file has lines that are no records any more
         self._stream = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,17 +87,6 @@ class SampleFile:
             os.fsync(self._stream.fileno())
         self.records.update({(record["index"], record["sample"]): record for record in records})
 
-    def tidy(self, order: Sequence[tuple[int, int]]) -> None:
-        """Where lines were drawn again, leave the last of each, in the order given; those of other keys follow."""
-        if not self._superseded:
-            return
-        rank = {key: at for at, key in enumerate(order)}
-        keys = sorted(self.records, key=lambda key: rank.get(key, len(rank)))
-        lines = "".join(to_line(self.records[key]) for key in keys)
-        with writing(self.path, len(lines)):
-            write_atomically(self.path, lines)
-        self._superseded = False
-
     def __enter__(self) -> SampleFile:
         return self
 
@@ -121,8 +102,7 @@ class SampleFile:
         if whole != content:
             self._stream.truncate(len(whole))
         records: dict[tuple[int, int], Record] = {}
-        lines = whole.split(b"\n")[:-1]
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(whole.split(b"\n")[:-1], 1):
             try:
                 record = json.loads(line)
                 records[record["index"], record["sample"]] = record
@@ -132,6 +112,4 @@ class SampleFile:
                     f"{self.path} line {number}: expected a sample as dgpo eval writes it, found {line[:60]!r}",
                     ADVICE,
                 ) from error
-        answered = {key: record for key, record in records.items() if not is_unanswered(record)}
-        self._superseded = len(answered) < len(lines)
-        return answered
+        return records

@@ -14,7 +14,7 @@ import pytest
 from small_server import Reply, Request, SmallServer, completion, serving
 
 from dgpo_cli.engines.http import HttpClient
-from dgpo_cli.engines.openai_engine import GIVES_UP_AFTER, OpenAIEngine, connect
+from dgpo_cli.engines.openai_engine import OpenAIEngine, connect
 from dgpo_cli.errors import RunError
 from dgpo_cli.types import Problem, Prompt, SampleRequest, Sampling
 
@@ -113,118 +113,14 @@ def test_requests_run_concurrently_and_come_back_in_order() -> None:
     assert 2 <= most <= 4
 
 
-def test_a_request_that_fails_for_good_is_a_rollout_with_its_cause_and_the_others_go_on() -> None:
-    notes: list[str] = []
+def test_the_first_request_that_fails_for_good_ends_the_others() -> None:
+    def second_refused(_: Request, number: int) -> Reply:
+        return Reply({"detail": "too long"}, 400) if number == 2 else completion("2")
 
-    def some_refused(_: Request, number: int) -> Reply:
-        return Reply({"detail": "too long"}, 400) if number in (2, 5) else completion("2")
-
-    with serving(some_refused) as server:
-        one = engine(server, concurrency=1)
-        one.note = notes.append
-        rollouts = one.generate(requests(6), SAMPLING)
-        assert len(server.requests) == 6  # a refusal is not tried again
-    refusal = "server_status_400"
-    assert [rollout.failure for rollout in rollouts] == [None, refusal, None, None, refusal, None]
-    assert (rollouts[1].text, rollouts[1].finish_reason, rollouts[1].completion_tokens) == ("", "error", None)
-    [note] = notes  # once a cause
-    assert "too long" in note
-    assert refusal in note
-
-
-def test_requests_that_fail_in_a_row_end_the_others() -> None:
-    with serving(lambda _, number: completion("2") if number < 4 else Reply({"error": "dead"}, 500)) as server:
-        with pytest.raises(RunError, match="dead"):
-            engine(server, concurrency=1).generate(requests(500), SAMPLING)
-        assert len(server.requests) == 3 + 2 * GIVES_UP_AFTER  # each tried twice
-
-
-def test_a_completion_between_failures_begins_the_row_anew() -> None:
-    with serving(lambda _, number: Reply({}, 401) if number % GIVES_UP_AFTER else completion("2")) as server:
-        rollouts = engine(server, concurrency=1).generate(requests(4 * GIVES_UP_AFTER), SAMPLING)
-    assert sum(rollout.failure is None for rollout in rollouts) == 4
-
-
-def test_refused_samples_of_one_problem_say_nothing_of_the_next() -> None:
-    prompts = [Prompt(Problem(at, str(at), (("user", "x"),), "2"), f"{at}", ()) for at in range(2)]
-    asked = [SampleRequest(prompt, sample, 0) for prompt in prompts for sample in range(20)]
-
-    def first_too_long(request: Request, _: int) -> Reply:
-        return Reply({}, 400) if (request.payload or {})["prompt"] == "0" else completion("2")
-
-    with serving(first_too_long) as server:
-        rollouts = engine(server, concurrency=1).generate(asked, SAMPLING)
-    assert [rollout.failure for rollout in rollouts] == ["server_status_400"] * 20 + [None] * 20
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        Reply({"error": {"message": "overloaded"}}),
-        Reply({"error": "overloaded", "choices": [{"text": "half", "finish_reason": "stop"}]}),
-        Reply({"choices": []}),
-        Reply({"choices": None}),
-        Reply({"choices": [{"text": "", "finish_reason": "abort"}]}),
-        Reply({"choices": [{"text": None}]}),
-        Reply(b'{"choices": [{"text": "2'),
-        Reply(b""),
-        PAGE,
-        *(Reply({"error": "passing"}, status) for status in (408, 409, 425, 429, 500, 502, 503, 504, 529)),
-    ],
-)
-def test_an_answer_without_a_completion_is_asked_for_again(reply: Reply) -> None:
-    with serving(lambda _, number: reply if number == 2 else completion("2")) as server:
-        rollouts = engine(server, concurrency=1).generate(requests(3), SAMPLING)
-        assert len(server.requests) == 4
-    assert [(rollout.text, rollout.failure) for rollout in rollouts] == [("2", None)] * 3
-
-
-@pytest.mark.parametrize(
-    ("reply", "cause"),
-    [
-        (Reply({"error": "overloaded"}), "server_no_completion"),
-        (Reply({"choices": []}), "server_no_completion"),
-        (Reply(b"{"), "server_no_completion"),
-        (completion("2", finish_reason="abort"), "server_gave_up"),
-        (Reply({}, 408), "server_status_408"),
-        (Reply({"a": 1}, declared_length=1000), "server_connection"),
-    ],
-)
-def test_what_stays_so_after_the_retries_is_counted_by_its_cause(reply: Reply, cause: str) -> None:
-    with serving(lambda _, number: completion("2") if number == 1 else reply) as server:
-        rollouts = engine(server, concurrency=1).generate(requests(2), SAMPLING)
-        assert len(server.requests) == 3
-    assert rollouts[1].failure == cause
-
-
-def test_the_limit_is_sent_under_the_name_that_the_server_takes() -> None:
-    unsupported = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
-
-    def modern(request: Request, _: int) -> Reply:
-        return Reply({"error": unsupported}, 400) if "max_tokens" in (request.payload or {}) else completion("2")
-
-    with serving(modern) as server:
-        assert "| engine.max_tokens_key=max_completion_tokens" in refused(server)
-        connected = connect(
-            client(server),
-            model="served",
-            chat=False,
-            concurrency=4,
-            prompt=TEXT,
-            sampling=SAMPLING,
-            note=lambda _: None,
-            max_tokens_key="max_completion_tokens",
-        )
-        connected.generate(requests(1), SAMPLING)
-        assert server.posts()[-1]["max_completion_tokens"] == 16
-
-
-def test_content_in_parts_is_joined() -> None:
-    parts = [{"type": "text", "text": "4"}, {"type": "text", "text": "2"}]
-    reply = Reply({"choices": [{"finish_reason": "stop", "message": {"content": parts}}]})
-    with serving(lambda _, __: reply) as server:
-        [rollout] = engine(server, chat=True).generate(requests(1, CHAT), SAMPLING)
-    assert rollout.text == "42"
+    with serving(second_refused) as server:
+        with pytest.raises(RunError, match="too long"):
+            engine(server, concurrency=1).generate(requests(50), SAMPLING)
+        assert len(server.requests) < 50
 
 
 def test_a_server_error_between_completions_is_tried_again() -> None:
@@ -248,6 +144,14 @@ def test_finish_reasons_become_stop_or_length(given: str | None, tokens: int | N
     with serving(lambda _, __: completion("2", finish_reason=given, tokens=tokens)) as server:
         [rollout] = engine(server).generate(requests(1), SAMPLING)
     assert (rollout.finish_reason, rollout.completion_tokens, rollout.token_ids) == (expected, tokens, ())
+
+
+def test_a_completion_that_the_server_gave_up_is_no_completion() -> None:
+    with (
+        serving(lambda _, __: completion("2", finish_reason="abort")) as server,
+        pytest.raises(RunError, match="abort"),
+    ):
+        engine(server).generate(requests(1), SAMPLING)
 
 
 def test_a_message_without_content_is_an_empty_completion() -> None:
