@@ -12,6 +12,7 @@ from typing import Any
 from dgpo_cli.engines.http import Answer, Failure, said
 
 GAVE_UP = ("abort", "error", "cancelled")
+MOST_TOKENS = 2**31  # no completion has more: the count is then none
 LOG_HINT = "its log may say why"
 
 
@@ -79,4 +80,5 @@ def _joined(parts: list[Any]) -> str | None:
 
 def _count(usage: Any) -> int | None:
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else None
+    is_count = isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens < MOST_TOKENS
+    return tokens if is_count else None

@@ -126,7 +126,8 @@ class HttpClient:
                 raise self._gave_up(path, outcome, attempt + 1, hint)
             # Full back-off with jitter, so that requests that failed together do not come back together.
             backoff = min(self.backoff_seconds * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.0)
-            self.stop.wait(max(asked, backoff))
+            if self.stop.wait(max(asked, backoff)):
+                raise self._gave_up(path, outcome, attempt + 1, hint)
             attempt += 1
 
     def shown(self, text: str) -> str:
@@ -158,6 +159,10 @@ class HttpClient:
             return self._late()
         except (OSError, http.client.HTTPException, zlib.error, EOFError) as error:
             return Failure(_words(error), "connection_lost")
+        except UnicodeError:
+            return _unreachable("the host's name is no name")
+        except ValueError as error:  # of an address that it redirects to
+            return Failure(f"its answer cannot be read ({error})", "connection_lost")
 
     def _passing(self, answer: Answer, wait_seconds: float | None) -> Failure:
         reason = f"status {answer.status}: {self.shown(said(answer))}"
@@ -213,9 +218,14 @@ def _read(response: Any, deadline: float) -> bytes:
             raise TimeoutError
     if response.length:
         raise http.client.IncompleteRead(b"".join(parts), response.length)
-    content = b"".join(parts)
-    # Nobody asked for it, and some proxies send it all the same.
-    return gzip.decompress(content) if response.headers.get("Content-Encoding") == "gzip" else content
+    return _plain(b"".join(parts), (response.headers.get("Content-Encoding") or "").strip().lower())
+
+
+def _plain(content: bytes, encoding: str) -> bytes:
+    """Nobody asks for compressed answers, and some proxies send them all the same."""
+    if encoding in ("gzip", "x-gzip"):
+        return gzip.decompress(content)
+    return zlib.decompress(content) if encoding == "deflate" else content
 
 
 def _read_what_is_there(error: urllib.error.HTTPError, deadline: float) -> bytes:

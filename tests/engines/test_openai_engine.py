@@ -9,7 +9,8 @@ import gzip
 import json
 import threading
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -161,6 +162,7 @@ def causes(outcomes: Sequence[Rollout | Unanswered]) -> list[str]:
         (Reply({}, 413), "status_413", 1),
         (Reply({"detail": "flagged by moderation"}, 403), "status_403", 1),
         (Reply(b"", 302, {"Location": "/login"}), "status_302", 1),
+        (Reply(b"", 302, {"Location": "http://[::bad"}), "connection_lost", 2),
     ],
 )
 def test_a_request_that_fails_for_good_is_left_unanswered_by_its_cause_and_the_others_go_on(
@@ -259,6 +261,14 @@ def test_a_message_without_content_is_an_empty_completion() -> None:
     assert (rollout.text, rollout.finish_reason) == ("", "length")
 
 
+@pytest.mark.parametrize("tokens", [-1, 10**400, True, "3", 2.5])
+def test_a_count_that_no_completion_has_is_no_count(tokens: Any) -> None:
+    with serving(lambda _, __: completion("2", tokens=tokens)) as server:
+        [rollout] = engine(server).generate(requests(1), SAMPLING)
+    assert isinstance(rollout, Rollout)
+    assert (rollout.text, rollout.completion_tokens, rollout.truncated) == ("2", None, False)
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
@@ -277,8 +287,9 @@ def test_the_text_of_a_message_is_its_content_whatever_stands_beside(message: di
         assert causes(engine(server, chat=True).generate(requests(1, CHAT), SAMPLING)) == [text]
 
 
-def test_a_compressed_answer_that_nobody_asked_for_is_read() -> None:
-    compressed = Reply(gzip.compress(completion("2").data), headers={"Content-Encoding": "gzip"})
+@pytest.mark.parametrize(("name", "compress"), [("GZIP", gzip.compress), ("deflate", zlib.compress)])
+def test_a_compressed_answer_that_nobody_asked_for_is_read(name: str, compress: Callable[[bytes], bytes]) -> None:
+    compressed = Reply(compress(completion("2").data), headers={"Content-Encoding": name})
     with serving(lambda _, __: compressed) as server:
         assert causes(engine(server).generate(requests(1), SAMPLING)) == ["2"]
 
