@@ -101,17 +101,19 @@ class HttpClient:
         *,
         first: bool = False,
         hint: str = MORE_TIME,
+        retries: int | None = None,
         flaw: Callable[[Answer], Failure | None] = _no_flaw,
     ) -> Answer:
         """GET, or POST with a payload. Any answer but 408, 409, 425, 429 and 5xx is returned, the rest is tried again.
 
         With `first` a server that cannot be reached at all is not tried again: its address is wrong, or it is not
-        running. `hint` is for a server that is there and fails. `flaw` says why an answer of status 2xx is none: many
-        servers and proxies answer 200 and put their error into the content.
+        running. `hint` is for a server that is there and fails; `retries` takes the place of the client's. `flaw` says
+        why an answer of status 2xx is none: many servers and proxies answer 200 and put their error into the content.
 
         Raises:
             ServerError: nothing answers, or too late, or only what is tried again, after all retries.
         """
+        most = self.retries if retries is None else retries
         attempt = 0
         while True:
             outcome = self._attempt(path, payload)
@@ -122,7 +124,7 @@ class HttpClient:
                 outcome = found
             asked = outcome.wait_seconds or 0.0
             hopeless = not outcome.again or (first and not outcome.connected) or asked > self.timeout_seconds
-            if attempt >= self.retries or hopeless or self.stop.is_set():
+            if attempt >= most or hopeless or self.stop.is_set():
                 raise self._gave_up(path, outcome, attempt + 1, hint)
             # Full back-off with jitter, so that requests that failed together do not come back together.
             backoff = min(self.backoff_seconds * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.0)

@@ -279,7 +279,7 @@ def _refusal_words(engine: OpenAIEngine, answer: Answer) -> tuple[str, str]:
     other_key = next(key for key in MAX_TOKENS_KEYS if key != engine.max_tokens_key)
     if answer.status in (400, 422) and _blames_key(said(answer), engine.max_tokens_key, other_key):
         return message, f"engine.max_tokens_key={other_key}"
-    named = engine.model in words
+    named = re.search(rf"(?<!\w){re.escape(engine.model)}(?!\w)", words) is not None
     if answer.status in (404, 405) and not named and "model" not in words.lower():
         known = _models(client)
         if known is None:
@@ -326,7 +326,7 @@ def _only_model(client: HttpClient) -> str:
 def _models(client: HttpClient) -> list[str] | None:
     """What the server lists, for a hint; None where it lists nothing that can be read."""
     try:
-        return _names(client.send("/models", first=True))
+        return _names(client.send("/models", first=True, retries=0))
     except RunError:
         return None
 

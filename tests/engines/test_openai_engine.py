@@ -368,6 +368,19 @@ def test_options_that_a_server_does_not_take_are_left_out_and_that_is_said_once(
     assert "takes no top_k, min_p and repetition_penalty" in note
 
 
+def test_a_list_of_models_for_a_hint_is_asked_for_once() -> None:
+    """Each of thousands of refused samples would wait for its retries."""
+    missing = Reply({"message": "The model `served` does not exist."}, 404)
+    with serving(lambda request, _: missing if request.payload else Reply({}, 503)) as server:
+        assert "engine.model is 'served'" in refused(server, retries=3)
+        assert [request.path for request in server.requests] == ["/v1/completions", "/v1/models"]
+
+
+def test_a_model_whose_name_is_a_part_of_a_word_is_not_named() -> None:
+    with serving(lambda _, __: Reply({"message": "the maximum is 16"}, 400)) as server:
+        assert "see benchmark.max_tokens" in refused(server, model="m")
+
+
 def test_the_only_model_that_a_server_lists_is_taken() -> None:
     with serving(lambda request, _: completion("2") if request.payload else Reply({"data": [{"id": "m"}]})) as server:
         assert reach(server, model=None).model == "m"
