@@ -5,7 +5,8 @@
     │   ├── ConfigError                a key, an option or a combination of settings
     │   └── DataError                  a data, benchmark or model file that cannot be used
     ├── RunError              exit 1   the run started and could not go on
-    │   └── RewardError                a reward function that raised or returned what is no reward
+    │   ├── RewardError                a reward function that raised or returned what is no reward
+    │   └── ServerError                a server that gave no usable answer to one request
     └── Interrupted           exit 130 (SIGINT) or 143 (SIGTERM), after saving
 
 A real bug is none of these: it propagates, and the program reports it as a bug.
@@ -59,6 +60,19 @@ class RunError(DgpoError):
 
 class RewardError(RunError):
     """A reward function raised, or returned something that is not a reward."""
+
+
+class ServerError(RunError):
+    """A server gave no usable answer to one request, for good.
+
+    cause: one of a few words to count by (`timeout`, `status_500`, ...). whole_server: the fault is not the request's,
+    so that others can expect the same.
+    """
+
+    def __init__(self, message: str, hint: str, *, cause: str, whole_server: bool) -> None:
+        super().__init__(message, hint)
+        self.cause = cause
+        self.whole_server = whole_server
 
 
 class Interrupted(DgpoError):

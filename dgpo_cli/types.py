@@ -79,6 +79,20 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Unanswered:
+    """A request that a server gave no usable answer to, for good: no completion, so nothing that could be graded.
+
+    cause: a word to count by (`timeout`, `status_500`, ...). ends: so many failed in a row that no more were asked.
+    """
+
+    request: SampleRequest
+    cause: str
+    message: str
+    hint: str
+    ends: bool = False
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a grader says of a completion. `error` is its cause (no_answer, timeout, ...): wrong, but counted."""
 
@@ -139,4 +153,16 @@ class Engine(Protocol):
         self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
     ) -> list[Rollout]:
         """`lengths`: of the units that the requests are cut into; None leaves that to the engine."""
+        ...
+
+
+class Sampler(Protocol):
+    """What an evaluation draws from: an engine, or a server, which may leave requests unanswered."""
+
+    units_at_once: int
+
+    def generate(
+        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
+    ) -> Sequence[Rollout | Unanswered]:
+        """As `Engine.generate`."""
         ...

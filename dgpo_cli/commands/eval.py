@@ -21,18 +21,19 @@ from dgpo_cli.config.commands import EvalConfig
 from dgpo_cli.data.problems import ProblemSet
 from dgpo_cli.data.prompts import read_template
 from dgpo_cli.errors import ConfigError, Interrupted, RunError
+from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.evaluation.benchmark import benchmark_notes, load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
 from dgpo_cli.evaluation.files import clear
 from dgpo_cli.evaluation.manifest import reward_facts, text_sha256
 from dgpo_cli.evaluation.results import EvaluationResult
 from dgpo_cli.evaluation.stored import Completion, grade_completions, of_benchmark, read_completions, with_own_golds
-from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, results_table
+from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, results_table, unanswered_line
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
 from dgpo_cli.terminal import say
-from dgpo_cli.types import Grader, Prompt
+from dgpo_cli.types import Grader, Prompt, Unanswered
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
     One configuration writes into `folder`, several into a folder each below it.
 
     Raises:
-        DgpoError: nothing was started (exit 2), the evaluation failed (1), or a signal ended it (130, 143); the samples
-            drawn so far are kept.
+        DgpoError: nothing was started (exit 2), the evaluation failed or a server left samples unanswered (1), or a
+            signal ended it (130, 143); the samples drawn so far are kept.
     """
     for config in configs:
         _check(config, folder)
@@ -80,6 +81,15 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
     say(f"files: {folder}")
     records = [result.as_record() for result in results]
     show([results_table(results)], records if len(records) > 1 else records[0])
+    _refuse_gaps(results, folder)
+
+
+def _refuse_gaps(results: list[EvaluationResult], folder: Path) -> None:
+    """A script must not take the numbers for whole: raises RunError where a server left samples unanswered."""
+    gaps = [Wrong(unanswered_line(result)) for result in results if result.unanswered]
+    if gaps:
+        hint = f"{_continues(folder)}: it asks for those alone"
+        raise RunError("", problems=(*gaps[:-1], Wrong(gaps[-1].message, hint)))
 
 
 def _continues(folder: Path) -> str:
@@ -172,7 +182,21 @@ def _evaluate(task: Task, view: EvaluationView, generator: Generator, prompts: l
         model=generator.model,
         manifest=_manifest(task, generator),
         whole_units=generator.whole_units,
+        failed=_first_of_each_cause(view),
     )
+
+
+def _first_of_each_cause(view: EvaluationView) -> Callable[[Unanswered], None]:
+    """Says it in the server's words; how many there are of it is said at the end."""
+    seen: set[str] = set()
+
+    def failed(one: Unanswered) -> None:
+        if one.cause not in seen:
+            seen.add(one.cause)
+            place = f"problem {one.request.prompt.problem.problem_id}, sample {one.request.sample}"
+            view.note(f"warning: {place} has no answer and is asked again on the next start: {one.message}")
+
+    return failed
 
 
 def _grade_stored(task: Task, view: EvaluationView) -> EvaluationResult:

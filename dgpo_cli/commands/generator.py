@@ -16,14 +16,14 @@ from dgpo_cli.data.problems import ProblemSet
 from dgpo_cli.data.prompts import untokenised_prompts
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.evaluation.manifest import files_sha256
-from dgpo_cli.types import Engine, Prompt, Sampling
+from dgpo_cli.types import Prompt, Sampler, Sampling
 
 
 @dataclass(frozen=True)
 class Generator:
     """An engine with what belongs to it; one serves every benchmark of a command."""
 
-    engine: Engine
+    engine: Sampler
     model: str  # the name shown
     facts: dict[str, Any]  # its part of the manifest
     prompts: Callable[[ProblemSet, BenchmarkConfig], list[Prompt]]
@@ -87,6 +87,7 @@ def _server(config: EvalConfig, problems: ProblemSet, note: Callable[[str], None
         )
 
     settings = config.engine
+    first, *others = prompts(problems, config.benchmark)
     engine = connect(
         HttpClient(
             str(settings.url),
@@ -97,9 +98,11 @@ def _server(config: EvalConfig, problems: ProblemSet, note: Callable[[str], None
         model=settings.model,
         chat=config.model.chat_template,
         concurrency=settings.concurrency,
-        prompt=prompts(problems, config.benchmark)[0],
+        prompt=first,
+        other_prompts=others[-1:],  # the first may be the one that is too long
         sampling=sampling_of(config.benchmark),
         note=note,
+        max_tokens_key=settings.max_tokens_key.value,
     )
     # Neither address nor key: the same model may be served elsewhere when the evaluation goes on.
     facts = {"model": {"name": engine.model}, "engine": settings.name, "endpoint": engine.endpoint}

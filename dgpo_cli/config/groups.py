@@ -121,6 +121,11 @@ class LoggerMode(Enum):
     disabled = "disabled"
 
 
+class MaxTokensKey(Enum):
+    max_tokens = "max_tokens"
+    max_completion_tokens = "max_completion_tokens"
+
+
 @dataclass
 class TrainingDefaults:
     """What a model option proposes, so that its plan fits. The keys of these names elsewhere take it where not set."""
@@ -325,9 +330,16 @@ class EngineConfig:
     model: str | None = key(None, "engine=openai: the model's name on the server; null takes the only one it lists")
     concurrency: int = key(32, "engine=openai: requests at a time, within a unit of engine.batch_size", "requests")
     retries: int = key(
-        5, "engine=openai: further attempts after a lost connection, a time-out, 429 or 5xx, backing off", "attempts"
+        5,
+        "engine=openai: further attempts after a lost connection, a time-out, 408, 409, 425, 429, 5xx, or a 200 "
+        "that holds an error or no completion, backing off",
+        "attempts",
     )
     timeout_seconds: float = key(600.0, "engine=openai: longest wait for one completion", "s")
+    max_tokens_key: MaxTokensKey = key(
+        MaxTokensKey.max_tokens,
+        "engine=openai: the name that the server takes benchmark.max_tokens by; newer ones want max_completion_tokens",
+    )
 
 
 @dataclass

@@ -7,6 +7,7 @@ would hand the key to another host.
 from __future__ import annotations
 
 import email.utils
+import gzip
 import http.client
 import ipaddress
 import json
@@ -16,14 +17,18 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dgpo_cli.errors import RunError
+from dgpo_cli.errors import ServerError
 
 LONGEST_WAIT = 60.0  # seconds of back-off; a server's own Retry-After may ask for more
 SHOWN_CHARACTERS = 200
 CHUNK = 1 << 16
+PASSING = (408, 409, 425, 429)  # and 5xx: the same request may be answered later
+OF_THE_SERVER = (401, 402, 403, 404, 405, 429, 503)  # whatever the request asks
 MORE_TIME = "engine.timeout_seconds, engine.retries and a smaller engine.concurrency give it more time"
 
 
@@ -35,6 +40,10 @@ class Answer:
     content: bytes
 
     @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
     def text(self) -> str:
         return self.content.decode("utf-8", errors="replace")
 
@@ -42,17 +51,25 @@ class Answer:
         """The parsed content; None where it is not JSON."""
         try:
             return json.loads(self.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 
 @dataclass(frozen=True)
-class _Failure:
-    """Why an attempt is worth another one, and how long the server asks to wait."""
+class Failure:
+    """Why an attempt failed, in a sentence and in a word to count by, and how long the server asks to wait."""
 
     reason: str
+    cause: str
     wait_seconds: float | None = None
     connected: bool = True
+    again: bool = True  # whether the same request may be answered later
+    whole_server: bool = False
+    hint: str = ""  # the caller's where it is empty
+
+
+def _no_flaw(_: Answer) -> Failure | None:
+    return None
 
 
 class HttpClient:
@@ -78,28 +95,41 @@ class HttpClient:
         self._opener = urllib.request.build_opener(_NoRedirects, *proxies)
 
     def send(
-        self, path: str, payload: dict[str, Any] | None = None, *, first: bool = False, hint: str = MORE_TIME
+        self,
+        path: str,
+        payload: dict[str, Any] | None = None,
+        *,
+        first: bool = False,
+        hint: str = MORE_TIME,
+        retries: int | None = None,
+        flaw: Callable[[Answer], Failure | None] = _no_flaw,
     ) -> Answer:
-        """GET, or POST with a payload. Any answer but 429 and 5xx is returned, other failures are tried again.
+        """GET, or POST with a payload. Any answer but 408, 409, 425, 429 and 5xx is returned, the rest is tried again.
 
         With `first` a server that cannot be reached at all is not tried again: its address is wrong, or it is not
-        running. `hint` is for a server that is there and fails.
+        running. `hint` is for a server that is there and fails; `retries` takes the place of the client's. `flaw` says
+        why an answer of status 2xx is none: many servers and proxies answer 200 and put their error into the content.
 
         Raises:
-            RunError: nothing answers, or too late, or only 429 and 5xx, after all retries.
+            ServerError: nothing answers, or too late, or only what is tried again, after all retries.
         """
+        most = self.retries if retries is None else retries
         attempt = 0
         while True:
             outcome = self._attempt(path, payload)
             if isinstance(outcome, Answer):
-                return outcome
+                found = flaw(outcome) if outcome.is_good else None
+                if found is None:
+                    return outcome
+                outcome = found
             asked = outcome.wait_seconds or 0.0
-            hopeless = (first and not outcome.connected) or asked > self.timeout_seconds
-            if attempt >= self.retries or hopeless or self.stop.is_set():
+            hopeless = not outcome.again or (first and not outcome.connected) or asked > self.timeout_seconds
+            if attempt >= most or hopeless or self.stop.is_set():
                 raise self._gave_up(path, outcome, attempt + 1, hint)
             # Full back-off with jitter, so that requests that failed together do not come back together.
             backoff = min(self.backoff_seconds * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.0)
-            self.stop.wait(max(asked, backoff))
+            if self.stop.wait(max(asked, backoff)):
+                raise self._gave_up(path, outcome, attempt + 1, hint)
             attempt += 1
 
     def shown(self, text: str) -> str:
@@ -108,7 +138,7 @@ class HttpClient:
         text = " ".join(text.split())
         return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
-    def _attempt(self, path: str, payload: dict[str, Any] | None) -> Answer | _Failure:
+    def _attempt(self, path: str, payload: dict[str, Any] | None) -> Answer | Failure:
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "dgpo"}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
@@ -121,30 +151,41 @@ class HttpClient:
         except urllib.error.HTTPError as error:
             with error:
                 answer = Answer(error.code, _read_what_is_there(error, deadline))
-            if error.code != 429 and error.code < 500:
+            if error.code not in PASSING and error.code < 500:
                 return answer
-            return _Failure(f"status {error.code}: {self.shown(said(answer))}", _retry_after(error.headers))
+            return self._passing(answer, _retry_after(error.headers))
         except urllib.error.URLError as error:
             late = isinstance(error.reason, TimeoutError)
-            return self._late() if late else _Failure(_words(error.reason), connected=False)
+            return self._late() if late else _unreachable(error.reason)
         except TimeoutError:
             return self._late()
-        except (OSError, http.client.HTTPException) as error:
-            return _Failure(_words(error))
+        except (OSError, http.client.HTTPException, zlib.error, EOFError) as error:
+            return Failure(_words(error), "connection_lost")
+        except UnicodeError:
+            return _unreachable("the host's name is no name")
+        except ValueError as error:  # of an address that it redirects to
+            return Failure(f"its answer cannot be read ({error})", "connection_lost")
 
-    def _late(self) -> _Failure:
-        return _Failure(f"no answer within {self.timeout_seconds:g} s")
+    def _passing(self, answer: Answer, wait_seconds: float | None) -> Failure:
+        reason = f"status {answer.status}: {self.shown(said(answer))}"
+        whole_server = answer.status in OF_THE_SERVER
+        return Failure(reason, f"status_{answer.status}", wait_seconds, whole_server=whole_server)
 
-    def _gave_up(self, path: str, failure: _Failure, attempts: int, hint: str) -> RunError:
+    def _late(self) -> Failure:
+        return Failure(f"no answer within {self.timeout_seconds:g} s", "timeout")
+
+    def _gave_up(self, path: str, failure: Failure, attempts: int, hint: str) -> ServerError:
         tries = "" if attempts == 1 else f" ({attempts} attempts)"
+        message = f"{self.url}: {path}: {failure.reason}{tries}"
         if failure.wait_seconds is not None and failure.wait_seconds > self.timeout_seconds:
-            return RunError(
-                f"{self.url}: {failure.reason}, and asks to wait {failure.wait_seconds:g} s",
-                "a larger engine.timeout_seconds waits for it; a smaller engine.concurrency asks for less at a time",
-            )
-        if not failure.connected:
-            hint = "start the server, or engine.url=http://HOST:PORT/v1 names another"
-        return RunError(f"{self.url}: {path}: {failure.reason}{tries}", hint)
+            message = f"{self.url}: {failure.reason}, and asks to wait {failure.wait_seconds:g} s"
+            hint = "a larger engine.timeout_seconds waits for it; a smaller engine.concurrency asks for less at a time"
+        return ServerError(message, failure.hint or hint, cause=failure.cause, whole_server=failure.whole_server)
+
+
+def _unreachable(reason: Any) -> Failure:
+    hint = "start the server, or engine.url=http://HOST:PORT/v1 names another"
+    return Failure(_words(reason), "unreachable", connected=False, whole_server=True, hint=hint)
 
 
 def said(answer: Answer) -> str:
@@ -179,14 +220,21 @@ def _read(response: Any, deadline: float) -> bytes:
             raise TimeoutError
     if response.length:
         raise http.client.IncompleteRead(b"".join(parts), response.length)
-    return b"".join(parts)
+    return _plain(b"".join(parts), (response.headers.get("Content-Encoding") or "").strip().lower())
+
+
+def _plain(content: bytes, encoding: str) -> bytes:
+    """Nobody asks for compressed answers, and some proxies send them all the same."""
+    if encoding in ("gzip", "x-gzip"):
+        return gzip.decompress(content)
+    return zlib.decompress(content) if encoding == "deflate" else content
 
 
 def _read_what_is_there(error: urllib.error.HTTPError, deadline: float) -> bytes:
     """The content of an error; its status is enough where that cannot be read."""
     try:
         return _read(error, deadline)
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException, zlib.error, EOFError):
         return b""
 
 
@@ -198,7 +246,7 @@ def _retry_after(headers: Any) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return seconds if 0 <= seconds < float("inf") else None
 

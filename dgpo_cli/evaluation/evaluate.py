@@ -11,7 +11,7 @@ of k=32 would have given; and a unit that was interrupted is drawn again as a wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -21,11 +21,21 @@ from typing import Any
 from dgpo_cli.core.intervals import AvgAtK, avg_interval
 from dgpo_cli.core.pass_at_k import doubling
 from dgpo_cli.core.seeds import derive_seed
-from dgpo_cli.errors import ConfigError, RewardError
+from dgpo_cli.errors import ConfigError, RewardError, RunError
 from dgpo_cli.evaluation.files import Record, SampleFile, make_folder, write_json
 from dgpo_cli.evaluation.manifest import claim, prompt_hashes, versions
-from dgpo_cli.evaluation.results import EvaluationResult, summarise
-from dgpo_cli.types import Engine, Grader, GradeRequest, Prompt, Rollout, SampleRequest, Sampling, Verdict
+from dgpo_cli.evaluation.results import EvaluationResult, summarise, unanswered_record
+from dgpo_cli.types import (
+    Grader,
+    GradeRequest,
+    Prompt,
+    Rollout,
+    Sampler,
+    SampleRequest,
+    Sampling,
+    Unanswered,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ def generation_units(problems: int, batch_size: int, k: int) -> Iterator[Unit]:
 
 
 def evaluate(
-    engine: Engine,
+    engine: Sampler,
     grader: Grader,
     prompts: list[Prompt],
     *,
@@ -85,17 +95,22 @@ def evaluate(
     manifest: Mapping[str, Any] | None = None,
     whole_units: bool = True,
     make_room: Callable[[list[str]], None] | None = None,
+    failed: Callable[[Unanswered], None] | None = None,
 ) -> EvaluationResult:
     """avg@k and its companions over `prompts`; with a folder also results.json, samples.jsonl and manifest.json.
 
     A folder that holds samples of the same evaluation is continued. `batch_size` is the engine's; `manifest` adds to
     what the evaluation itself can say (weights, template, dtype); `model` is the name shown.
     `whole_units=False` draws no sample beyond k: for an engine whose samples do not depend on each other.
+    What a server leaves unanswered is counted as wrong in the result, by its cause, and has no line in samples.jsonl:
+    the next start asks it again, and the file is then put in the order of an evaluation that nothing interrupted.
+    `failed` gets each of them.
     `make_room` gets the differences where the folder holds samples of another evaluation, and takes those away.
 
     Raises:
         ConfigError: a k of `pass_at` above `k`, or a folder with samples of another evaluation.
         RewardError: a grader that does not say right or wrong.
+        RunError: the server answers nothing, or no longer; what it answered is kept.
     """
     started = time.monotonic()
     pass_at = doubling(k) if pass_at is None and k >= 1 else pass_at or []
@@ -113,6 +128,7 @@ def evaluate(
     if folder is not None:
         make_folder(folder)
         claim(folder, full_manifest, make_room=make_room)
+    unanswered: list[Unanswered] = []
     with SampleFile(folder / "samples.jsonl") if folder is not None else nullcontext(_Unsaved()) as samples:
         kept = len(_wanted(samples, prompts, k))
         pending = (
@@ -123,7 +139,9 @@ def evaluate(
             asked = [_requests(prompts, unit, seed) for unit in units]
             if not whole_units:
                 asked = [[request for request in requests if _key(request) in missing] for requests in asked]
-            samples.append(_draw(engine, grader, asked, missing, sampling))
+            drawn = _draw(engine, asked, missing, sampling)
+            samples.append(_graded([one for one in drawn if isinstance(one, Rollout)], grader))
+            unanswered += _unanswered(drawn, failed)
             if progress is not None:
                 done = _wanted(samples, prompts, k)
                 seconds = time.monotonic() - started
@@ -131,8 +149,12 @@ def evaluate(
                     Progress(benchmark, len(done), k * len(prompts), len(done) - kept, seconds, running_average(done))
                 )
         records = _wanted(samples, prompts, k)
+        if not records:
+            raise RunError(unanswered[-1].message, unanswered[-1].hint)
+        if not whole_units:
+            samples.sort(_in_order(prompts, batch_size, samples.records))
     result = summarise(
-        records,
+        [*records, *map(unanswered_record, unanswered)],
         benchmark=benchmark,
         model=model,
         pass_at=pass_at,
@@ -193,6 +215,9 @@ class _Unsaved:
     def append(self, records: Sequence[Record]) -> None:
         self.records.update({(record["index"], record["sample"]): record for record in records})
 
+    def sort(self, keys: Sequence[tuple[int, int]]) -> None:
+        """Nothing is written."""
+
 
 def _check(prompts: list[Prompt], benchmark: str, k: int, pass_at: Sequence[int]) -> None:
     if not prompts:
@@ -231,16 +256,34 @@ def _key(request: SampleRequest) -> tuple[int, int]:
     return request.prompt.problem.index, request.sample
 
 
+def _in_order(prompts: list[Prompt], batch_size: int, keys: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Keys of samples in the order in which they are drawn where nothing fails."""
+    k = 1 + max(sample for _, sample in keys)
+    units = generation_units(len(prompts), batch_size, k)
+    ordered = [(prompts[p].problem.index, sample) for unit in units for p in unit.problems for sample in unit.samples]
+    return [key for key in ordered if key in keys]
+
+
 def _draw(
-    engine: Engine,
-    grader: Grader,
-    units: list[list[SampleRequest]],
-    missing: set[tuple[int, int]],
-    sampling: Sampling,
-) -> list[Record]:
-    """Generate all requests, grade what is missing of them."""
+    engine: Sampler, units: list[list[SampleRequest]], missing: set[tuple[int, int]], sampling: Sampling
+) -> list[Rollout | Unanswered]:
+    """Generate all requests; what is missing of them."""
     drawn = engine.generate([request for unit in units for request in unit], sampling, [len(unit) for unit in units])
-    rollouts = [rollout for rollout in drawn if _key(rollout.request) in missing]
+    return [one for one in drawn if _key(one.request) in missing]
+
+
+def _unanswered(drawn: list[Rollout | Unanswered], failed: Callable[[Unanswered], None] | None) -> list[Unanswered]:
+    """Those of a unit. Raises RunError once the engine has said that there is no use in asking for more."""
+    found = [one for one in drawn if isinstance(one, Unanswered)]
+    for one in found:
+        if one.ends:
+            raise RunError(one.message, one.hint)
+        if failed is not None:
+            failed(one)
+    return found
+
+
+def _graded(rollouts: list[Rollout], grader: Grader) -> list[Record]:
     verdicts = grader.grade([_grade_request(rollout) for rollout in rollouts])
     return [
         sample_record(

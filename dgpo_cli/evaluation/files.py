@@ -87,6 +87,15 @@ class SampleFile:
             os.fsync(self._stream.fileno())
         self.records.update({(record["index"], record["sample"]): record for record in records})
 
+    def sort(self, keys: Sequence[tuple[int, int]]) -> None:
+        """Bring the records of `keys` into that order, by one move of the file, if they are all and not in it yet."""
+        if list(self.records) == list(keys) or self.records.keys() != set(keys):
+            return
+        self.records = {key: self.records[key] for key in keys}
+        lines = "".join(map(to_line, self.records.values()))
+        with writing(self.path, len(lines)):
+            write_atomically(self.path, lines)
+
     def __enter__(self) -> SampleFile:
         return self
 

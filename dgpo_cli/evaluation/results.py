@@ -10,8 +10,10 @@ from typing import Any
 from dgpo_cli.core.intervals import AvgAtK, avg_interval
 from dgpo_cli.core.pass_at_k import maj_at_k, pass_at_k
 from dgpo_cli.evaluation.files import Record
+from dgpo_cli.types import Unanswered
 
 SCHEMA_VERSION = 1
+FROM_SERVER = "server_"  # before the cause of a request that a server left unanswered; a grader has causes of its own
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,17 @@ class EvaluationResult:
     maj_at_k: dict[int, float]  # empty where right samples have no extracted answer: nothing can vote
     truncated_fraction: float | None  # None where stored completions do not say how they ended
     no_answer_fraction: float
-    errors: dict[str, int]  # by cause, no_answer among them
+    errors: dict[str, int]  # by cause, no_answer among them; `server_...` has no completion and counts as wrong
     completion_tokens_mean: float | None
     seconds: float  # of the last session of an evaluation that was interrupted
     sampling: dict[str, float | int | None]
     problems: tuple[ProblemResult, ...]
     manifest: dict[str, Any]
+
+    @property
+    def unanswered(self) -> dict[str, int]:
+        """Samples that a server gave no completion for, by cause: wrong in every number here, and missing in fact."""
+        return {cause: count for cause, count in self.errors.items() if cause.startswith(FROM_SERVER)}
 
     def as_record(self) -> Record:
         """As results.json has it."""
@@ -53,6 +60,20 @@ class EvaluationResult:
         if self.avg_at_k.ci95 is not None:
             record["avg_at_k"]["ci95"] = list(self.avg_at_k.ci95)
         return {"schema_version": SCHEMA_VERSION, **record}
+
+
+def unanswered_record(one: Unanswered) -> Record:
+    """A sample that counts as wrong: only what is summed up of one."""
+    return {
+        "index": one.request.prompt.problem.index,
+        "problem_id": one.request.prompt.problem.problem_id,
+        "sample": one.request.sample,
+        "answer": None,
+        "correct": False,
+        "error": FROM_SERVER + one.cause,
+        "finish_reason": None,
+        "completion_tokens": None,
+    }
 
 
 def summarise(

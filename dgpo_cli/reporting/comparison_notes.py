@@ -9,7 +9,8 @@ from dgpo_cli.reporting.sides import Side, alike, sides
 def notes_on_evaluations(evaluated: list[Run]) -> list[str]:
     """Of the runs with an evaluation: where in training it stands, after how much work, and what tells them apart."""
     groups = sides(evaluated)
-    return _early(evaluated) + _steps(evaluated) + _alone(evaluated, groups) + _by_order(groups) + _samples(groups)
+    about_runs = _early(evaluated) + _steps(evaluated) + _unanswered(evaluated)
+    return about_runs + _alone(evaluated, groups) + _by_order(groups) + _samples(groups)
 
 
 def _early(evaluated: list[Run]) -> list[str]:
@@ -25,6 +26,16 @@ def _early(evaluated: list[Run]) -> list[str]:
 def _steps(evaluated: list[Run]) -> list[str]:
     steps = sorted({run.evaluation.step for run in evaluated if run.evaluation and run.evaluation.step is not None})
     return [f"the final evaluations stand at different steps: {', '.join(map(str, steps))}"] if len(steps) > 1 else []
+
+
+def _unanswered(evaluated: list[Run]) -> list[str]:
+    """Failures of a server that stand as wrong answers in the numbers of one side."""
+    counts = {run.name: run.evaluation.unanswered for run in evaluated if run.evaluation}
+    return [
+        f"{name}: {count} samples have no answer from the server and count as wrong; its command, once more, asks them"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def _alone(evaluated: list[Run], groups: list[Side]) -> list[str]:

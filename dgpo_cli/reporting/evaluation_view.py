@@ -65,10 +65,26 @@ def results_table(results: Sequence[EvaluationResult]) -> Table:
 
 def result_line(result: EvaluationResult) -> str:
     """The score in one line, for a log."""
-    average = result.avg_at_k
+    average, gap = result.avg_at_k, _gap(result, ", ")
     return (
         f"{result.benchmark}: avg@{average.k} {percent(average.value)} {interval(average.ci95)} on "
-        f"{result.n_problems} problems, {sampling_text(result.sampling)}, {duration(result.seconds)}"
+        f"{result.n_problems} problems{gap}, {sampling_text(result.sampling)}, {duration(result.seconds)}"
+    )
+
+
+def _gap(result: EvaluationResult, before: str) -> str:
+    count = sum(result.unanswered.values())
+    return f"{before}{count} of {result.n_samples} unanswered" if count else ""
+
+
+def unanswered_line(result: EvaluationResult) -> str:
+    """How many samples a server left unanswered, why, and what they could change; for a result that has such."""
+    count, average = sum(result.unanswered.values()), result.avg_at_k
+    causes = ", ".join(f"{cause} {number}" for cause, number in result.unanswered.items())
+    most = percent(min(1.0, average.value + count / result.n_samples))
+    return (
+        f"{result.benchmark}: {count} of {result.n_samples} samples have no answer from the server ({causes}); "
+        f"they count as wrong, also in the interval, and avg@{average.k} would be at most {most} with them"
     )
 
 
@@ -76,7 +92,7 @@ def _row(result: EvaluationResult) -> list[str]:
     average = result.avg_at_k
     return [
         result.benchmark,
-        f"{result.n_problems} x {average.k}",
+        f"{result.n_problems} x {average.k}{_gap(result, chr(10))}",
         percent(average.value),
         interval(average.ci95),
         "-" if average.se_sampling is None else f"± {percent(average.se_sampling)}",

@@ -14,6 +14,7 @@ from typing import Any
 
 from dgpo_cli.core.intervals import AvgAtK, avg_interval
 from dgpo_cli.errors import DataError
+from dgpo_cli.evaluation.results import FROM_SERVER
 from dgpo_cli.reporting.run_files import Json, flat, read_json, read_rows, read_yaml
 
 # Settings that decide nothing of what a run computes, or not as a choice of its user.
@@ -48,6 +49,7 @@ class Evaluation:
     step: int | None = None  # of a training run
     grader: Instrument | None = None  # None where nothing says which
     template: Instrument | None = None
+    unanswered: int = 0  # samples that a server gave no completion for, which count as wrong
 
     def on(self, keys: Sequence[Key]) -> Evaluation:
         """The same on these of its problems alone."""
@@ -255,6 +257,7 @@ def _evaluation(path: Path, record: Json, step: int | None, settings: Json | Non
             step=step,
             grader=_grader(manifest, settings or {}),
             template=_template(manifest, settings or {}),
+            unanswered=_unanswered(record.get("errors")),
         )
     except (KeyError, TypeError, ValueError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else str(error)
@@ -263,6 +266,12 @@ def _evaluation(path: Path, record: Json, step: int | None, settings: Json | Non
 
 def _average(problems: Counts) -> AvgAtK:
     return avg_interval([right for right, _ in problems.values()], [drawn for _, drawn in problems.values()])
+
+
+def _unanswered(errors: Any) -> int:
+    """0 where another program wrote something else, or nothing, in their place."""
+    counts = errors if isinstance(errors, dict) else {}
+    return sum(count for cause, count in counts.items() if cause.startswith(FROM_SERVER) and isinstance(count, int))
 
 
 def _manifest(record: Json) -> Json:

@@ -22,7 +22,7 @@ from dgpo_cli.bundled import bundled_path
 from dgpo_cli.cli import main
 from dgpo_cli.commands import eval as command
 from dgpo_cli.config.commands import EvalConfig
-from dgpo_cli.config.groups import BenchmarkConfig, EngineConfig, ModelConfig, RewardConfig
+from dgpo_cli.config.groups import BenchmarkConfig, EngineConfig, MaxTokensKey, ModelConfig, RewardConfig
 from dgpo_cli.errors import ConfigError, RunError
 
 # Renders the turns' bare content, so that chat and text show the model the same characters.
@@ -128,8 +128,12 @@ def test_an_evaluation_by_a_server_imports_no_torch(tmp_path: Path) -> None:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    path = tmp_path / "benchmark.jsonl"
-    path.write_text("".join(json.dumps({"problem": f"count {i}", "answer": str(i)}) + "\n" for i in range(6)))
+    return problems(tmp_path, 6)
+
+
+def problems(folder: Path, count: int) -> Path:
+    path = folder / "benchmark.jsonl"
+    path.write_text("".join(json.dumps({"problem": f"count {i}", "answer": str(i)}) + "\n" for i in range(count)))
     return path
 
 
@@ -152,25 +156,127 @@ def counting(request: Request, _: int) -> Reply:
 
 
 def test_a_server_that_dies_leaves_an_evaluation_that_continues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One trial and 13 answers: 2 units of 8, of which the second is stored as far as it came."""
+    rows, broken, whole = problems(tmp_path, 24), tmp_path / "broken", tmp_path / "whole"
+
+    def dying(request: Request, number: int) -> Reply:
+        return counting(request, number) if number <= 14 else Reply({"error": "out of memory"}, 500)
+
+    with serving(dying) as server, pytest.raises(RunError, match="status 500: out of memory"):
+        command.run([config(rows, server.url, batch_size=8, concurrency=1)], broken)
+    assert len(server.requests) <= 14 + 8 + 1  # 8 failures in a row say enough; 48 samples were wanted
+    assert "continues it" in capsys.readouterr().err
+    assert not (broken / "results.json").exists()
+    assert len(samples(broken)) == 13
+    with serving(counting) as server:
+        command.run([config(rows, server.url, batch_size=8)], broken)  # the address is no part of the evaluation
+        assert len(server.requests) == 1 + 48 - 13
+    with serving(counting) as server:
+        command.run([config(rows, server.url, batch_size=8)], whole)
+    assert samples(broken) == samples(whole)
+    assert {sample["correct"] for sample in samples(whole)} == {True, False}
+
+
+FAILING = {
+    "count 1": Reply({"error": {"message": "engine overloaded"}}),
+    "count 3": Reply({"choices": []}),
+    "count 4": Reply({"message": "maximum context length is 4"}, 400),
+}
+
+
+def partly(request: Request, number: int) -> Reply:
+    assert request.payload is not None
+    return FAILING.get(request.payload["prompt"].strip(), counting(request, number))
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return {**json.loads((folder / "results.json").read_text()), "seconds": None}
+
+
+def test_bad_answers_are_counted_by_their_cause_and_asked_again_on_the_next_start(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-
-    def dying(request: Request, number: int) -> Reply:
-        return counting(request, number) if number <= 9 else Reply({"error": "out of memory"}, 500)
-
-    with serving(dying) as server, pytest.raises(RunError, match="status 500: out of memory"):
+    with serving(partly) as server, pytest.raises(RunError) as caught:
         command.run([config(rows, server.url)], broken)
-    assert "continues it" in capsys.readouterr().err
-    # One trial, units of 4 and 2 stored whole; the third, which 2 of its 4 answers came for, not at all.
-    assert len(samples(broken)) == 6
+    [problem] = caught.value.problems
+    causes = "server_error 2, server_no_completion 2, server_status_400 2"
+    assert f"6 of 12 samples have no answer from the server ({causes}); they count as wrong" in problem.message
+    assert str(broken) in problem.hint
+    err = capsys.readouterr().err
+    assert "on 6 problems, 6 of 12 unanswered, T=1" in err
+    assert err.count("has no answer and is asked again") == 3  # the first of each cause, in the server's words
+    assert "maximum context length is 4" in err
+    assert results(broken)["errors"] == {"server_error": 2, "server_no_completion": 2, "server_status_400": 2}
+    assert results(broken)["n_samples"] == 12
+    assert {(row["index"], row["correct"]) for row in results(broken)["problems"] if row["index"] in (1, 3, 4)} == {
+        (1, 0),
+        (3, 0),
+        (4, 0),
+    }
+    assert {sample["index"] for sample in samples(broken)} == {0, 2, 5}  # no record stands for what was not answered
+
     with serving(counting) as server:
-        command.run([config(rows, server.url)], broken)  # another port: the address is no part of the evaluation
-        assert len(server.requests) == 1 + 6
+        command.run([config(rows, server.url)], broken)
+        asked = sorted(payload["prompt"] for payload in server.posts()[1:])
+    assert asked == ["count 1", "count 1", "count 3", "count 3", "count 4", "count 4"]
     with serving(counting) as server:
         command.run([config(rows, server.url)], whole)
-    assert samples(broken) == samples(whole)
-    assert {sample["correct"] for sample in samples(whole)} == {True, False}
+    assert (broken / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
+    assert results(broken) == results(whole)
+
+
+def test_a_result_with_unanswered_samples_exits_1_with_its_numbers_on_stdout(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that a script notices; and `dgpo compare` says it of such a result."""
+    line = [
+        "eval",
+        "engine=openai",
+        "engine.model=m",
+        "benchmark=aime2024",
+        f"benchmark.path={rows}",
+        "engine.retries=0",
+    ]
+    line += ["benchmark.k=1", "benchmark.template=plain", f"hydra.run.dir={tmp_path / 'out'}"]
+    with serving(partly) as server:
+        assert main([*line, f"engine.url={server.url}"]) == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["errors"]["server_status_400"] == 1
+    assert "error: aime2024: 3 of 6 samples have no answer from the server" in shown.err
+    assert main(["compare", f"runs=[{tmp_path / 'out'},{tmp_path / 'out'}]", f"hydra.run.dir={tmp_path / 'c'}"]) == 0
+    assert "3 samples have no answer from the server and count as wrong" in capsys.readouterr().err
+
+
+def test_a_server_that_answers_nothing_leaves_no_result(rows: Path, tmp_path: Path) -> None:
+    """The trial passes; then all 12 samples of 6 problems fail, too few in a row to stop before the end."""
+
+    def trial_alone(_: Request, number: int) -> Reply:
+        return completion("1") if number == 1 else Reply({"choices": []})
+
+    with serving(trial_alone) as server, pytest.raises(RunError, match="holds no completion"):
+        command.run([config(rows, server.url)], tmp_path / "out")
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_first_problem_that_is_too_long_is_an_error_of_its_samples_alone(rows: Path, tmp_path: Path) -> None:
+    def first_too_long(request: Request, number: int) -> Reply:
+        assert request.payload is not None
+        too_long = request.payload["prompt"].endswith("count 0")
+        return Reply({"message": "too long"}, 400) if too_long else counting(request, number)
+
+    with serving(first_too_long) as server, pytest.raises(RunError, match=r"2 of 12 samples .*server_status_400 2"):
+        command.run([config(rows, server.url)], tmp_path / "out")
+
+
+def test_the_name_of_the_limit_is_a_key_and_no_part_of_the_evaluation(rows: Path, tmp_path: Path) -> None:
+    with serving(counting) as server:
+        command.run([config(rows, server.url, k=1)], tmp_path / "out")
+        key = MaxTokensKey.max_completion_tokens
+        command.run([config(rows, server.url, k=2, max_tokens_key=key)], tmp_path / "out")
+        assert [payload.get("max_completion_tokens") for payload in server.posts()[7:]] == [1] + [4] * 6
 
 
 def test_no_sample_beyond_k_is_asked_of_a_server(rows: Path, tmp_path: Path) -> None:

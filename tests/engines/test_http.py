@@ -27,7 +27,7 @@ def one_line(error: RunError) -> str:
     return problem.message
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 503, 529])
 def test_a_busy_server_is_asked_again(status: int) -> None:
     with serving(lambda _, number: Reply({"number": number}, 200 if number == 3 else status)) as server:
         assert client(server.url).send("/models").json() == {"number": 3}

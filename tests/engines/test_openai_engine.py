@@ -5,9 +5,12 @@ tests/commands/test_eval_openai.py runs it against `transformers serve`; here a 
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ from small_server import Reply, Request, SmallServer, completion, serving
 from dgpo_cli.engines.http import HttpClient
 from dgpo_cli.engines.openai_engine import OpenAIEngine, connect
 from dgpo_cli.errors import RunError
-from dgpo_cli.types import Problem, Prompt, SampleRequest, Sampling
+from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest, Sampling, Unanswered
 
 PROBLEM = Problem(0, "0", (("user", "1+1?"),), "2")
 TEXT = Prompt(PROBLEM, "1+1?", ())
@@ -36,6 +39,7 @@ def engine(server: SmallServer, *, chat: bool = False, dialect: str = "none", co
 
 def reach(server: SmallServer, *, model: str | None = "served", chat: bool = False, **changes: Any) -> OpenAIEngine:
     notes = changes.pop("notes", [])
+    own = {name: changes.pop(name) for name in ("max_tokens_key", "other_prompts") if name in changes}
     return connect(
         client(server, **changes),
         model=model,
@@ -44,6 +48,7 @@ def reach(server: SmallServer, *, model: str | None = "served", chat: bool = Fal
         prompt=CHAT if chat else TEXT,
         sampling=SAMPLING,
         note=notes.append,
+        **own,
     )
 
 
@@ -113,14 +118,117 @@ def test_requests_run_concurrently_and_come_back_in_order() -> None:
     assert 2 <= most <= 4
 
 
-def test_the_first_request_that_fails_for_good_ends_the_others() -> None:
-    def second_refused(_: Request, number: int) -> Reply:
-        return Reply({"detail": "too long"}, 400) if number == 2 else completion("2")
+def of_problems(count: int, samples: int = 1) -> list[SampleRequest]:
+    """A request for each sample of so many problems, as they follow each other in a unit."""
+    problems = [Problem(index, str(index), (("user", f"{index}+1?"),), "2") for index in range(count)]
+    prompts = [Prompt(problem, problem.messages[0][1], ()) for problem in problems]
+    return [SampleRequest(prompt, sample, seed=sample) for prompt in prompts for sample in range(samples)]
 
-    with serving(second_refused) as server:
-        with pytest.raises(RunError, match="too long"):
-            engine(server, concurrency=1).generate(requests(50), SAMPLING)
-        assert len(server.requests) < 50
+
+def causes(outcomes: Sequence[Rollout | Unanswered]) -> list[str]:
+    return [one.text if isinstance(one, Rollout) else one.cause for one in outcomes]
+
+
+@pytest.mark.parametrize(
+    ("reply", "cause", "tries"),
+    [
+        (Reply({"error": {"message": "overloaded"}}), "error", 2),
+        (Reply({"error": "overloaded", "choices": [{"text": "2", "finish_reason": "stop"}]}), "error", 2),
+        (Reply({"choices": [{"text": "2", "error": {"message": "upstream"}}]}), "error", 2),
+        (Reply({"object": "error", "message": "overloaded"}), "no_completion", 2),
+        (Reply({"choices": []}), "no_completion", 2),
+        (Reply({"choices": None}), "no_completion", 2),
+        (Reply({"choices": [None]}), "no_completion", 2),
+        (Reply({"choices": [{"text": None}]}), "no_completion", 2),
+        (Reply([]), "no_completion", 2),
+        (Reply(None), "no_completion", 2),
+        (Reply(b"", 204), "no_completion", 2),
+        (Reply(b""), "no_completion", 2),
+        (Reply(b'{"choices": [{"te'), "no_completion", 2),
+        (Reply(b"[" * 100_000), "no_completion", 2),
+        (Reply(b"not gzip", headers={"Content-Encoding": "gzip"}), "connection_lost", 2),
+        (PAGE, "no_completion", 2),
+        (completion("2", finish_reason="abort"), "gave_up", 2),
+        (completion("2", finish_reason="error"), "gave_up", 2),
+        (completion("2", finish_reason="content_filter"), "content_filter", 1),
+        (Reply({}, 408), "status_408", 2),
+        (Reply({}, 409), "status_409", 2),
+        (Reply({}, 425), "status_425", 2),
+        (Reply({}, 429), "status_429", 2),
+        (Reply({}, 429, {"Retry-After": "1e9"}), "status_429", 1),
+        (Reply({}, 500), "status_500", 2),
+        (Reply({}, 529), "status_529", 2),
+        (Reply({"message": "maximum context length is 16"}, 400), "status_400", 1),
+        (Reply({}, 413), "status_413", 1),
+        (Reply({"detail": "flagged by moderation"}, 403), "status_403", 1),
+        (Reply(b"", 302, {"Location": "/login"}), "status_302", 1),
+        (Reply(b"", 302, {"Location": "http://[::bad"}), "connection_lost", 2),
+    ],
+)
+def test_a_request_that_fails_for_good_is_left_unanswered_by_its_cause_and_the_others_go_on(
+    reply: Reply, cause: str, tries: int
+) -> None:
+    def second(request: Request, _: int) -> Reply:
+        assert request.payload is not None
+        return reply if request.payload["prompt"] == "1+1?" else completion("fine")
+
+    with serving(second) as server:
+        outcomes = engine(server, concurrency=1).generate(of_problems(3), SAMPLING)
+        asked = [payload["prompt"] for payload in server.posts()]
+    assert causes(outcomes) == ["fine", cause, "fine"]
+    assert asked == ["0+1?", *["1+1?"] * tries, "2+1?"]
+    lost = outcomes[1]
+    assert isinstance(lost, Unanswered)
+    assert (lost.request.prompt.text, lost.ends, "\n" in lost.message, bool(lost.hint)) == ("1+1?", False, False, True)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply({"error": {"message": "busy"}}), Reply({"choices": []}), Reply({}, 408), Reply({}, 503), Reply(b"<html>")],
+)
+def test_a_bad_answer_is_asked_for_again(reply: Reply) -> None:
+    with serving(lambda _, number: reply if number == 1 else completion("2")) as server:
+        assert causes(engine(server).generate(requests(1), SAMPLING)) == ["2"]
+
+
+def test_one_problem_that_always_fails_does_not_end_the_others() -> None:
+    """Its 32 samples follow each other: a prompt beyond the context is refused as often."""
+
+    def refuse(request: Request, _: int) -> Reply:
+        assert request.payload is not None
+        return Reply({"message": "too long"}, 400) if request.payload["prompt"] == "1+1?" else completion("fine")
+
+    with serving(refuse) as server:
+        outcomes = engine(server, concurrency=1).generate(of_problems(3, samples=32), SAMPLING)
+    assert causes(outcomes) == ["fine"] * 32 + ["status_400"] * 32 + ["fine"] * 32
+
+
+@pytest.mark.parametrize(
+    ("status", "problems", "samples", "asked"), [(400, 50, 1, 8), (500, 50, 1, 8), (401, 1, 50, 8), (400, 1, 100, 64)]
+)
+def test_a_server_that_fails_for_all_is_asked_no_more_and_its_answers_stay(
+    status: int, problems: int, samples: int, asked: int
+) -> None:
+    """8 problems in a row, 8 requests where the whole server is at fault, or 64 of few problems."""
+    with serving(lambda _, number: completion("fine") if number <= 3 else Reply({"error": "gone"}, status)) as server:
+        mended = engine(server, concurrency=1)
+        mended.client.retries = 0
+        outcomes = mended.generate(of_problems(problems, samples), SAMPLING)
+        assert len(server.requests) <= 3 + asked + 1  # one more may be on its way
+    assert causes(outcomes) == ["fine"] * 3 + [f"status_{status}"] * (problems * samples - 3)
+    [*_, last] = outcomes
+    assert isinstance(last, Unanswered)
+    assert last.ends
+    assert "gone" in last.message
+
+
+def test_failures_in_a_row_are_counted_over_units_and_an_answer_ends_them() -> None:
+    """7 fail, one is answered, 7 fail: never 8 in a row. Then an eighth does."""
+    with serving(lambda _, number: completion("fine") if number == 8 else Reply({}, 400)) as server:
+        asking = engine(server, concurrency=1)
+        units = [asking.generate([request], SAMPLING) for request in of_problems(16)]
+    ends = [isinstance(one, Unanswered) and one.ends for [one] in units]
+    assert ends == [False] * 15 + [True]
 
 
 def test_a_server_error_between_completions_is_tried_again() -> None:
@@ -146,19 +254,85 @@ def test_finish_reasons_become_stop_or_length(given: str | None, tokens: int | N
     assert (rollout.finish_reason, rollout.completion_tokens, rollout.token_ids) == (expected, tokens, ())
 
 
-def test_a_completion_that_the_server_gave_up_is_no_completion() -> None:
-    with (
-        serving(lambda _, __: completion("2", finish_reason="abort")) as server,
-        pytest.raises(RunError, match="abort"),
-    ):
-        engine(server).generate(requests(1), SAMPLING)
-
-
 def test_a_message_without_content_is_an_empty_completion() -> None:
     cut = Reply({"choices": [{"finish_reason": "length", "message": {"content": None, "reasoning_content": "Hm"}}]})
     with serving(lambda _, __: cut) as server:
         [rollout] = engine(server, chat=True).generate(requests(1, CHAT), SAMPLING)
     assert (rollout.text, rollout.finish_reason) == ("", "length")
+
+
+@pytest.mark.parametrize("tokens", [-1, 10**400, True, "3", 2.5])
+def test_a_count_that_no_completion_has_is_no_count(tokens: Any) -> None:
+    with serving(lambda _, __: completion("2", tokens=tokens)) as server:
+        [rollout] = engine(server).generate(requests(1), SAMPLING)
+    assert isinstance(rollout, Rollout)
+    assert (rollout.text, rollout.completion_tokens, rollout.truncated) == ("2", None, False)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": "2"}, "2"),
+        ({"content": ""}, ""),
+        ({"content": None, "tool_calls": [{"id": "1"}]}, ""),
+        ({"content": None, "refusal": "no"}, ""),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab"),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}]}, ""),
+        ({"content": []}, ""),
+    ],
+)
+def test_the_text_of_a_message_is_its_content_whatever_stands_beside(message: dict[str, Any], text: str) -> None:
+    reply = Reply({"choices": [{"finish_reason": "tool_calls", "message": message}], "error": None})
+    with serving(lambda _, __: reply) as server:
+        assert causes(engine(server, chat=True).generate(requests(1, CHAT), SAMPLING)) == [text]
+
+
+@pytest.mark.parametrize(("name", "compress"), [("GZIP", gzip.compress), ("deflate", zlib.compress)])
+def test_a_compressed_answer_that_nobody_asked_for_is_read(name: str, compress: Callable[[bytes], bytes]) -> None:
+    compressed = Reply(compress(completion("2").data), headers={"Content-Encoding": name})
+    with serving(lambda _, __: compressed) as server:
+        assert causes(engine(server).generate(requests(1), SAMPLING)) == ["2"]
+
+
+OLD_NAME = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+
+def renamed(request: Request, _: int) -> Reply:
+    """A server that takes max_completion_tokens alone."""
+    takes_it = "max_completion_tokens" in (request.payload or {})
+    return completion("2") if takes_it else Reply({"error": {"message": OLD_NAME}}, 400)
+
+
+def test_the_limit_is_sent_by_the_name_that_was_chosen() -> None:
+    with serving(renamed) as server:
+        reach(server, max_tokens_key="max_completion_tokens").generate(requests(1), SAMPLING)
+        assert [payload["max_completion_tokens"] for payload in server.posts()] == [1, 16]
+        assert not any("max_tokens" in payload for payload in server.posts())
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "hint"),
+    [
+        ("max_tokens", OLD_NAME, "engine.max_tokens_key=max_completion_tokens"),
+        ("max_completion_tokens", "Unexpected fields: max_completion_tokens", "engine.max_tokens_key=max_tokens"),
+        ("max_tokens", "'max_tokens' or 'max_completion_tokens' is too large: 9. The context has 8", "see benchmark."),
+    ],
+)
+def test_a_refusal_of_the_limits_name_is_answered_with_the_other_name(key: str, words: str, hint: str) -> None:
+    with serving(lambda _, __: Reply({"error": {"message": words}}, 400)) as server:
+        assert hint in refused(server, max_tokens_key=key).partition(" | ")[2]
+
+
+def test_a_first_prompt_that_is_too_long_does_not_end_the_trial() -> None:
+    def short_alone(request: Request, _: int) -> Reply:
+        assert request.payload is not None
+        return completion("2") if request.payload["prompt"] == "short" else Reply({"message": "too long"}, 400)
+
+    with serving(short_alone) as server:
+        notes: list[str] = []
+        assert reach(server, other_prompts=[Prompt(PROBLEM, "short", ())], notes=notes).dialect == "vllm"
+        assert notes == []
+        assert "too long" in refused(server, other_prompts=[Prompt(PROBLEM, "as long", ())])
 
 
 def knows(*names: str) -> Any:
@@ -192,6 +366,19 @@ def test_options_that_a_server_does_not_take_are_left_out_and_that_is_said_once(
         assert "top_k" not in server.posts()[-1]
     [note] = notes
     assert "takes no top_k, min_p and repetition_penalty" in note
+
+
+def test_a_list_of_models_for_a_hint_is_asked_for_once() -> None:
+    """Each of thousands of refused samples would wait for its retries."""
+    missing = Reply({"message": "The model `served` does not exist."}, 404)
+    with serving(lambda request, _: missing if request.payload else Reply({}, 503)) as server:
+        assert "engine.model is 'served'" in refused(server, retries=3)
+        assert [request.path for request in server.requests] == ["/v1/completions", "/v1/models"]
+
+
+def test_a_model_whose_name_is_a_part_of_a_word_is_not_named() -> None:
+    with serving(lambda _, __: Reply({"message": "the maximum is 16"}, 400)) as server:
+        assert "see benchmark.max_tokens" in refused(server, model="m")
 
 
 def test_the_only_model_that_a_server_lists_is_taken() -> None:

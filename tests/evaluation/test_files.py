@@ -23,6 +23,25 @@ def test_records_come_back_by_problem_and_sample(tmp_path: Path) -> None:
         assert list(samples.records) == [(0, 0), (1, 0), (0, 1)]
 
 
+def test_sorted_records_lie_in_that_order_on_disk_and_more_can_be_added(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    with SampleFile(path) as samples:
+        samples.append([record(1, 0), record(0, 1), record(0, 0)])
+        samples.sort([(0, 0), (1, 0), (0, 1)])
+    with SampleFile(path) as samples:
+        assert list(samples.records) == [(0, 0), (1, 0), (0, 1)]
+        samples.append([record(1, 1)])
+    assert len(path.read_bytes().splitlines()) == 4
+
+
+def test_an_order_that_leaves_a_record_out_moves_nothing(tmp_path: Path) -> None:
+    with SampleFile(tmp_path / "samples.jsonl") as samples:
+        samples.append([record(1, 0), record(0, 0)])
+        samples.sort([(0, 0)])
+    with SampleFile(tmp_path / "samples.jsonl") as samples:
+        assert list(samples.records) == [(1, 0), (0, 0)]
+
+
 def test_a_line_that_a_kill_cut_short_is_taken_off(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_bytes(b'{"index": 0, "sample": 0}\n{"index": 1, "sam')

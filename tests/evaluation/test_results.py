@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dgpo_cli.evaluation.results import EvaluationResult, summarise
+from dgpo_cli.evaluation.results import EvaluationResult, summarise, unanswered_record
+from dgpo_cli.types import Problem, Prompt, SampleRequest, Unanswered
 
 KEYS = [
     "schema_version", "benchmark", "model", "n_problems", "n_samples", "avg_at_k", "pass_at_k", "maj_at_k",
@@ -110,3 +111,16 @@ def test_stored_completions_without_lengths_say_nothing_of_lengths() -> None:
 def test_pass_at_k_beyond_the_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="pass@8 needs at least 8"):
         result(HAND, pass_at=(8,))
+
+
+def test_what_a_server_leaves_unanswered_counts_as_wrong_and_apart_from_the_graders_errors() -> None:
+    """Problem 0: right, unanswered; problem 1: late, right. That is 2 of 4."""
+    request = SampleRequest(Prompt(Problem(0, "p0", (), "3"), "", ()), 1, 0)
+    lost = unanswered_record(Unanswered(request, "timeout", "no answer within 1 s", "wait"))
+    late = sample(1, 0, None, False, error="timeout")
+    summed = result([sample(0, 0, "3", True), lost, late, sample(1, 1, "5", True)], pass_at=(1,))
+    assert (summed.n_samples, summed.avg_at_k.k, summed.avg_at_k.value) == (4, 2, 0.5)
+    assert summed.errors == {"server_timeout": 1, "timeout": 1}
+    assert summed.unanswered == {"server_timeout": 1}
+    assert summed.truncated_fraction == 0.0
+    assert summed.completion_tokens_mean == 10
