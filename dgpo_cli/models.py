@@ -25,7 +25,6 @@ from dgpo_cli.config.lora_checks import holds_adapter
 from dgpo_cli.core.output_head import is_low, whole_product, widened
 from dgpo_cli.core.token_stats import Head
 from dgpo_cli.errors import DataError
-from dgpo_cli.load_checks import refuse_misfit, refuse_partial, refuse_quantized
 from dgpo_cli.lora import (
     CONFIG,
     REFERENCE,
@@ -81,15 +80,9 @@ class LanguageModel:
 
     @property
     def pad_id(self) -> int:
-        """An id to fill with: masks come from lengths, so any id serves that the embedding has a row for."""
+        """An id to fill with: masks come from lengths, so any id serves."""
         pad = self.tokenizer.pad_token_id
-        fill = int(pad if pad is not None else (self.tokenizer.eos_token_id or 0))
-        return fill if fill < self.embedding_rows else 0
-
-    @property
-    def embedding_rows(self) -> int:
-        """Ids that can be fed are below it."""
-        return int(self.model.get_input_embeddings().weight.shape[0])
+        return int(pad if pad is not None else (self.tokenizer.eos_token_id or 0))
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """The body's last hidden states [b, L, D] of right-padded sequences [b, L]."""
@@ -289,8 +282,7 @@ def load_model(
     The folder of an adapter brings its base model; `merge_adapter` adds it into the base's own weights.
 
     Raises:
-        DataError: no such folder or hub id; weights that are missing, damaged, quantized, of another shape or used by
-            no layer; no tokenizer, or one with ids that the embedding has no row for.
+        DataError: no such folder or hub id, weights that are missing, damaged or of another shape, no fast tokenizer.
     """
     adapter = _adapter_folder(path, revision)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -301,7 +293,6 @@ def load_model(
         model, base = _load_base(adapter, dtype, options, key)
         own = (adapter / "tokenizer_config.json").is_file()
         tokenizer = _load_tokenizer(str(adapter) if own else base, options if not own else {}, key)
-    refuse_misfit(path, tokenizer, model.get_input_embeddings().weight.shape[0], key)
     if adapter is not None and merge_adapter:
         model = merged(model, adapter)
     model.to(device).eval()
@@ -376,7 +367,6 @@ def save_merged(model: LanguageModel, adapter: Path, folder: Path) -> None:
 
 def _load_weights(path: str, dtype: str, options: dict[str, Any], key: str) -> Any:
     transformers = _quiet_transformers()
-    refuse_quantized(path, Path(resolve_path(path)), key)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -385,12 +375,17 @@ def _load_weights(path: str, dtype: str, options: dict[str, Any], key: str) -> A
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
                 **options,
             )
     except Exception as error:  # many kinds: OSError, ValueError, SafetensorError, json errors, hub errors
         raise _load_error(path, error, key) from error
-    refuse_partial(path, model, report, key)
+    missing = sorted(report["missing_keys"]) + sorted(str(item) for item in report["mismatched_keys"])
+    if missing:
+        raise DataError(
+            f"{key}: {path} does not hold every weight of a {type(model).__name__}: {missing[0]} and "
+            f"{len(missing) - 1} more are missing or of another shape",
+            "check that config.json belongs to these weights, or download the model again",
+        )
     return model
 
 
@@ -428,7 +423,7 @@ def _load_base(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> 
         return _load_weights(path, dtype, options | {"revision": revision}, key), path
     except DataError as error:
         raise DataError(
-            f"{key}: {adapter} is an adapter of '{path}', which cannot be loaded here ({error.problems[0].message})",
+            f"{key}: {adapter} is an adapter of '{path}', which cannot be loaded here",
             f"put the base model there, or write where it is into {adapter / CONFIG}: base_model_name_or_path",
         ) from error
 

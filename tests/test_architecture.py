@@ -17,7 +17,7 @@ LAYERS = [
     ["config", "core", "disk"],
     ["meeting"],
     ["processes", "sharding", "precision"],
-    ["lora", "planning", "load_checks"],
+    ["lora", "planning"],
     ["models"],
     ["data", "engines", "rewards", "scoring"],
     ["algorithm"],

@@ -200,7 +200,6 @@ def load_data_prompts(
         chat_template=model.chat_template,
         system_prompt=data.system_prompt,
         max_context=policy.model.max_context,
-        embedding_rows=policy.model.embedding_rows,
         max_completion_tokens=max_completion_tokens,
     )
     try_grader(grader, prompts[0])
@@ -222,7 +221,6 @@ def benchmark_prompts(
         chat_template=model.chat_template,
         system_prompt=benchmark.system_prompt,
         max_context=policy.model.max_context,
-        embedding_rows=policy.model.embedding_rows,
         max_completion_tokens=benchmark.max_tokens,
         limit_key="benchmark.max_tokens",
     )

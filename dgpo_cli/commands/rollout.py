@@ -115,7 +115,6 @@ def _prompts(config: RolloutConfig, policy: Policy, grader: Grader | None) -> li
         chat_template=config.model.chat_template,
         system_prompt=config.data.system_prompt,
         max_context=policy.model.max_context,
-        embedding_rows=policy.model.embedding_rows,
         max_completion_tokens=config.rollout.max_completion_tokens,
     )
 

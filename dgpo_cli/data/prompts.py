@@ -83,7 +83,6 @@ def make_prompts(
     max_context: int | None,
     max_completion_tokens: int,
     limit_key: str = "rollout.max_completion_tokens",
-    embedding_rows: int | None = None,
 ) -> list[Prompt]:
     """The prompts as the model sees them, in the order of the problems.
 
@@ -91,8 +90,7 @@ def make_prompts(
     turn of the row's own wins over `system_prompt`. Without, the turns are joined by blank lines, their roles left
     out, and the text begins with the tokenizer's bos token where that tokenizer puts one (Llama does, Qwen does
     not); no end token is added.
-    Raises DataError for prompts that leave no room for `max_completion_tokens` (`limit_key` names it) in `max_context`,
-    or hold an id that the model has no row for (`embedding_rows`).
+    Raises DataError for prompts that leave no room for `max_completion_tokens` (`limit_key` names it) in `max_context`.
     """
     _check_system_prompt(system_prompt, chat_template)
     if chat_template and not getattr(tokenizer, "chat_template", None):
@@ -109,10 +107,7 @@ def make_prompts(
             text = text if bos and text.startswith(bos) else bos + text
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         prompts.append(Prompt(problem, text, tuple(ids)))
-    misfits = _misfits(prompts, max_context, max_completion_tokens, limit_key)
-    if embedding_rows is not None:
-        misfits += _unknown_ids(prompts, tokenizer, embedding_rows)
-    raise_all(misfits, "the prompts")
+    raise_all(_misfits(prompts, max_context, max_completion_tokens, limit_key), "the prompts")
     return prompts
 
 
@@ -225,22 +220,6 @@ def _misfits(prompts: list[Prompt], max_context: int | None, limit: int, limit_k
                 f"{limit_key}={room}" if room > 0 else "a model with a longer context, or a file without such rows",
             )
         )
-    return problems
-
-
-def _unknown_ids(prompts: list[Prompt], tokenizer: Any, rows: int) -> list[Wrong]:
-    """Prompts with an added token that the model has no embedding for."""
-    problems = []
-    for prompt in prompts:
-        beyond = next((one for one in prompt.token_ids if one >= rows), None)
-        if beyond is not None:
-            problems.append(
-                Wrong(
-                    f"row {prompt.problem.index + 1} (id {prompt.problem.problem_id}): the prompt holds "
-                    f"{tokenizer.decode([beyond])!r}, id {beyond}, beyond the model's embedding of {rows} rows",
-                    "a tokenizer that belongs to these weights; model.chat_template=false where the template writes it",
-                )
-            )
     return problems
 
 
