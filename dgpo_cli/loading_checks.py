@@ -89,7 +89,7 @@ def refuse_two_checkpoints(path: str, key: str) -> None:
     if (Path(path) / WHOLE).is_file() and (Path(path) / INDEX).is_file():
         raise DataError(
             f"{key}: {path} holds {WHOLE} and {INDEX}, and does not say which of both checkpoints is meant",
-            "move one of them into a folder of its own",
+            "move one of them out of the folder",
         )
 
 
