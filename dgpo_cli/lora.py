@@ -140,18 +140,10 @@ def load_adapter(model: Any, folder: Path, *, name: str = POLICY, trained: bool 
                 model, {key.removeprefix(PREFIX): value for key, value in weights.items()}, adapter_name=name
             )
     except Exception as error:  # of many kinds: OSError, SafetensorError, json errors, ValueError, RuntimeError
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DataError(
-            f"the adapter in {folder} cannot be put on {type(model).__name__}: {reason}",
-            f"the folder holds {CONFIG} and {WEIGHTS}, and belongs to the base model that the former names",
-        ) from error
+        raise _unfit(folder, type(model).__name__, error) from error
     missing = [key for key in result.missing_keys if f".{name}." in key]
     if missing or result.unexpected_keys:
-        raise DataError(
-            f"the adapter in {folder} does not fit {type(model).__name__}: "
-            f"{len(missing)} weights are missing and {len(result.unexpected_keys)} belong to no layer",
-            f"check that {CONFIG} names the base model that it was trained on",
-        )
+        raise _misfit(folder, type(model).__name__, len(missing), len(result.unexpected_keys))
     return AdapterView(model, name)
 
 
@@ -177,11 +169,45 @@ def save_adapter(view: AdapterView, folder: Path, *, state_dict: dict[str, torch
 
 
 def merged(model: Any, folder: Path) -> Any:
-    """The base model with the adapter of `folder` added into its own weights: plain again, and not frozen."""
+    """The base model with the adapter of `folder` added into its own weights: plain again, and not frozen.
+
+    Raises:
+        DataError: no readable adapter, or one that does not fit the model.
+    """
+    peft = _peft()
+    from safetensors.torch import load_file
+
+    kind = type(model).__name__
+    try:
+        held = set(load_file(folder / WEIGHTS))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            adapted = peft.PeftModel.from_pretrained(model, str(folder))
+            asked = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    except Exception as error:  # as in `load_adapter`
+        raise _unfit(folder, kind, error) from error
+    missing, unused = asked - held, held - asked - set(adapted.state_dict())
+    if missing or unused:
+        raise _misfit(folder, kind, len(missing), len(unused))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        whole = _peft().PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        whole = adapted.merge_and_unload()
     return whole.requires_grad_(True)
+
+
+def _unfit(folder: Path, kind: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return DataError(
+        f"the adapter in {folder} cannot be put on {kind}: {reason}",
+        f"the folder holds {CONFIG} and {WEIGHTS}, and belongs to the base model that the former names",
+    )
+
+
+def _misfit(folder: Path, kind: str, missing: int, unused: int) -> DataError:
+    return DataError(
+        f"the adapter in {folder} does not fit {kind}: {missing} weights are missing and {unused} belong to no layer",
+        f"check that {CONFIG} names the base model that it was trained on",
+    )
 
 
 def base_of(folder: Path) -> tuple[str, str | None]:

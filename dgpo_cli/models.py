@@ -1,13 +1,13 @@
 """Causal language models of transformers: loading them, and their hidden states apart from their output head.
 
-The only file that loads weights. It leaves out what is computed from hidden states (scoring.py) and sampling (engines).
+It leaves out how their files are read (pretrained.py), what is computed from hidden states (scoring.py) and sampling
+(engines).
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from dgpo_cli.bundled import bundled_path
 from dgpo_cli.config.lora_checks import holds_adapter
 from dgpo_cli.core.output_head import is_low, whole_product, widened
 from dgpo_cli.core.token_stats import Head
-from dgpo_cli.errors import DataError
+from dgpo_cli.errors import DataError, Problem, RunError
 from dgpo_cli.lora import (
     CONFIG,
     REFERENCE,
@@ -38,10 +37,10 @@ from dgpo_cli.lora import (
     save_adapter,
 )
 from dgpo_cli.precision import cast_frozen, cast_head, float32_logits
+from dgpo_cli.pretrained import BUNDLED, quiet_transformers, read_tokenizer, read_weights, resolve_path
 from dgpo_cli.sharding import ShardSettings, full, gathered, kept_whole, layers_of, local, save_weights
 from dgpo_cli.terminal import say
 
-BUNDLED = "bundled:"
 NextLogits = Callable[..., tuple[Tensor, Any]]  # inputs of a transformers model -> logits [b, V] and its cache
 
 
@@ -80,9 +79,15 @@ class LanguageModel:
 
     @property
     def pad_id(self) -> int:
-        """An id to fill with: masks come from lengths, so any id serves."""
+        """An id to fill with: masks come from lengths, so any id serves that the embedding has."""
         pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else (self.tokenizer.eos_token_id or 0))
+        fill = int(pad if pad is not None else (self.tokenizer.eos_token_id or 0))
+        return fill if fill < self.embedded_ids else 0
+
+    @property
+    def embedded_ids(self) -> int:
+        """Rows of the input embedding: an id beyond them cannot be fed."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """The body's last hidden states [b, L, D] of right-padded sequences [b, L]."""
@@ -211,12 +216,20 @@ class LanguageModel:
     def _next_logits(self, **inputs: Any) -> tuple[Tensor, Any]:
         with self._adapted():
             output = self.model(use_cache=True, logits_to_keep=1, **inputs)
-        return output.logits[:, -1], output.past_key_values
+        return output.logits[:, -1], _cache_of(output)
 
     def _next_logits_of_shards(self, head: Head, **inputs: Any) -> tuple[Tensor, Any]:
         with self._adapted():
             output = self.model.base_model(use_cache=True, **inputs)
-        return logits_of(head, output.last_hidden_state[:, -1]), output.past_key_values
+        return logits_of(head, output.last_hidden_state[:, -1]), _cache_of(output)
+
+
+def _cache_of(output: Any) -> Any:
+    """Keys and values of what was fed so far; without them the next token would be drawn from the last one alone."""
+    cache = getattr(output, "past_key_values", None)
+    if cache is None:
+        raise RunError("the model returns no past_key_values, and nothing can be drawn without", "another model.path")
+    return cache
 
 
 def logits_of(head: Head, hidden: Tensor) -> Tensor:
@@ -262,11 +275,6 @@ class AdaptedForward:
         return forward(*args, **kwargs)
 
 
-def resolve_path(path: str) -> str:
-    """`bundled:NAME` to its folder; any other path stays."""
-    return str(bundled_path(path.removeprefix(BUNDLED))) if path.startswith(BUNDLED) else path
-
-
 def load_model(
     path: str,
     *,
@@ -282,17 +290,18 @@ def load_model(
     The folder of an adapter brings its base model; `merge_adapter` adds it into the base's own weights.
 
     Raises:
-        DataError: no such folder or hub id, weights that are missing, damaged or of another shape, no fast tokenizer.
+        DataError: no such folder or hub id; weights that are dropped, missing, damaged or of another shape; no
+            tokenizer; a model whose first pass fails.
     """
     adapter = _adapter_folder(path, revision)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     if adapter is None:
-        model = _load_weights(path, dtype, options, key)
-        tokenizer = _load_tokenizer(path, options, key)
+        model = read_weights(path, dtype, options, key)
+        tokenizer = read_tokenizer(path, options, key)
     else:
         model, base = _load_base(adapter, dtype, options, key)
         own = (adapter / "tokenizer_config.json").is_file()
-        tokenizer = _load_tokenizer(str(adapter) if own else base, options if not own else {}, key)
+        tokenizer = read_tokenizer(str(adapter) if own else base, options if not own else {}, key)
     if adapter is not None and merge_adapter:
         model = merged(model, adapter)
     model.to(device).eval()
@@ -300,7 +309,13 @@ def load_model(
     language_model = LanguageModel(model, tokenizer, path, has_head=False)
     if adapter is not None and not merge_adapter:
         language_model.adapter = load_adapter(model, adapter)
-    language_model.has_head = _head_reproduces_logits(language_model)
+    try:
+        language_model.has_head = _head_reproduces_logits(language_model)
+    except (IndexError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{key}: {path} loads, and cannot compute: {reason}", "check its config.json") from error
     if not language_model.has_head:
         say(
             f"warning: the output head of {type(model).__name__} could not be told apart from its body: logits are "
@@ -359,41 +374,14 @@ def save_merged(model: LanguageModel, adapter: Path, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         full = type(model.model).from_pretrained(
-            resolve_path(base), dtype=model.weights_dtype, use_safetensors=True, revision=revision
+            resolve_path(base),
+            config=copy.deepcopy(model.model.config),
+            dtype=model.weights_dtype,
+            use_safetensors=True,
+            revision=revision,
         )
     merged(full, adapter).save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-
-
-def _load_weights(path: str, dtype: str, options: dict[str, Any], key: str) -> Any:
-    transformers = _quiet_transformers()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                resolve_path(path),
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                output_loading_info=True,
-                **options,
-            )
-    except Exception as error:  # many kinds: OSError, ValueError, SafetensorError, json errors, hub errors
-        raise _load_error(path, error, key) from error
-    missing = sorted(report["missing_keys"]) + sorted(str(item) for item in report["mismatched_keys"])
-    if missing:
-        raise DataError(
-            f"{key}: {path} does not hold every weight of a {type(model).__name__}: {missing[0]} and "
-            f"{len(missing) - 1} more are missing or of another shape",
-            "check that config.json belongs to these weights, or download the model again",
-        )
-    return model
-
-
-def _load_tokenizer(path: str, options: dict[str, Any], key: str) -> Any:
-    try:
-        return _quiet_transformers().AutoTokenizer.from_pretrained(resolve_path(path), **options)
-    except Exception as error:  # as above
-        raise _load_error(path, error, key) from error
 
 
 def _adapter_folder(path: str, revision: str | None) -> Path | None:
@@ -401,7 +389,7 @@ def _adapter_folder(path: str, revision: str | None) -> Path | None:
     folder = resolve_path(path)
     if Path(folder).is_dir():
         return Path(folder) if holds_adapter(folder) else None
-    transformers = _quiet_transformers()
+    transformers = quiet_transformers()
     if not transformers.utils.is_peft_available():
         return None
     try:
@@ -420,12 +408,13 @@ def _load_base(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> 
     """The base model that an adapter's folder names, and its path."""
     path, revision = _base_path(adapter)
     try:
-        return _load_weights(path, dtype, options | {"revision": revision}, key), path
+        return read_weights(path, dtype, options | {"revision": revision}, key), path
     except DataError as error:
-        raise DataError(
+        first = Problem(
             f"{key}: {adapter} is an adapter of '{path}', which cannot be loaded here",
             f"put the base model there, or write where it is into {adapter / CONFIG}: base_model_name_or_path",
-        ) from error
+        )
+        raise DataError("", problems=(first, *(error.problems if Path(path).is_dir() else ()))) from error
 
 
 def _base_path(adapter: Path) -> tuple[str, str | None]:
@@ -434,41 +423,6 @@ def _base_path(adapter: Path) -> tuple[str, str | None]:
     if not Path(path).exists() and Path(path).parts[-3:-1] == ("dgpo_cli", "bundled"):
         path = BUNDLED + Path(path).name  # the bundled model of another installation
     return path, revision
-
-
-def _quiet_transformers() -> Any:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import huggingface_hub
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    huggingface_hub.logging.set_verbosity_error()  # it tells of every attempt where there is no network
-    transformers.logging.disable_progress_bar()
-    return transformers
-
-
-def _load_error(path: str, error: Exception, key: str) -> DataError:
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    if path.startswith(BUNDLED) or Path(path).exists():
-        folder = Path(resolve_path(path))
-        if not folder.is_dir():
-            return DataError(f"{key}: expected a model folder, {path} is a file", f"{key}=FOLDER with config.json")
-        if not (folder / "config.json").is_file():
-            return DataError(
-                f"{key}: no config.json in {path}, so it is no model in transformers format",
-                f"{key}=FOLDER as save_pretrained writes it, or a run's folder",
-            )
-        if not list(folder.glob("*.safetensors")):
-            return DataError(
-                f"{key}: no .safetensors weights in {path}; other formats can run code and are not loaded",
-                "convert them: AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)",
-            )
-        return DataError(f"{key}: the model in {path} cannot be loaded: {reason}", "check that the folder is complete")
-    return DataError(
-        f"{key}: {path} is neither a folder nor a model that could be fetched from the hub: {reason}",
-        f"{key}=FOLDER with a downloaded model, or check the name and the network",
-    )
 
 
 def _head_of(model: Any) -> Head:
@@ -486,7 +440,7 @@ def _head_reproduces_logits(model: LanguageModel) -> bool:
     """Whether head(body(x)) is what the whole model says, tried on a few ids: architectures differ there."""
     if model.model.get_output_embeddings() is None or model.model.base_model is model.model:
         return False
-    ids = torch.arange(min(8, model.vocabulary_size), device=model.device)[None]
+    ids = torch.arange(min(8, model.vocabulary_size, model.max_context or 8), device=model.device)[None]
     try:
         hidden = model.hidden_states(ids, None)[0]
         whole = model.logits(ids, None)[0].float()

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from model_factory import save_random_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dgpo_cli.commands.parts import load_reference, load_trainee
@@ -285,10 +286,14 @@ def test_adapters_that_cannot_be_loaded_are_refused_in_one_line(
     trained: LanguageModel, random_model: Path, tmp_path: Path
 ) -> None:
     def refused(folder: Path) -> str:
-        with pytest.raises(DataError) as caught:
-            load_model(str(folder))
-        assert caught.value.problems[0].hint
-        return str(caught.value)
+        said = []
+        for merge in (False, True):
+            with pytest.raises(DataError) as caught:
+                load_model(str(folder), merge_adapter=merge)
+            assert caught.value.problems[0].hint
+            said.append(str(caught.value))
+        assert said[0].partition(":")[0] == said[1].partition(":")[0]
+        return said[0]
 
     moved = Path(shutil.copytree(random_model, tmp_path / "base"))
     model = adapted(moved)
@@ -299,6 +304,9 @@ def test_adapters_that_cannot_be_loaded_are_refused_in_one_line(
     assert "cannot be put on Qwen2ForCausalLM" in refused(tmp_path / "adapter")
     save_random_model(moved, layers=1)
     assert "does not fit Qwen2ForCausalLM" in refused(tmp_path / "adapter")
+    file = moved / "model.safetensors"
+    save_file(load_file(file) | {"v_head.weight": torch.ones(1)}, file, metadata={"format": "pt"})
+    assert "v_head.weight" in refused(tmp_path / "adapter")  # what is wrong with the base is said
     save_random_model(moved)
     load_model(str(tmp_path / "adapter"))
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"torn")

@@ -25,6 +25,7 @@ from dgpo_cli.processes import SOLO, Processes, gpu_of
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import try_grader
 from dgpo_cli.terminal import say
+from dgpo_cli.tokenizer_checks import check_stops, check_tokenizer
 from dgpo_cli.training.checkpoint import adapter_folder
 from dgpo_cli.types import Grader, Prompt
 
@@ -67,10 +68,20 @@ def load_policy(settings: ModelConfig, device: str, *, path: str | None = None, 
         trust_remote_code=settings.trust_remote_code,
         merge_adapter=merge_adapter,
     )
-    return Policy(
-        model,
-        stop_token_ids(model.tokenizer, model.model.generation_config, settings.chat_template, settings.stop_tokens),
+    stop_ids = stop_token_ids(
+        model.tokenizer, model.model.generation_config, settings.chat_template, settings.stop_tokens
     )
+    _check_ids(model, stop_ids, settings.stop_tokens)
+    return Policy(model, stop_ids)
+
+
+def _check_ids(model: LanguageModel, stop_ids: frozenset[int], typed: list[str]) -> None:
+    """Whether the tokenizer speaks of the ids that the model has; says what never comes."""
+    where = {"path": model.path, "key": "model.path"}
+    notes = check_tokenizer(model.tokenizer, model.embedded_ids, **where)
+    notes += check_stops(model.tokenizer, stop_ids, model.vocabulary_size, typed=typed, **where)
+    for note in notes:
+        say(note)
 
 
 def load_trainee(settings: ModelConfig, device: str, checkpoint: Path | None, *, seed: int) -> Policy:
@@ -200,6 +211,7 @@ def load_data_prompts(
         chat_template=model.chat_template,
         system_prompt=data.system_prompt,
         max_context=policy.model.max_context,
+        embedded_ids=policy.model.embedded_ids,
         max_completion_tokens=max_completion_tokens,
     )
     try_grader(grader, prompts[0])
@@ -221,6 +233,7 @@ def benchmark_prompts(
         chat_template=model.chat_template,
         system_prompt=benchmark.system_prompt,
         max_context=policy.model.max_context,
+        embedded_ids=policy.model.embedded_ids,
         max_completion_tokens=benchmark.max_tokens,
         limit_key="benchmark.max_tokens",
     )

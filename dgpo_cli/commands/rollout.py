@@ -115,6 +115,7 @@ def _prompts(config: RolloutConfig, policy: Policy, grader: Grader | None) -> li
         chat_template=config.model.chat_template,
         system_prompt=config.data.system_prompt,
         max_context=policy.model.max_context,
+        embedded_ids=policy.model.embedded_ids,
         max_completion_tokens=config.rollout.max_completion_tokens,
     )
 

@@ -83,6 +83,7 @@ def make_prompts(
     max_context: int | None,
     max_completion_tokens: int,
     limit_key: str = "rollout.max_completion_tokens",
+    embedded_ids: int | None = None,
 ) -> list[Prompt]:
     """The prompts as the model sees them, in the order of the problems.
 
@@ -90,7 +91,8 @@ def make_prompts(
     turn of the row's own wins over `system_prompt`. Without, the turns are joined by blank lines, their roles left
     out, and the text begins with the tokenizer's bos token where that tokenizer puts one (Llama does, Qwen does
     not); no end token is added.
-    Raises DataError for prompts that leave no room for `max_completion_tokens` (`limit_key` names it) in `max_context`.
+    Raises DataError for prompts that leave no room for `max_completion_tokens` (`limit_key` names it) in `max_context`,
+    and for those that hold a token beyond the model's `embedded_ids`.
     """
     _check_system_prompt(system_prompt, chat_template)
     if chat_template and not getattr(tokenizer, "chat_template", None):
@@ -107,7 +109,10 @@ def make_prompts(
             text = text if bos and text.startswith(bos) else bos + text
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         prompts.append(Prompt(problem, text, tuple(ids)))
-    raise_all(_misfits(prompts, max_context, max_completion_tokens, limit_key), "the prompts")
+    misfits = _misfits(prompts, max_context, max_completion_tokens, limit_key)
+    if embedded_ids is not None:
+        misfits += _unfed(prompts, tokenizer, embedded_ids, chat_template)
+    raise_all(misfits, "the prompts")
     return prompts
 
 
@@ -180,11 +185,9 @@ def _chat_text(
     tokenizer: Any, messages: tuple[tuple[str, str], ...], system_prompt: str | None, problem: Problem
 ) -> str:
     turns = [{"role": role, "content": content} for role, content in _with_system(messages, system_prompt)]
-    from jinja2.exceptions import TemplateError
-
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
+    except Exception as error:  # a template is a program of the model's: TemplateError, TypeError, KeyError ...
         raise DataError(
             f"row {problem.index + 1} (id {problem.problem_id}): the tokenizer's chat template refuses it ({error})",
             "some templates take no system turn" if turns[0]["role"] == "system" else "",
@@ -221,6 +224,23 @@ def _misfits(prompts: list[Prompt], max_context: int | None, limit: int, limit_k
             )
         )
     return problems
+
+
+def _unfed(prompts: list[Prompt], tokenizer: Any, embedded_ids: int, chat_template: bool) -> list[Wrong]:
+    """Prompts with a token that the model has no row for."""
+    found = [(prompt, max(prompt.token_ids)) for prompt in prompts if max(prompt.token_ids, default=0) >= embedded_ids]
+    if not found:
+        return []
+    prompt, token = found[0]
+    return [
+        Wrong(
+            f"{len(found)} of {len(prompts)} prompts hold a token beyond the {embedded_ids} that the model embeds: the "
+            f"first, row {prompt.problem.index + 1} (id {prompt.problem.problem_id}), has "
+            f"{tokenizer.convert_ids_to_tokens(token)} (id {token})",
+            "take tokenizer and model from one folder"
+            + ("; model.chat_template=false writes no tokens of a chat" if chat_template else ""),
+        )
+    ]
 
 
 def _end_of_turn(tokenizer: Any) -> int | None:

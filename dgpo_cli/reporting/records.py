@@ -90,11 +90,11 @@ def token_speller(model: LanguageModel) -> Callable[[int], str]:
 
     A token that is only a part of a character has no text of its own: its bytes are spelled `<0xE2>`.
     """
-    tokenizer, known = model.tokenizer, len(model.tokenizer)
+    tokenizer, known = model.tokenizer, set(model.tokenizer.get_vocab().values())
 
     @lru_cache(maxsize=65_536)
     def spell(token: int) -> str:
-        if token >= known:
+        if token not in known:
             return f"<id:{token}>"
         text: str = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         piece = str(tokenizer.convert_ids_to_tokens(token))

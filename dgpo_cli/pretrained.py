@@ -1,0 +1,111 @@
+"""Reading what `save_pretrained` wrote: the weights and the tokenizer of a folder or a hub id, or one error line.
+
+What cannot be read is explained here; whether what was read is whole, `loading_checks` says.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dgpo_cli.bundled import bundled_path
+from dgpo_cli.errors import DataError
+from dgpo_cli.loading_checks import (
+    check_weights,
+    checkpoint_files,
+    refuse_quantised,
+    refuse_two_checkpoints,
+    without_pad_beyond,
+)
+from dgpo_cli.terminal import say
+
+BUNDLED = "bundled:"
+
+
+def resolve_path(path: str) -> str:
+    """`bundled:NAME` to its folder; any other path stays."""
+    return str(bundled_path(path.removeprefix(BUNDLED))) if path.startswith(BUNDLED) else path
+
+
+def read_weights(path: str, dtype: str, options: dict[str, Any], key: str) -> Any:
+    """The causal language model of a folder or hub id, every weight of it from there. `options`: of `from_pretrained`.
+
+    Raises:
+        DataError: no such model, or one that does not hold the weights of its class, all of them and no others.
+    """
+    transformers, folder = quiet_transformers(), resolve_path(path)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
+    except Exception as error:  # many kinds: OSError, ValueError, json errors, hub errors
+        raise _load_error(path, error, key) from error
+    refuse_quantised(config, path, key)
+    refuse_two_checkpoints(folder, key)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=without_pad_beyond(config),
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # else it raises without a name
+                **options,
+            )
+    except Exception as error:  # as above, and SafetensorError
+        raise _load_error(path, error, key) from error
+    for warning in check_weights(model, report, checkpoint_files(folder, options.get("revision")), path, key):
+        say(warning)
+    return model
+
+
+def read_tokenizer(path: str, options: dict[str, Any], key: str) -> Any:
+    """The tokenizer of a folder or hub id.
+
+    Raises:
+        DataError: there is none that can be read.
+    """
+    try:
+        return quiet_transformers().AutoTokenizer.from_pretrained(resolve_path(path), **options)
+    except Exception as error:  # as above
+        raise _load_error(path, error, key, what="tokenizer") from error
+
+
+def quiet_transformers() -> Any:
+    """The library, its progress bars and its notes off."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import huggingface_hub
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()  # it tells of every attempt where there is no network
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def _load_error(path: str, error: Exception, key: str, *, what: str = "model") -> DataError:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    if path.startswith(BUNDLED) or Path(path).exists():
+        folder = Path(resolve_path(path))
+        if not folder.is_dir():
+            return DataError(f"{key}: expected a model folder, {path} is a file", f"{key}=FOLDER with config.json")
+        if not (folder / "config.json").is_file():
+            return DataError(
+                f"{key}: no config.json in {path}, so it is no model in transformers format",
+                f"{key}=FOLDER as save_pretrained writes it, or a run's folder",
+            )
+        if not list(folder.glob("*.safetensors")):
+            return DataError(
+                f"{key}: no .safetensors weights in {path}; other formats can run code and are not loaded",
+                "convert them: AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)",
+            )
+        return DataError(f"{key}: the {what} in {path} cannot be loaded: {reason}", "check that the folder is complete")
+    return DataError(
+        f"{key}: {path} is neither a folder nor a model that could be fetched from the hub: {reason}",
+        f"{key}=FOLDER with a downloaded model, or check the name and the network",
+    )

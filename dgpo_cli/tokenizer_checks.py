@@ -1,0 +1,101 @@
+"""Whether a tokenizer speaks of the ids that its model has: what it makes of text is fed, and what is drawn it spells.
+
+The prompts themselves are looked at where they are made (`data.prompts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from dgpo_cli.errors import ConfigError, DataError
+
+SAMPLE = "The answer is 12."
+SHOWN = 3
+ONE_FOLDER = "take tokenizer and model from one folder; tokens that were added need model.resize_token_embeddings"
+
+
+def check_tokenizer(tokenizer: Any, embedded: int, *, path: str, key: str) -> list[str]:
+    """Compare a tokenizer with the `embedded` ids of its model, the rows of the embedding.
+
+    Returns warnings: tokens that were added beyond them, which no text may hold. The fill token may lie there: it is
+    masked.
+
+    Raises:
+        DataError: it knows no text, has ordinary tokens beyond the embedding, or cannot spell an id that can be drawn.
+    """
+    _refuse_empty(tokenizer, path, key)
+    beyond = sorted((one, token) for token, one in tokenizer.get_vocab().items() if one >= embedded)
+    added = set(tokenizer.get_added_vocab())
+    ordinary = [(one, token) for one, token in beyond if token not in added]
+    if ordinary:
+        raise DataError(
+            f"{key}: the tokenizer of {path} has {_count(ordinary, 'token')} beyond the {embedded} that the model "
+            f"embeds: {_named(ordinary)}",
+            ONE_FOLDER,
+        )
+    _refuse_unspelled(tokenizer, embedded, path, key)
+    warned = [(one, token) for one, token in beyond if token != tokenizer.pad_token]
+    if not warned:
+        return []
+    return [
+        f"warning: the tokenizer of {path} has {_count(warned, 'added token')} beyond the {embedded} that the model "
+        f"embeds: {_named(warned)}; a prompt that holds one is refused"
+    ]
+
+
+def check_stops(
+    tokenizer: Any, stop_ids: Collection[int], rows: int, *, typed: Sequence[str], path: str, key: str
+) -> list[str]:
+    """Compare the ids that end a completion with the `rows` of the output head: only those can be drawn.
+
+    Raises:
+        ConfigError: a text of model.stop_tokens is none of them.
+        DataError: there are ids to stop at, and none of them can be drawn.
+    """
+    for text in typed:
+        one = tokenizer(text, add_special_tokens=False)["input_ids"][0]
+        if one >= rows:
+            raise ConfigError(
+                f"model.stop_tokens: '{text}' is id {one}, and the model draws {rows} ids: it would end nothing",
+                "model.stop_tokens=[]",
+            )
+    beyond = [(one, tokenizer.convert_ids_to_tokens(one)) for one in sorted(stop_ids) if one >= rows]
+    if not beyond:
+        return []
+    message = f"{key}: {path} is to stop at {_named(beyond)}, beyond the {rows} ids that the model draws"
+    if len(beyond) == len(stop_ids):
+        raise DataError(f"{message}: no completion would end", f"model.stop_tokens=[TOKEN]; or {ONE_FOLDER}")
+    return [f"warning: {message}: such a stop never comes"]
+
+
+def _refuse_empty(tokenizer: Any, path: str, key: str) -> None:
+    """transformers makes a tokenizer without a vocabulary where the files of one are missing."""
+    special = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+    ids = set(tokenizer(SAMPLE, add_special_tokens=False)["input_ids"])
+    if set(tokenizer.get_vocab()) <= special or not ids - {tokenizer.unk_token_id}:
+        raise DataError(
+            f"{key}: the tokenizer of {path} has no vocabulary: its files are missing or empty",
+            "put tokenizer.json and tokenizer_config.json beside the weights: tokenizer.save_pretrained(FOLDER)",
+        )
+
+
+def _refuse_unspelled(tokenizer: Any, embedded: int, path: str, key: str) -> None:
+    """Rows that pad an embedding have no token, and they can be drawn."""
+    try:
+        tokenizer.decode([embedded - 1], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    except Exception as error:  # of many kinds: IndexError of sentencepiece, TypeError, KeyError, OverflowError
+        raise DataError(
+            f"{key}: the tokenizer of {path} cannot spell id {embedded - 1}, which the model can draw "
+            f"({type(error).__name__})",
+            "a tokenizer with tokenizer.json, as AutoTokenizer writes it",
+        ) from error
+
+
+def _named(tokens: list[tuple[int, str | None]]) -> str:
+    shown = [f"id {one}" + (f" {token}" if token else "") for one, token in tokens[:SHOWN]]
+    return ", ".join(shown) + (f" and {len(tokens) - SHOWN} more" if len(tokens) > SHOWN else "")
+
+
+def _count(tokens: list[tuple[int, str]], kind: str) -> str:
+    return f"{len(tokens)} {kind}" + "s" * (len(tokens) != 1)
