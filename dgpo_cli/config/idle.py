@@ -324,7 +324,7 @@ RULES: tuple[Rule, ...] = (
         "leave it out; without rollouts= a model samples",
     ),
     Rule(
-        ("data.", "reward", "reward.", "algo.", "limit"),
+        ("data.", "reward", "reward.", "algo."),
         ROLLOUT,
         _own_prompt,
         "leave it out, or prompt=",
