@@ -59,7 +59,7 @@ IDLE = [
     ("eval", "benchmark.top_p=0.5", ["benchmark.temperature=0"], "benchmark.temperature=0 is greedy"),
     ("rollout", "benchmark=gsm8k", [], "rollouts are sampled from data"),
     ("rollout", "algo.clip_low=0.1", [], "nothing is trained here"),
-    ("rollout", "limit=3", ["prompt=x"], "the prompt is the one that was typed"),
+    ("rollout", "reward=exact", ["prompt=x"], "the prompt is the one that was typed"),
     ("rollout", "model=tiny", ["rollouts=a.jsonl"], "stored rollouts are read"),
 ]
 
