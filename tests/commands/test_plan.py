@@ -164,7 +164,9 @@ def test_a_hub_id_of_unknown_sizes_says_what_to_do(tmp_path, monkeypatch):
     assert "hf download nobody/unheard-of config.json" in problem.hint
 
 
-@pytest.mark.parametrize("more", [["benchmark.completions=rows.jsonl"], ["engine=openai", "engine.url=http://a:1/v1"]])
+@pytest.mark.parametrize(
+    "more", [["benchmark=aime2024", "benchmark.completions=rows.jsonl"], ["engine=openai", "engine.url=http://a:1/v1"]]
+)
 def test_what_loads_no_model_has_no_plan(more, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text('{"index": 0, "completion": "x"}\n')

@@ -38,9 +38,10 @@ def train(folder: Path, *overrides: str) -> int:
 
 
 def quick(*overrides: str) -> list[str]:
-    """QUICK with these; without a benchmark, its limit would be a key that changes nothing."""
-    kept = [text for text in QUICK if not (text.startswith("benchmark.") and "benchmark=none" in overrides)]
-    return [*kept, *overrides]
+    """QUICK with these, without the keys that change nothing beside them."""
+    own_data = any(text.startswith("data.path=") for text in overrides)
+    idle = ["benchmark."] * (own_data or "benchmark=none" in overrides) + ["data.size"] * own_data
+    return [*(text for text in QUICK if not text.startswith(tuple(idle))), *overrides]
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -373,8 +374,11 @@ def test_a_changed_reward_file_does_not_continue_an_evaluation(
     (folder / "eval.jsonl").write_text("")  # killed after its samples, before its row
     file = tmp_path / "graded.py"
     file.write_text(file.read_text() + "# another\n")
-    assert main(["train", f"resume={folder}"]) == 2
+    capsys.readouterr()
+    assert main(["train", f"resume={folder}"]) == 0
     assert "reward.sha256" in capsys.readouterr().err
+    assert len(rows(folder / "evals/before_resume_step_000001/samples.jsonl")) == 16
+    assert [row["step"] for row in rows(folder / "eval.jsonl")] == [1]
 
 
 def test_partial_credit_trains_without_exhausting_refills_and_is_not_called_all_wrong(

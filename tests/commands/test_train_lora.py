@@ -123,7 +123,7 @@ def holds_the_base_and_the_adapter(checkpoint: Path) -> None:
 
 def test_frozen_weights_may_be_bfloat16_and_eval_keeps_them_so(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert train(folder, *LORA, "model.dtype=bfloat16", "steps=1", "eval.limit=8") == 0
+    assert train(folder, *LORA, "model.dtype=bfloat16", "steps=1", "benchmark.limit=8") == 0
     options = ["benchmark=digit_chain", "benchmark.limit=8"]
     assert main(["eval", f"hydra.run.dir={tmp_path / 'eval'}", f"model.path={folder}", *options]) == 0
     drawn, before = rows(tmp_path / "eval/samples.jsonl"), rows(folder / "evals/step_000001/samples.jsonl")
