@@ -139,6 +139,8 @@ def load_adapter(model: Any, folder: Path, *, name: str = POLICY, trained: bool 
             result = peft.set_peft_model_state_dict(
                 model, {key.removeprefix(PREFIX): value for key, value in weights.items()}, adapter_name=name
             )
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # of many kinds: OSError, SafetensorError, json errors, ValueError, RuntimeError
         raise _unfit(folder, type(model).__name__, error) from error
     missing = [key for key in result.missing_keys if f".{name}." in key]
@@ -184,6 +186,8 @@ def merged(model: Any, folder: Path) -> Any:
             warnings.simplefilter("ignore")
             adapted = peft.PeftModel.from_pretrained(model, str(folder))
             asked = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # as in `load_adapter`
         raise _unfit(folder, kind, error) from error
     missing, unused = asked - held, held - asked - set(adapted.state_dict())

@@ -414,7 +414,19 @@ def _load_base(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> 
             f"{key}: {adapter} is an adapter of '{path}', which cannot be loaded here",
             f"put the base model there, or write where it is into {adapter / CONFIG}: base_model_name_or_path",
         )
-        raise DataError("", problems=(first, *(error.problems if Path(path).is_dir() else ()))) from error
+        raise DataError("", problems=(first, *(error.problems if _is_here(path) else ()))) from error
+
+
+def _is_here(path: str) -> bool:
+    """Whether a model is on this machine: what is wrong with it is then worth saying."""
+    from transformers.utils import cached_file
+
+    if path.startswith(BUNDLED) or Path(path).is_dir():
+        return True
+    try:
+        return cached_file(path, "config.json", local_files_only=True) is not None
+    except Exception:  # of many kinds: a name that is none, a cache that is empty
+        return False
 
 
 def _base_path(adapter: Path) -> tuple[str, str | None]:

@@ -21,6 +21,7 @@ from dgpo_cli.core.token_stats import (
     token_stats,
 )
 from dgpo_cli.models import LanguageModel, logits_of
+from dgpo_cli.planning.memory import NOISE_ROLLOUTS
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import beat
 from dgpo_cli.types import Rollout
@@ -301,9 +302,6 @@ def share_values(values: list[Tensor], mask: Tensor, processes: Processes) -> No
     flat = processes.total(torch.stack([value[mask] for value in values]))
     for value, whole in zip(values, flat, strict=True):
         value[mask] = whole
-
-
-NOISE_ROLLOUTS = 8  # that the noise floor is measured on
 
 
 @torch.no_grad()

@@ -63,7 +63,8 @@ def gathered(weight: Tensor, device: torch.device) -> Tensor:
     """A sharded weight as a whole on `device`, for a pass: its gradients are summed back into the shards in float32."""
     if not isinstance(weight, DTensor):
         return weight
-    whole: Tensor = weight.full_tensor(grad_placements=[Partial()])
+    with together():
+        whole: Tensor = weight.full_tensor(grad_placements=[Partial()])
     return whole.to(device)
 
 

@@ -55,7 +55,7 @@ def warnings(config: Any, command: str) -> list[str]:
         found.append(
             f"gating.control={config.gating.control.name}: uniform credit has no weights to move, so it changes nothing"
         )
-    if command == "train" and config.model.lora.rank and _credits_divergence(config.gating):
+    if command == "train" and config.model.lora.rank and credits_divergence(config.gating):
         found.append(
             f"model.lora.rank={config.model.lora.rank} with gating={config.gating.name}: under LoRA, credit from the "
             "distance to a reference may degenerate to uniform, or to a few positions that have nothing to do with the "
@@ -64,7 +64,7 @@ def warnings(config: Any, command: str) -> list[str]:
     return found
 
 
-def _credits_divergence(gating: GatingConfig) -> bool:
+def credits_divergence(gating: GatingConfig) -> bool:
     """Whether a distance to the reference shapes credit."""
     return gating.signal is not Signal.none and (gating.signal in NEEDS_REFERENCE or gating.noise_gate)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.checks import credits_divergence
 from dgpo_cli.config.groups import LoggerMode, Schedule, Signal
 from dgpo_cli.config.strategy_checks import SHARDED
 
 TIMED = ("robust", "function")  # graders that run in processes with a time limit
-NEED_REFERENCE = (Signal.hellinger, Signal.hellinger_root, Signal.kl, Signal.logratio)
 
 COUNT_WHEN_FALSE = ("strategy.gather_for_generation",)
 MAY_BE_SECRET = ("engine.url", "engine.api_key_env")
@@ -91,8 +91,7 @@ def _no_benchmark(config: Any, _: Typed) -> str | None:
 
 def _needs_no_reference(config: Any, typed: Typed) -> str | None:
     gating = config.gating
-    measured = gating.signal in NEED_REFERENCE or (gating.signal is not Signal.none and gating.noise_gate)
-    if measured or config.algo.kl_coef > 0:
+    if credits_divergence(gating) or config.algo.kl_coef > 0:
         return None
     return f"gating={gating.name} and algo.kl_coef={catalogue.show(config.algo.kl_coef)} measure nothing from one"
 
@@ -130,7 +129,9 @@ def _own_scores(config: Any, _: Typed) -> str | None:
 
 
 def _no_function(config: Any, _: Typed) -> str | None:
-    return None if config.reward.name == "function" else f"reward={config.reward.name} calls no function"
+    benchmark = getattr(config, "benchmark", None)
+    evaluates = benchmark is not None and benchmark.name is not None and benchmark.reward == "function"
+    return None if evaluates or config.reward.name == "function" else f"reward={config.reward.name} calls no function"
 
 
 def _untimed(config: Any, _: Typed) -> str | None:
@@ -348,7 +349,6 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("benchmark.system_prompt",), BENCHMARKED, _no_chat, "model.chat_template=true"),
     Rule(("benchmark.top_p",), BENCHMARKED, _greedy("benchmark"), "benchmark.temperature=1 samples"),
-    Rule(("benchmark.reward",), EVAL, _typed_too("reward", "reward.name", "reward.path"), "leave one of them out"),
     # Data.
     Rule(("data.",), EVAL, _always("evaluations read a benchmark"), "benchmark=NAME, benchmark.path=FILE"),
     Rule(("data",), EVAL, _typed_too("benchmark"), "it names the benchmark where none is chosen"),
@@ -362,7 +362,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("data.system_prompt",), ("train", "rollout"), _no_chat, "model.chat_template=true"),
     # Rewards.
     Rule(("reward.path",), EACH, _no_function, "reward=function, or leave out reward="),
-    Rule(("reward.timeout_seconds", "reward.timeout_score"), EACH, _untimed, "robust and function are timed"),
+    Rule(("reward.timeout_seconds",), EACH, _untimed, "robust and function are timed"),
     # The algorithm and its credit.
     Rule(("algo.reward_right", "algo.reward_wrong"), ("train", "rollout"), _own_scores, "let the function return them"),
     Rule(

@@ -20,8 +20,8 @@ _OF_PYTHON = re.compile(
     r"""|(?:tensor|array|Decimal|Timestamp|bytearray)\(.*\)|<[\w.]+ object at 0x[0-9a-f]+>""",
     re.DOTALL,
 )
-_MESSAGES = re.compile(r"""(?:array\()?\s*\[?\s*\{\s*['"](?:role|content|from|value)['"]\s*:""")
-_QUOTED_LIST = re.compile(r"""\[\s*(?:['"].*['"]\s*,?\s*)?\]""", re.DOTALL)
+_MESSAGES = re.compile(r"""(?:array\()?\s*\[?\s*\{\s*['"](?:role|content)['"]\s*:""")
+_BOTH_KEYS = (re.compile(r"""['"]role['"]\s*:"""), re.compile(r"""['"]content['"]\s*:"""))
 
 
 def clean_name(name: str) -> str:
@@ -62,16 +62,17 @@ def messages_in(text: str) -> Any:
     if not _MESSAGES.match(text):
         return None
     value = _literal(text)
-    if value is None:
+    if value is None and all(key.search(text) for key in _BOTH_KEYS):
         raise ValueError("begins as a list of messages written as text, and is no JSON")
     turns = value if isinstance(value, list) else [value]
-    return turns if all(isinstance(turn, dict) for turn in turns) else None
+    return turns if all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns) else None
 
 
 def list_in(text: str) -> list[str] | None:
     """The texts of a list that was written as text, as `['18']`; None for any other text, `[1, 2]` among them."""
     text = text.strip()
-    value = _literal(text) if _QUOTED_LIST.fullmatch(text) else None
+    quoted = text[:1] == "[" and text[-1:] == "]" and text[1:-1].strip()[:1] in ("", "'", '"')
+    value = _literal(text) if quoted else None
     return value if isinstance(value, list) and all(isinstance(one, str) for one in value) else None
 
 

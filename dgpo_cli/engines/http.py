@@ -7,7 +7,6 @@ would hand the key to another host.
 from __future__ import annotations
 
 import email.utils
-import gzip
 import http.client
 import ipaddress
 import json
@@ -27,6 +26,7 @@ from dgpo_cli.errors import ServerError
 LONGEST_WAIT = 60.0  # seconds of back-off; a server's own Retry-After may ask for more
 SHOWN_CHARACTERS = 200
 CHUNK = 1 << 16
+LARGEST_ANSWER = 1 << 28  # bytes: far more than any completion
 PASSING = (408, 409, 425, 429)  # and 5xx: the same request may be answered later
 OF_THE_SERVER = (401, 402, 403, 404, 405, 429, 503)  # whatever the request asks
 MORE_TIME = "engine.timeout_seconds, engine.retries and a smaller engine.concurrency give it more time"
@@ -216,6 +216,8 @@ def _read(response: Any, deadline: float) -> bytes:
     parts = []
     while part := response.read1(CHUNK):
         parts.append(part)
+        if len(parts) * CHUNK > LARGEST_ANSWER and sum(map(len, parts)) > LARGEST_ANSWER:
+            raise http.client.HTTPException("its answer is larger than any completion")
         if time.monotonic() > deadline:
             raise TimeoutError
     if response.length:
@@ -225,9 +227,13 @@ def _read(response: Any, deadline: float) -> bytes:
 
 def _plain(content: bytes, encoding: str) -> bytes:
     """Nobody asks for compressed answers, and some proxies send them all the same."""
-    if encoding in ("gzip", "x-gzip"):
-        return gzip.decompress(content)
-    return zlib.decompress(content) if encoding == "deflate" else content
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        return content
+    opened = zlib.decompressobj(wbits=47)  # either header
+    plain = opened.decompress(content, LARGEST_ANSWER)
+    if opened.unconsumed_tail or not opened.eof:
+        raise zlib.error("the compressed answer is cut, or larger than any completion")
+    return plain
 
 
 def _read_what_is_there(error: urllib.error.HTTPError, deadline: float) -> bytes:

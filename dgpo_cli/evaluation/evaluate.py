@@ -23,7 +23,7 @@ from dgpo_cli.core.pass_at_k import doubling
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.errors import ConfigError, RewardError, RunError
 from dgpo_cli.evaluation.files import Record, SampleFile, make_folder, write_json
-from dgpo_cli.evaluation.manifest import claim, prompt_hashes, versions
+from dgpo_cli.evaluation.manifest import claim, grader_facts, prompt_hashes, versions
 from dgpo_cli.evaluation.results import EvaluationResult, summarise, unanswered_record
 from dgpo_cli.types import (
     Grader,
@@ -69,13 +69,18 @@ def generation_units(problems: int, batch_size: int, k: int) -> Iterator[Unit]:
     samples of each: blocks of 1, 1, 2, 4, ... samples up to the largest power of two that fits, so that a small k
     wastes little. For a k inside the last block the samples beyond it are drawn and dropped.
     """
-    widest = 1 << (max(1, batch_size // problems).bit_length() - 1)
+    widest = _widest(problems, batch_size)
     start = 0
     while start < k:
         width = min(widest, max(1, start))
         for first in range(0, problems, batch_size):
             yield Unit(range(first, min(first + batch_size, problems)), range(start, start + width))
         start += width
+
+
+def _widest(problems: int, batch_size: int) -> int:
+    """Samples of a problem in the widest unit: the largest power of two of which all problems fit into a batch."""
+    return 1 << (max(1, batch_size // problems).bit_length() - 1)
 
 
 def evaluate(
@@ -121,7 +126,7 @@ def evaluate(
         "benchmark": benchmark,
         **prompt_hashes(prompts),
         "sampling": drawn_with,
-        "grader": grader.name,
+        **grader_facts(grader),
         "batch_size": batch_size,
         "versions": versions(),
     }
@@ -258,10 +263,16 @@ def _key(request: SampleRequest) -> tuple[int, int]:
 
 def _in_order(prompts: list[Prompt], batch_size: int, keys: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
     """Keys of samples in the order in which they are drawn where nothing fails."""
-    k = 1 + max(sample for _, sample in keys)
-    units = generation_units(len(prompts), batch_size, k)
-    ordered = [(prompts[p].problem.index, sample) for unit in units for p in unit.problems for sample in unit.samples]
-    return [key for key in ordered if key in keys]
+    places = {prompt.problem.index: place for place, prompt in enumerate(prompts)}
+    widest = _widest(len(prompts), batch_size)
+
+    def drawn_at(key: tuple[int, int]) -> tuple[int, ...]:
+        place, sample = places[key[0]], key[1]
+        # `generation_units` begins blocks at 0, 1, 2, 4, ... and then at every `widest`.
+        block = sample // widest * widest if sample >= widest else (1 << sample.bit_length()) >> 1
+        return block, place // batch_size, place, sample
+
+    return sorted((key for key in keys if key[0] in places), key=drawn_at)
 
 
 def _draw(

@@ -17,7 +17,13 @@ import dgpo_cli
 from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.errors import ConfigError, DataError, Problem
 from dgpo_cli.evaluation.files import ADVICE, SampleFile, write_json
-from dgpo_cli.types import Prompt
+from dgpo_cli.types import Grader, Prompt
+
+
+def grader_facts(grader: Grader) -> dict[str, Any]:
+    """The grader's name, and the number of its rules where they have changed: verdicts of two rules are never mixed."""
+    rules = getattr(grader, "rules", None)
+    return {"grader": grader.name} | ({} if rules is None else {"grader_rules": rules})
 
 
 def versions() -> dict[str, str | None]:

@@ -283,7 +283,8 @@ def _manifest(record: Json) -> Json:
 def _grader(manifest: Json, settings: Json) -> Instrument | None:
     name = manifest.get("grader")
     if name != "function":
-        return None if name is None else Instrument(str(name))
+        rules = manifest.get("grader_rules")
+        return None if name is None else Instrument(str(name) if rules is None else f"{name}, rules {rules}")
     file = manifest.get("reward")
     path, sha256 = (file.get("path"), file.get("sha256")) if isinstance(file, dict) else (None, None)
     path = str(path or settings.get("reward.path"))

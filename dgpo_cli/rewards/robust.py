@@ -27,9 +27,10 @@ MOST_WORKERS = 8
 
 
 class RobustGrader:
-    """See the module. `workers` processes at most; they start with the first gold that is no integer."""
+    """See the module. `workers` processes at most; they start with the first gold that needs algebra."""
 
     name = "robust"
+    rules = 2  # 1: numbers by rounding, bases dropped, sets for pairs
 
     def __init__(self, *, timeout_seconds: float, workers: int | None = None) -> None:
         self._timeout_seconds = timeout_seconds
@@ -100,7 +101,7 @@ class RobustGrader:
         if self._pool is None:
             if importlib.util.find_spec("math_verify") is None:
                 raise ConfigError(
-                    "reward=robust: golds that are no integers are compared by math-verify, which is not installed",
+                    "reward=robust: golds that need algebra are compared by math-verify, which is not installed",
                     "pip install 'dgpo[math]'",
                 )
             self._pool = WorkerPool(

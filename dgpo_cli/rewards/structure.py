@@ -31,7 +31,6 @@ _JOINING = re.compile(
     r"\s*(?:\\(?:text|mbox|textrm|mathrm)\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
 )
 _MEMBER = re.compile(r"^(?:[A-Za-z](?:_\{?\w\}?)?|\([A-Za-z](?:\s*,\s*[A-Za-z])*\))\s*\\in(?![A-Za-z])\s*")
-_OPENING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
 
 def shape_of(text: str) -> Shape:
@@ -210,11 +209,13 @@ def words_of(text: str, *, shortest: int = 4) -> str | None:
 def time_of(text: str) -> tuple[int, str | None] | None:
     """Minutes of a time of day, of twelve hours where it says am or pm, and which of the two it says."""
     match = _TIME.fullmatch(" ".join(_TEXT.sub(r" \1 ", re.sub(r"\\[,;: ]|~", " ", text)).split()))
-    if match is None or int(match[1]) > 24 or int(match[2]) > 59:
+    if match is None or int(match[1]) > 24 or int(match[2]) > (59 if match[1] != "24" else 0):
         return None
     hours, half = int(match[1]), match[3].lower() if match[3] else None
-    if half is None and hours > 12:
-        hours, half = hours - 12, "p"
+    if half is not None and not 1 <= hours <= 12:
+        return None
+    if half is None and (hours > 12 or hours == 0):
+        hours, half = hours % 12, "p" if 12 < hours < 24 else "a"  # 0:30 and 24:00 are after midnight
     return hours % 12 * 60 + int(match[2]), half
 
 

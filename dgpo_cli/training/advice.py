@@ -132,10 +132,7 @@ TABLE = (
     Advice(
         "reward_timeouts",
         lambda row, state: _value(row, "reward/timeouts") > 0,
-        lambda row: (
-            f"{row['reward/timeouts']} gradings ran out of time: each is wrong, and scores the least that a reward "
-            "function has given"
-        ),
+        lambda row: f"{row['reward/timeouts']} gradings ran out of time: each counts as wrong",
         "a larger reward.timeout_seconds; reward.timeout_score for a function's",
     ),
     Advice(

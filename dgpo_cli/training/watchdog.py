@@ -49,8 +49,11 @@ class Other:
     def hear(self, line: str, now: float) -> None:
         if line == self.line:
             return
+        parts = line.split()
+        if len(parts) != 3:  # a line that was cut on its way says nothing
+            return
         self.line, self.heard = line, now
-        _, progress, self.state = line.split()
+        _, progress, self.state = parts
         if progress != self.progress:
             self.progress, self.moved = progress, now
 
@@ -174,11 +177,14 @@ def give_compilers_time() -> None:
     """While torch compiles, which it does when a shape is new to it, the process does not stand still."""
     from torch._dynamo.callback import callback_handler
 
+    before = [-math.inf]  # the wait that it was in
+
     def starts(_: object) -> None:
-        PULSE.until = time.monotonic() + COMPILE_SECONDS
+        before.append(PULSE.until)
+        PULSE.until = max(PULSE.until, time.monotonic() + COMPILE_SECONDS)
 
     def ends(_: object) -> None:
-        PULSE.until = -math.inf
+        PULSE.until = before.pop() if len(before) > 1 else -math.inf
         PULSE.beats += 1
 
     callback_handler.register_start_callback(starts)

@@ -79,6 +79,12 @@ def test_what_asks_for_nothing_is_no_error():
     assert asked("eval", "benchmark.temperature=0", "benchmark.top_p=1") == ([], [])
 
 
+def test_a_function_that_grades_the_evaluation_alone_is_no_idle_key():
+    assert asked("train", "reward=exact", "benchmark.reward=function", "reward.path=r.py:f") == ([], [])
+    assert asked("eval", "benchmark.reward=function", "reward.path=r.py:f") == ([], [])
+    assert asked("eval", "reward.path=r.py:f") == ([], [])
+
+
 def test_a_key_that_counts_in_some_jobs_of_a_sweep_is_only_said():
     problems, notes = asked("train", "algo=grpo,dgpo", "gating.temperature=1", multirun=True)
     assert not problems
@@ -166,4 +172,5 @@ def test_no_value_of_a_group_is_an_internal_error(command):
             f"{group}.name=null",
             f"~{group}.name",
         ):
-            asked(command, text)
+            problems, _ = asked(command, text)
+            assert not any("internal" in problem or "bug" in problem for problem in problems), text
