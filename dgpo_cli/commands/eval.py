@@ -35,6 +35,8 @@ from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.types import Grader, Prompt, Unanswered
 
+MOSTLY = 0.9  # of the completions without an answer, from which on that is said
+
 
 @dataclass(frozen=True)
 class Task:
@@ -80,6 +82,12 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
         ) from None
     say(f"files: {folder}")
     records = [result.as_record() for result in results]
+    for record in records:
+        share, grader = record["no_answer_fraction"], record["manifest"]["grader"]
+        if share > MOSTLY:
+            say(
+                f"note: {record['benchmark']}: {share:.0%} of the completions hold no answer that reward={grader} finds"
+            )
     show([results_table(results)], records if len(records) > 1 else records[0])
     _refuse_gaps(results, folder)
 

@@ -164,7 +164,9 @@ def _say_goodbye(trainer: Trainer) -> None:
     folder = trainer.folder.folder
     if rows:
         first, last = rows[min(rows)], rows[max(rows)]
-        say(f"{first['benchmark']}: {_accuracy(first)} before, {_accuracy(last)} after training")
+        counts = [row.get("n_problems") for row in (first, last)]
+        others = f"; before on {counts[0]} problems, after on {counts[1]}" if counts[0] != counts[1] else ""
+        say(f"{first['benchmark']}: {_accuracy(first)} before, {_accuracy(last)} after training{others}")
     say(f"run: {folder}")
     before = trainer.config.model
     reference = {"reference__path": before.path} if before.name == "path" else {"reference": before.name}
