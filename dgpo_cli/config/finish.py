@@ -135,20 +135,35 @@ def _resumed(config: DictConfig, typed: dict[str, Any]) -> DictConfig:
     _keep_grader(result, stored, typed)
     allowed = [*FREE_ON_RESUME, *config.resume_allow]
     here, there = _leaves(result), _leaves(stored)
-    problems = [
-        Problem(
-            f"{name} differs from the run that is continued: {catalogue.show(there.get(name))} there, "
-            f"{catalogue.show(here.get(name))} here",
-            f"leave it out, or allow it: resume_allow=[{name}]",
-        )
+    differing = [
+        name
         for name in sorted({*here, *there})
         if here.get(name) != there.get(name) and not any(name == key or name.startswith(f"{key}.") for key in allowed)
     ]
-    if problems:
-        raise ConfigError("", problems=tuple(problems))
+    if differing:
+        hint = f"leave out what was typed, or allow it: resume_allow=[{','.join(_together(differing))}]"
+        raise ConfigError(
+            "",
+            problems=tuple(
+                Problem(
+                    f"{name} differs from the run that is continued: {catalogue.show(there.get(name))} there, "
+                    f"{catalogue.show(here.get(name))} here",
+                    hint if name == differing[-1] else "",
+                )
+                for name in differing
+            ),
+        )
     result.resume, result.resume_allow = escaped(config.resume), config.resume_allow
     result.overwrite = config.overwrite
     return result
+
+
+def _together(names: list[str]) -> list[str]:
+    """The names, those of a group as the group if they are many: what one hint can hold."""
+    groups = [name.partition(".")[0] for name in names]
+    return list(
+        dict.fromkeys(group if groups.count(group) > 3 else name for name, group in zip(names, groups, strict=True))
+    )
 
 
 def _put(result: DictConfig, config: DictConfig, name: str, value: Any, typed: dict[str, Any]) -> None:

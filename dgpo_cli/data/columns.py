@@ -20,8 +20,8 @@ _OF_PYTHON = re.compile(
     r"""|(?:tensor|array|Decimal|Timestamp|bytearray)\(.*\)|<[\w.]+ object at 0x[0-9a-f]+>""",
     re.DOTALL,
 )
-_MESSAGES = re.compile(r"""(?:array\()?\s*\[?\s*\{\s*['"](?:role|content)['"]\s*:""")
-_BOTH_KEYS = (re.compile(r"""['"]role['"]\s*:"""), re.compile(r"""['"]content['"]\s*:"""))
+_MESSAGES = re.compile(r"""(?:array\()?\s*\[?\s*\{\s*['"](?:role|content|from|value)['"]\s*:""")
+_TURNS = ({"role", "content"}, {"from", "value"})  # the latter is ShareGPT's way, which is refused by name
 
 
 def clean_name(name: str) -> str:
@@ -62,10 +62,11 @@ def messages_in(text: str) -> Any:
     if not _MESSAGES.match(text):
         return None
     value = _literal(text)
-    if value is None and all(key.search(text) for key in _BOTH_KEYS):
+    if value is None and any(all(f"'{key}'" in text or f'"{key}"' in text for key in keys) for keys in _TURNS):
         raise ValueError("begins as a list of messages written as text, and is no JSON")
     turns = value if isinstance(value, list) else [value]
-    return turns if all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns) else None
+    is_chat = all(isinstance(turn, dict) and any(keys <= turn.keys() for keys in _TURNS) for turn in turns)
+    return turns if is_chat else None
 
 
 def list_in(text: str) -> list[str] | None:

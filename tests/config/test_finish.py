@@ -95,7 +95,11 @@ def test_every_other_difference_is_refused_at_once(run):
         "seed",
     ]
     assert "0.25 there, 0.5 here" in messages[2]
-    assert raised.value.problems[2].hint.endswith("resume_allow=[optim.lr]")
+    allowed = "resume_allow=[gating.entropy_exponent,gating.name,optim.lr,seed]"
+    assert [problem.hint.partition("it: ")[2] for problem in raised.value.problems] == ["", "", "", allowed]
+    with pytest.raises(ConfigError) as raised:
+        compose("train", [f"resume={run}", "benchmark=null"])
+    assert raised.value.problems[-1].hint.endswith("resume_allow=[benchmark]"), "one hint that can be typed"
 
 
 def test_a_difference_that_is_named_is_allowed(run):
