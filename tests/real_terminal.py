@@ -26,6 +26,12 @@ def typed(*argv: str, folder: Path, columns: int = 400) -> tuple[int, str]:
         env=kept | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"},
     )
     os.close(slave)
+    written = drained(master)
+    return process.wait(60), written.decode(errors="surrogateescape").replace("\r\n", "\n")
+
+
+def drained(master: int) -> bytes:
+    """All that is written to a terminal until its other end is closed; closes this one."""
     written = b""
     while True:
         try:
@@ -36,4 +42,4 @@ def typed(*argv: str, folder: Path, columns: int = 400) -> tuple[int, str]:
             break
         written += part
     os.close(master)
-    return process.wait(60), written.decode(errors="surrogateescape").replace("\r\n", "\n")
+    return written

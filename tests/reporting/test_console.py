@@ -13,6 +13,7 @@ import termios
 from pathlib import Path
 
 import pytest
+from real_terminal import drained
 
 from dgpo_cli.reporting.console import TrainingView
 
@@ -32,16 +33,7 @@ def on_a_terminal(argv: list[str], *, columns: int, lines: int, **environment: s
         env=kept | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"} | environment,
     )
     os.close(slave)
-    written = b""
-    while True:
-        try:
-            part = os.read(master, 1 << 16)
-        except OSError:  # EIO: the other end is closed
-            break
-        if not part:
-            break
-        written += part
-    os.close(master)
+    written = drained(master)
     assert process.wait(60) == 0, written.decode(errors="replace")
     return written.decode()
 
