@@ -21,9 +21,9 @@ from browser import launch, opener
 from stored_rollouts import made_up, write_rollouts
 
 from dgpo_cli.config.gatings import gating_option
+from dgpo_cli.records.regated import gate
+from dgpo_cli.records.stored_rollouts import read_stored
 from dgpo_cli.reporting.credit_page import credit_page
-from dgpo_cli.reporting.gatings import gate
-from dgpo_cli.reporting.stored import read_stored
 
 TWO = ("paper", "calibrated")
 SEVEN = ("uniform", *TWO, "hellinger", "surprisal", "top_entropy", "random")

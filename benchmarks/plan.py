@@ -102,7 +102,7 @@ def need(name: str, config: TrainConfig, model: Architecture) -> str:
     cells = (
         name,
         f"{gpus} x {gpu}",
-        made.placement.strategy,
+        made.layout.strategy,
         str(config.engine.batch_size),
         f"{made.peak_bytes / 2**30:.0f} GiB, {made.peak_phase}",
         " / ".join("-" if count is None else str(count) for count in fewest),

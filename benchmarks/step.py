@@ -117,7 +117,7 @@ def memory(name: str) -> int:
 def random_model(*, hidden: int, layers: int, intermediate: int, heads: int) -> Any:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from dgpo_cli.models import LanguageModel
+    from dgpo_cli.models.language_model import LanguageModel
 
     config = Qwen2Config(
         vocab_size=151_936,
@@ -164,7 +164,8 @@ def updater(model: Any, reference: Any, optimizer: Any, name: str, kl_coef: floa
 
 def body_pass(model: Any) -> Any:
     """Forward and backward of the body alone, over the same micro-batch."""
-    from dgpo_cli.scoring import make_microbatches, predictive_states
+    from dgpo_cli.models.microbatch import make_microbatches
+    from dgpo_cli.models.scoring import predictive_states
 
     def update(batch: Any) -> None:
         rows = list(range(len(batch.rollouts)))

@@ -1,7 +1,7 @@
 """The processes of a run: joining them, and what they tell each other. One alone is the same with nobody to ask.
 
 Everything here goes over gloo between CPUs: numbers, records, flags. Weights and gradients go their own way
-(sharding.py, training/optimizer.py), over NCCL on GPUs.
+(models/sharding.py, training/optimizer.py), over NCCL on GPUs.
 """
 
 from __future__ import annotations

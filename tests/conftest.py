@@ -34,6 +34,14 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_random_model(tmp_path_factory.mktemp("model") / "random")
 
 
+@pytest.fixture
+def halved_folder(tmp_path: Path) -> Path:
+    """A random model whose logits are not what its head makes of its hidden states."""
+    from model_factory import save_halved_model
+
+    return save_halved_model(tmp_path / "halved")
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Real benchmark files: the folder named by DGPO_DATA, else ../shared/data beside the checkout."""

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 TEXT = ["Solve the following problem: 12 + 30 = 42. Answer: 42", "The quick brown fox counts 0 1 2 3 4 5 6 7 8 9."]
+
+
+SMALL = {
+    "vocab_size": 512,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 128,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "pad_token_id": None,
+}
+ARCHITECTURES: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaConfig(**SMALL),
+    "qwen3": lambda: transformers.Qwen3Config(**SMALL, head_dim=16, tie_word_embeddings=True),
+    "gemma2 (softcap)": lambda: transformers.Gemma2Config(**SMALL, head_dim=16, final_logit_softcapping=3.0),
+    "cohere (scaled)": lambda: transformers.CohereConfig(**SMALL, logit_scale=0.25),
+    "granite (divided)": lambda: transformers.GraniteConfig(**SMALL, logits_scaling=4.0),
+    "phi (head bias)": lambda: transformers.PhiConfig(**SMALL | {"num_key_value_heads": 2}),
+    "gpt2": lambda: transformers.GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=2, n_positions=128),
+}
 
 
 def byte_level_tokenizer(*, pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
@@ -71,4 +97,29 @@ def save_random_model(
         )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+class HalvedConfig(transformers.Qwen2Config):
+    model_type = "halved"
+
+
+class Halved(transformers.Qwen2ForCausalLM):
+    """A model that does something of its own between body and logits."""
+
+    config_class = HalvedConfig
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits / 2
+        return output
+
+
+def save_halved_model(folder: Path) -> Path:
+    """The random model, its type that of `Halved`."""
+    transformers.AutoConfig.register("halved", HalvedConfig, exist_ok=True)
+    transformers.AutoModelForCausalLM.register(HalvedConfig, Halved, exist_ok=True)
+    save_random_model(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "halved", "architectures": ["Halved"]}))
     return folder

@@ -15,7 +15,6 @@ import torch
 
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.parts import (
-    Policy,
     benchmark_prompts,
     is_base_of,
     load_data_prompts,
@@ -25,7 +24,6 @@ from dgpo_cli.commands.parts import (
     load_trainee,
     prepare_device,
 )
-from dgpo_cli.commands.placement import Placement
 from dgpo_cli.config.attempts import begin
 from dgpo_cli.config.checks import warnings as config_warnings
 from dgpo_cli.config.commands import TrainConfig
@@ -40,7 +38,9 @@ from dgpo_cli.evaluation.benchmark import load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
 from dgpo_cli.evaluation.manifest import reward_facts
 from dgpo_cli.files import read_lines
-from dgpo_cli.models import LanguageModel, architecture_summary
+from dgpo_cli.models.language_model import LanguageModel, Policy
+from dgpo_cli.models.placement import Placement
+from dgpo_cli.models.saving import architecture_summary
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.rewards.function import FunctionGrader
@@ -48,20 +48,20 @@ from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
 from dgpo_cli.training.collect import Collected, Collector
+from dgpo_cli.training.host_memory import Sharers, check_memory, sharers_of
 from dgpo_cli.training.loop import Trainer
-from dgpo_cli.training.memory import Sharers, check_memory, sharers_of
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.showcase import run_name
-from dgpo_cli.training.signals import SignalGuard
 from dgpo_cli.training.space import check_space, checkpoint_bytes, predicted_need
+from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.tracker import Tracker
 from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Grader, Prompt, Sampling
 
 
 @dataclass(frozen=True)
-class Books:
+class MainOnly:
     """What the main process alone reads and writes; the others have one that does nothing."""
 
     collect: Callable[[int, int], Collected]
@@ -70,9 +70,7 @@ class Books:
     view: TrainingView
 
 
-def build(
-    config: TrainConfig, folder: Path, grader: Grader | None, signals: SignalGuard, processes: Processes
-) -> Trainer:
+def build(config: TrainConfig, folder: Path, grader: Grader | None, guard: StopGuard, processes: Processes) -> Trainer:
     """Everything that can be refused is refused here, before the run's folder holds anything.
 
     grader: of the main process; None in the others.
@@ -92,8 +90,8 @@ def build(
     engine = SharedEngine(
         TransformersEngine(policy.model, stop_ids=policy.stop_ids, batch_size=config.engine.batch_size),
         processes,
-        signal_number=lambda: signals.received or 0,
-        stop_agreed=signals.obey,
+        signal_number=lambda: guard.received or 0,
+        stop_agreed=guard.obey,
     )
     optimizer = Optimizer(policy.model.model, config.optim, processes)
     if checkpoint is not None:
@@ -102,9 +100,11 @@ def build(
     state.planned_steps = config.steps
     together = sharers_of(processes, sharded=policy.model.shards is not None)
     if grader is not None:
-        books = _books(config, run_folder, checkpoints, checkpoint, state, policy, reference, engine, grader, together)
+        main_only = _main_only(
+            config, run_folder, checkpoints, checkpoint, state, policy, reference, engine, grader, together
+        )
     else:
-        books = _no_books(config, folder)
+        main_only = _elsewhere(config, folder)
     processes.highest(0)  # no process goes on before the run has begun
     if not processes.main:
         begin(folder)
@@ -115,7 +115,7 @@ def build(
         optimizer,
         config.optim,
         temperature=config.rollout.temperature,
-        say=books.view.note,
+        say=main_only.view.note,
         processes=processes,
     )
     updater.budget.continue_with(state.tokens_per_microbatch)
@@ -127,18 +127,18 @@ def build(
         model=policy.model,
         reference=reference,
         algorithm=algorithm,
-        collect=books.collect,
+        collect=main_only.collect,
         optimizer=optimizer,
         updater=updater,
-        evaluate=books.evaluate,
-        tracker=books.tracker,
-        view=books.view,
-        signals=signals,
+        evaluate=main_only.evaluate,
+        tracker=main_only.tracker,
+        view=main_only.view,
+        guard=guard,
         engine=engine,
     )
 
 
-def _books(
+def _main_only(
     config: TrainConfig,
     run_folder: RunFolder,
     checkpoints: Checkpoints,
@@ -149,7 +149,7 @@ def _books(
     engine: SharedEngine,
     grader: Grader,
     sharers: Sharers,
-) -> Books:
+) -> MainOnly:
     """Read the data, check the machine, open the run's folder."""
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     folder = run_folder.folder
@@ -197,16 +197,16 @@ def _books(
     view = TrainingView(
         config.steps, state.step + 1, _title(config, engine.processes, state), read_lines(run_folder.metrics)
     )
-    return Books(collector.collect, evaluation, tracker, view)
+    return MainOnly(collector.collect, evaluation, tracker, view)
 
 
-def _no_books(config: TrainConfig, folder: Path) -> Books:
+def _elsewhere(config: TrainConfig, folder: Path) -> MainOnly:
     def not_here(*_: int) -> NoReturn:
         raise AssertionError("the main process collects and evaluates")
 
     silent = replace(config.logger, mode=LoggerMode.disabled)
     tracker = Tracker(silent, folder, {}, run_id=None, name=folder.name)
-    return Books(not_here, not_here, tracker, TrainingView(config.steps, 1, ""))
+    return MainOnly(not_here, not_here, tracker, TrainingView(config.steps, 1, ""))
 
 
 def _check_memory(

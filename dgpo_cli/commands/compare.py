@@ -6,12 +6,12 @@ from pathlib import Path
 
 from dgpo_cli.config.commands import CompareConfig
 from dgpo_cli.errors import ConfigError
-from dgpo_cli.evaluation.files import write_json
+from dgpo_cli.evaluation.sample_file import write_json
 from dgpo_cli.files import write_atomically
 from dgpo_cli.reporting.comparison import compare, comparison_record
 from dgpo_cli.reporting.comparison_page import comparison_page, pair_names
 from dgpo_cli.reporting.comparison_tables import comparison_tables
-from dgpo_cli.reporting.curves import learning_curves
+from dgpo_cli.reporting.learning_curves import learning_curves
 from dgpo_cli.reporting.plots import curves_png, differences_png
 from dgpo_cli.reporting.runs import find_runs
 from dgpo_cli.reporting.sides import sides

@@ -16,18 +16,24 @@ from types import FrameType
 from typing import Any
 
 from dgpo_cli.command_lines import override, shell_word
-from dgpo_cli.commands.generator import Generator, make_generator, sampling_of
+from dgpo_cli.commands.engine import Generator, make_generator, sampling_of
 from dgpo_cli.config.commands import EvalConfig
 from dgpo_cli.data.problems import ProblemSet
 from dgpo_cli.data.prompts import read_template
 from dgpo_cli.errors import ConfigError, Interrupted, RunError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.evaluation.benchmark import benchmark_notes, load_benchmark
+from dgpo_cli.evaluation.completions import (
+    Completion,
+    grade_completions,
+    of_benchmark,
+    read_completions,
+    with_own_golds,
+)
 from dgpo_cli.evaluation.evaluate import evaluate
-from dgpo_cli.evaluation.files import clear
 from dgpo_cli.evaluation.manifest import reward_facts, text_sha256
 from dgpo_cli.evaluation.results import EvaluationResult
-from dgpo_cli.evaluation.stored import Completion, grade_completions, of_benchmark, read_completions, with_own_golds
+from dgpo_cli.evaluation.sample_file import clear
 from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, results_table, unanswered_line
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader

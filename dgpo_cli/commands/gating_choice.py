@@ -21,9 +21,9 @@ from dgpo_cli.config.gatings import (
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig
 from dgpo_cli.core.credit import MEASURED_FROM_REFERENCE
 from dgpo_cli.errors import ConfigError, Problem
-from dgpo_cli.reporting.gatings import Gated, lacking
-from dgpo_cli.reporting.record_checks import is_number
-from dgpo_cli.reporting.stored import StoredRollouts
+from dgpo_cli.records.record_checks import is_number
+from dgpo_cli.records.regated import Gated, lacking
+from dgpo_cli.records.stored_rollouts import StoredRollouts
 from dgpo_cli.terminal import say
 
 REFERENCE_HINT = "reference=NAME or reference.path=FOLDER; gating=uniform and gating=top_entropy need none"

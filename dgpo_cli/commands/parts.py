@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,25 +19,18 @@ from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.problems import ProblemSet, load_problem_set
 from dgpo_cli.data.prompts import make_prompts, stop_token_ids
 from dgpo_cli.errors import ConfigError, DataError, Problem, RunError
-from dgpo_cli.lora import add_adapter, load_adapter
-from dgpo_cli.models import LanguageModel, adapter_base, load_model
+from dgpo_cli.models.language_model import LanguageModel, Policy
+from dgpo_cli.models.loading import adapter_base, load_model
+from dgpo_cli.models.lora import add_adapter, load_adapter
+from dgpo_cli.models.tokenizer_checks import check_stops, check_tokenizer
 from dgpo_cli.processes import SOLO, Processes, gpu_of
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import try_grader
 from dgpo_cli.terminal import say
-from dgpo_cli.tokenizer_checks import check_stops, check_tokenizer
 from dgpo_cli.training.checkpoint import adapter_folder
 from dgpo_cli.types import Grader, Prompt
 
 SHOWN_GOLDS = 5
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A loaded model and where its completions stop."""
-
-    model: LanguageModel
-    stop_ids: frozenset[int]
 
 
 def prepare_device(strategy: StrategyConfig, model: ModelConfig, processes: Processes = SOLO) -> str:

@@ -71,7 +71,7 @@ def plan_of(config: Any) -> Plan:
 
 def _with_number_of_gpus(made: Plan, config: TrainConfig, model: Architecture, machine: Machine, *facts: Any) -> Plan:
     """A plan that does not fit, with the number of GPUs on which it would."""
-    if made.placement.device != "cuda" or made.placement.strategy not in SHARDED:
+    if made.layout.device != "cuda" or made.layout.strategy not in SHARDED:
         return made
     sizes = GPU_SIZES if machine.gpu_bytes is None else {"this size": machine.gpu_bytes}
     counts = {name: fewest_gpus(config, model, capacity, *facts) for name, capacity in sizes.items()}
@@ -87,7 +87,7 @@ def architecture_of(group: str, path: str | None, stated: ArchitectureConfig | N
         ConfigError: none of these is there.
     """
     if path is not None and holds_adapter(path):
-        from dgpo_cli.lora import base_of
+        from dgpo_cli.models.lora import base_of
 
         path, _ = base_of(Path(path))
     folder = _folder(path)

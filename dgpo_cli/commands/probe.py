@@ -11,10 +11,10 @@ from typing import Any
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.build import load_frozen
 from dgpo_cli.commands.parts import load_trainee, prepare_device
-from dgpo_cli.commands.placement import Placement
 from dgpo_cli.commands.plan import plan_of
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import ModelConfig, ReferenceConfig
+from dgpo_cli.models.placement import Placement
 from dgpo_cli.planning.plan import Plan, probed_batch
 from dgpo_cli.processes import Processes
 from dgpo_cli.progress import measured
@@ -77,7 +77,7 @@ def probe_record(plan: Plan, measured: Measured) -> dict[str, Any]:
     return {
         "model": plan.model["name"],
         "parameters": plan.model["parameters"],
-        "strategy": asdict(plan.placement),
+        "strategy": asdict(plan.layout),
         "phase": name,
         "predicted": asdict(phases[name]),
         "predicted_bytes": predicted,

@@ -12,10 +12,10 @@ from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.compose import save as save_config
 from dgpo_cli.disk import writing
 from dgpo_cli.files import to_json, write_atomically
+from dgpo_cli.records.regated import SHOWN, Gated, as_trained, diagnosed, gate
+from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored
 from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.credit_page import credit_page
-from dgpo_cli.reporting.gatings import SHOWN, Gated, as_trained, diagnosed, gate
-from dgpo_cli.reporting.stored import StoredRollouts, read_stored
 from dgpo_cli.reporting.tables import make_table, show
 from dgpo_cli.reporting.token_view import print_rollouts
 from dgpo_cli.terminal import say

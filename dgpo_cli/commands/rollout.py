@@ -10,7 +10,6 @@ from typing import Any
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.gating_choice import computable, gatings_of, needs_of_reference, refuse_unmeasured
 from dgpo_cli.commands.parts import (
-    Policy,
     is_base_of,
     load_data_prompts,
     load_grader,
@@ -18,7 +17,6 @@ from dgpo_cli.commands.parts import (
     load_reference,
     prepare_device,
 )
-from dgpo_cli.commands.placement import Placement
 from dgpo_cli.commands.rescoring import report, rescore, show_tokens
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.compose import save as save_config
@@ -29,12 +27,14 @@ from dgpo_cli.disk import writing
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
-from dgpo_cli.models import LanguageModel
+from dgpo_cli.models.language_model import LanguageModel, Policy
+from dgpo_cli.models.noise_floor import measure_noise_floor
+from dgpo_cli.models.placement import Placement
+from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.processes import SOLO
-from dgpo_cli.reporting.gatings import gate
-from dgpo_cli.reporting.records import rollout_records
-from dgpo_cli.reporting.stored import rollouts_at_hand
-from dgpo_cli.scoring import measure_noise_floor, score_rollouts
+from dgpo_cli.records.regated import gate
+from dgpo_cli.records.rollout_records import rollout_records
+from dgpo_cli.records.stored_rollouts import rollouts_at_hand
 from dgpo_cli.terminal import put, say
 from dgpo_cli.training.collect import grade_request
 from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict

@@ -25,7 +25,7 @@ from dgpo_cli.training.launch import launch
 from dgpo_cli.training.lock import locked
 from dgpo_cli.training.loop import Trainer
 from dgpo_cli.training.out_of_memory import out_of_memory
-from dgpo_cli.training.signals import SignalGuard, StopRequested, UnfinishedStep
+from dgpo_cli.training.stopping import StopGuard, StopRequested, UnfinishedStep
 from dgpo_cli.training.watchdog import Watchdog
 
 
@@ -95,17 +95,17 @@ def _run(config: TrainConfig, folder: Path, processes: Processes) -> None:
 
         probe(config, processes)
         return
-    signals = SignalGuard(config.checkpoint.grace_seconds, config.checkpoint.signals)
-    signals.share(processes)
+    guard = StopGuard(config.checkpoint.grace_seconds, config.checkpoint.signals)
+    guard.share(processes)
     grader = None
-    with signals.listening(), locked(folder) if processes.main else nullcontext():
+    with guard.listening(), locked(folder) if processes.main else nullcontext():
         try:
             grader = load_grader(config.reward) if processes.main else None
             with measured():  # data and models are fetched and loaded
-                trainer = build(config, folder, grader, signals, processes)
+                trainer = build(config, folder, grader, guard, processes)
             _train(trainer)
         except StopRequested:  # before the first step: nothing to save
-            raise _interrupted(signals, folder) from None
+            raise _interrupted(guard, folder) from None
         finally:
             if grader is not None:
                 grader.close()
@@ -114,7 +114,7 @@ def _run(config: TrainConfig, folder: Path, processes: Processes) -> None:
 
 
 def _train(trainer: Trainer) -> None:
-    main, signals = trainer.processes.main, trainer.signals
+    main, guard = trainer.processes.main, trainer.guard
     status, code = "failed", 1
     try:
         with trainer.view if main else nullcontext():
@@ -124,15 +124,15 @@ def _train(trainer: Trainer) -> None:
         if main:
             _say_goodbye(trainer)
     except (StopRequested, UnfinishedStep) as stop:
-        status, code = "interrupted", signals.exit_code
+        status, code = "interrupted", guard.exit_code
         _save_interrupted(trainer, finished=isinstance(stop, StopRequested))
-        raise _interrupted(signals, trainer.folder.folder, trainer.state.step) from None
+        raise _interrupted(guard, trainer.folder.folder, trainer.state.step) from None
     except Exception as error:
         if is_out_of_memory(error):
             raise out_of_memory(error) from error
         raise
     finally:
-        signals.hold()
+        guard.hold()
         if main:
             trainer.tracker.close(code)
             trainer.folder.finish(status, last_step=trainer.state.step)
@@ -149,12 +149,12 @@ def _save_interrupted(trainer: Trainer, *, finished: bool) -> None:
         trainer.folder.rewind(trainer.state.step)
 
 
-def _interrupted(signals: SignalGuard, folder: Path, step: int = 0) -> Interrupted:
+def _interrupted(guard: StopGuard, folder: Path, step: int = 0) -> Interrupted:
     saved = f"saved after step {step}" if step else "no step was finished"
     return Interrupted(
         f"interrupted: {saved}",
         f"{command('train', resume=folder)} continues it" if (folder / "config.yaml").is_file() else "",
-        exit_code=signals.exit_code,
+        exit_code=guard.exit_code,
     )
 
 

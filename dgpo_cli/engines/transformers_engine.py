@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dgpo_cli.core.seeds import uniforms
 from dgpo_cli.errors import RunError
-from dgpo_cli.models import LanguageModel, NextLogits
+from dgpo_cli.models.language_model import LanguageModel, NextLogits
 from dgpo_cli.progress import beat
 from dgpo_cli.types import Rollout, SampleRequest, Sampling
 

@@ -22,9 +22,9 @@ from dgpo_cli.core.intervals import AvgAtK, avg_interval
 from dgpo_cli.core.pass_at_k import doubling
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.errors import ConfigError, RewardError, RunError
-from dgpo_cli.evaluation.files import Record, SampleFile, make_folder, write_json
 from dgpo_cli.evaluation.manifest import claim, grader_facts, prompt_hashes, versions
 from dgpo_cli.evaluation.results import EvaluationResult, summarise, unanswered_record
+from dgpo_cli.evaluation.sample_file import Record, SampleFile, make_folder, write_json
 from dgpo_cli.types import (
     Grader,
     GradeRequest,

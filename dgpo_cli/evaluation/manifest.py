@@ -16,7 +16,7 @@ from typing import Any
 import dgpo_cli
 from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.errors import ConfigError, DataError, Problem
-from dgpo_cli.evaluation.files import ADVICE, SampleFile, write_json
+from dgpo_cli.evaluation.sample_file import ADVICE, SampleFile, write_json
 from dgpo_cli.types import Grader, Prompt
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dgpo_cli.core.intervals import AvgAtK, avg_interval
 from dgpo_cli.core.pass_at_k import maj_at_k, pass_at_k
-from dgpo_cli.evaluation.files import Record
+from dgpo_cli.evaluation.sample_file import Record
 from dgpo_cli.types import Unanswered
 
 SCHEMA_VERSION = 1

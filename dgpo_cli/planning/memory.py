@@ -26,7 +26,7 @@ WATCHED = 65_536  # weights of each tensor that an update compares before and af
 TILE_IDS = {"cpu": 4800, "cuda": 16384}
 TILE_TOKENS = {"cpu": 512, "cuda": 2048}
 FORWARD_TILES, BACKWARD_TILES = 4, 2
-NOISE_ROLLOUTS = 8  # that the noise floor is measured on, by scoring.py
+NOISE_ROLLOUTS = 8  # that the noise floor is measured on, by models/noise_floor.py
 SAMPLER_BYTES = 24  # of a logit that is sampled from: float32 logits and probabilities, float64 masses and their sums
 
 

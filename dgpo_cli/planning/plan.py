@@ -58,7 +58,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Placement:
+class Layout:
     """Where the processes run. `assumed` says what was not known."""
 
     strategy: str
@@ -77,7 +77,7 @@ class Plan:
 
     command: str
     model: dict[str, Any]
-    placement: Placement
+    layout: Layout
     precision: dict[str, Any]
     batch: dict[str, Any]
     phases: dict[str, Memory]
@@ -105,7 +105,7 @@ class Plan:
         return {
             "command": self.command,
             "model": self.model,
-            "strategy": asdict(self.placement),
+            "strategy": asdict(self.layout),
             "precision": self.precision,
             **self.batch,
             "memory": self.memory,
@@ -133,17 +133,17 @@ def plan_training(
 
     `benchmark`: what is known of the problems that are evaluated in training.
     """
-    placement = place(config, machine)
-    setting = _setting(config, placement, trains=True)
+    layout = place(config, machine)
+    setting = _setting(config, layout, trains=True)
     prompt = prompt_tokens(config.rollout.max_completion_tokens, model, data)
-    batch = micro_batch(config, placement, prompt)
+    batch = micro_batch(config, layout, prompt)
     generation = Generation(
         rows=min(config.engine.batch_size, _rollouts(config)),  # a unit is dealt out whole, to one process
         width=prompt + config.rollout.max_completion_tokens,
         prompt=prompt,
     )
     phases = training_phases(model, setting, batch, generation, scores_first=_scores_first(config, batch))
-    kept = _kept_states(config, model, setting, placement)
+    kept = _kept_states(config, model, setting, layout)
     if setting.device == "cpu":
         phases = {
             name: phase if name == "rollout" else replace(phase, scoring=phase.scoring + kept)
@@ -159,17 +159,17 @@ def plan_training(
     disk = _disk(config, model, setting)
     warnings = (
         *notes,
-        *placement.assumed,
+        *layout.assumed,
         *_context_warnings(model, prompt, config.rollout.max_completion_tokens, "rollout.max_completion_tokens"),
-        *_batch_warnings(config, placement, batch),
+        *_batch_warnings(config, layout, batch),
         *_disk_warnings(disk, machine),
     )
     made = Plan(
         command="train",
         model=_model_facts(config, model, setting),
-        placement=placement,
+        layout=layout,
         precision=_precision(setting, trains=True),
-        batch=_training_batch(config, placement, batch, prompt, data),
+        batch=_training_batch(config, layout, batch, prompt, data),
         phases=phases,
         host_bytes=host_bytes(model, setting) + (0 if setting.device == "cpu" else kept),
         loading_bytes=setting.weight_bytes * model.parameters if setting.sharded else 0,
@@ -181,8 +181,8 @@ def plan_training(
 def plan_evaluation(
     config: EvalConfig, model: Architecture, machine: Machine, data: Data, *, notes: tuple[str, ...] = ()
 ) -> Plan:
-    placement = place(config, machine)
-    setting = _setting(config, placement, trains=False)
+    layout = place(config, machine)
+    setting = _setting(config, layout, trains=False)
     benchmark = config.benchmark
     prompt = prompt_tokens(benchmark.max_tokens, model, data)
     problems = _problems(benchmark, data)
@@ -202,13 +202,13 @@ def plan_evaluation(
     made = Plan(
         command="eval",
         model=_model_facts(config, model, setting),
-        placement=placement,
+        layout=layout,
         precision=_precision(setting, trains=False),
         batch={"steps": None, "batch": counts},
         phases={"rollout": _generation_phase(model, setting, generation)},
     )
     context = _context_warnings(model, prompt, benchmark.max_tokens, "benchmark.max_tokens")
-    return _judged(made, machine, (*notes, *placement.assumed, *context))
+    return _judged(made, machine, (*notes, *layout.assumed, *context))
 
 
 def plan_rollout(
@@ -221,8 +221,8 @@ def plan_rollout(
     notes: tuple[str, ...] = (),
 ) -> Plan:
     """`reference`: as in `plan_training`."""
-    placement = place(config, machine)
-    setting = _setting(config, placement, trains=False)
+    layout = place(config, machine)
+    setting = _setting(config, layout, trains=False)
     settings = config.rollout
     prompt = prompt_tokens(settings.max_completion_tokens, model, data)
     prompts = 1 if config.prompt is not None else min(config.limit, data.rows or config.limit)
@@ -243,7 +243,7 @@ def plan_rollout(
     made = Plan(
         command="rollout",
         model=_model_facts(config, model, setting),
-        placement=placement,
+        layout=layout,
         precision=_precision(setting, trains=False),
         batch={
             "steps": None,
@@ -259,13 +259,13 @@ def plan_rollout(
         phases=phases,
     )
     context = _context_warnings(model, prompt, settings.max_completion_tokens, "rollout.max_completion_tokens")
-    return _judged(made, machine, (*notes, *placement.assumed, *context))
+    return _judged(made, machine, (*notes, *layout.assumed, *context))
 
 
 # Where it runs.
 
 
-def place(config: Any, machine: Machine) -> Placement:
+def place(config: Any, machine: Machine) -> Layout:
     """Strategy, processes and device, with what had to be assumed."""
     strategy = config.strategy
     wanted = strategy.device.name
@@ -282,25 +282,25 @@ def place(config: Any, machine: Machine) -> Placement:
         assumed.append("no GPU here: planned for one (strategy.device=cuda)")
     elif device == "cpu" and wanted == "auto":
         assumed.append("no GPU here: planned for this CPU; strategy.device=cuda or strategy=fsdp plans for GPUs")
-    return Placement(strategy.name, processes, device, tuple(assumed))
+    return Layout(strategy.name, processes, device, tuple(assumed))
 
 
-def _setting(config: Any, placement: Placement, *, trains: bool) -> Setting:
+def _setting(config: Any, layout: Layout, *, trains: bool) -> Setting:
     strategy = config.strategy
     stored = 2 if config.model.dtype is Dtype.bfloat16 else 4
     lora = config.model.lora
-    sharded = placement.strategy in SHARDED
-    dtype = compute_dtype(strategy.compute_dtype, config.model.dtype, placement.device)
+    sharded = layout.strategy in SHARDED
+    dtype = compute_dtype(strategy.compute_dtype, config.model.dtype, layout.device)
     reference = "none"
     if _needs_reference(config):
         own = config.reference.name == "initial"
         reference = "shared" if lora.rank and own else "copy"
     return Setting(
-        device=placement.device,
+        device=layout.device,
         sharded=sharded,
-        copies=placement.processes if placement.strategy == "ddp" else 1,
-        shards=placement.processes if sharded else 1,
-        offloaded=placement.strategy == "fsdp_offload",
+        copies=layout.processes if layout.strategy == "ddp" else 1,
+        shards=layout.processes if sharded else 1,
+        offloaded=layout.strategy == "fsdp_offload",
         weight_bytes=stored,
         compute_bytes=2 if dtype is Dtype.bfloat16 else 4,
         checkpointing=strategy.activation_checkpointing and trains,
@@ -308,7 +308,7 @@ def _setting(config: Any, placement: Placement, *, trains: bool) -> Setting:
         trains=trains,
         reference=reference,
         reference_renewed=isinstance(config, TrainConfig) and config.reference.refresh_every > 0,
-        reference_offloaded=strategy.reference_offload and sharded and placement.device == "cuda",
+        reference_offloaded=strategy.reference_offload and sharded and layout.device == "cuda",
         generates_gathered=strategy.gather_for_generation,
     )
 
@@ -365,10 +365,10 @@ def prompt_tokens(max_completion_tokens: int, model: Architecture, data: Data) -
     return int(max(1, min(known, ASSUMED_PROMPT_TOKENS, room)))
 
 
-def micro_batch(config: TrainConfig, placement: Placement, prompt: int) -> Batch:
+def micro_batch(config: TrainConfig, layout: Layout, prompt: int) -> Batch:
     """The micro-batch of sequences that are all of full length, and how many an update of a process takes."""
     width = prompt + config.rollout.max_completion_tokens
-    rollouts = _per_process(math.ceil(_rollouts(config) / config.optim.minibatches), placement)
+    rollouts = _per_process(math.ceil(_rollouts(config) / config.optim.minibatches), layout)
     rows = max(1, min(config.optim.tokens_per_microbatch // width, rollouts))
     return Batch(
         rows=rows,
@@ -381,15 +381,15 @@ def micro_batch(config: TrainConfig, placement: Placement, prompt: int) -> Batch
 
 def probed_batch(config: TrainConfig, made: Plan) -> Batch:
     """The micro-batch that the plan's update was laid out for."""
-    return micro_batch(config, made.placement, made.batch["batch"]["prompt_tokens"])
+    return micro_batch(config, made.layout, made.batch["batch"]["prompt_tokens"])
 
 
 def _rollouts(config: TrainConfig) -> int:
     return config.rollout.prompts_per_step * config.rollout.group_size
 
 
-def _per_process(count: int, placement: Placement) -> int:
-    return math.ceil(count / placement.processes)
+def _per_process(count: int, layout: Layout) -> int:
+    return math.ceil(count / layout.processes)
 
 
 def _scores_first(config: TrainConfig, batch: Batch) -> bool:
@@ -406,17 +406,17 @@ def _measures_noise(config: TrainConfig) -> bool:
     return config.gating.signal is not Signal.none and config.gating.noise_gate
 
 
-def _kept_states(config: TrainConfig, model: Architecture, setting: Setting, placement: Placement) -> int:
+def _kept_states(config: TrainConfig, model: Architecture, setting: Setting, layout: Layout) -> int:
     """The reference's hidden states of a step in CPU memory, where each update scores the policy again."""
     gating = config.gating
     rescores = gating.signal is not Signal.none and gating.score_policy is ScorePolicy.current
     if not rescores or setting.reference == "none" or config.optim.minibatches * config.optim.epochs == 1:
         return 0
-    tokens = _per_process(_rollouts(config), placement) * config.rollout.max_completion_tokens
+    tokens = _per_process(_rollouts(config), layout) * config.rollout.max_completion_tokens
     return tokens * model.hidden_size * setting.compute_bytes
 
 
-def _training_batch(config: TrainConfig, placement: Placement, batch: Batch, prompt: int, data: Data) -> dict[str, Any]:
+def _training_batch(config: TrainConfig, layout: Layout, batch: Batch, prompt: int, data: Data) -> dict[str, Any]:
     rollout, optim = config.rollout, config.optim
     rollouts = _rollouts(config)
     dynamic = config.algo.dynamic_sampling
@@ -428,7 +428,7 @@ def _training_batch(config: TrainConfig, placement: Placement, batch: Batch, pro
             "group_size": rollout.group_size,
             "rollouts_per_step": rollouts,
             "rollouts_per_step_max": rollouts * (1 + dynamic.max_refills if dynamic.enabled else 1),
-            "rollouts_per_process": _per_process(rollouts, placement),
+            "rollouts_per_process": _per_process(rollouts, layout),
             "minibatches": optim.minibatches,
             "epochs": optim.epochs,
             "updates_per_step": optim.minibatches * optim.epochs,
@@ -503,7 +503,7 @@ def _context_warnings(model: Architecture, prompt: int, completion: int, name: s
     ]
 
 
-def _batch_warnings(config: TrainConfig, placement: Placement, batch: Batch) -> list[str]:
+def _batch_warnings(config: TrainConfig, layout: Layout, batch: Batch) -> list[str]:
     found = []
     budget = config.optim.tokens_per_microbatch
     if batch.width > budget:
@@ -512,9 +512,9 @@ def _batch_warnings(config: TrainConfig, placement: Placement, batch: Batch) -> 
             "a micro-batch of its own"
         )
     rollouts = math.ceil(_rollouts(config) / config.optim.minibatches)
-    if rollouts % placement.processes:
+    if rollouts % layout.processes:
         found.append(
-            f"{rollouts} rollouts an update do not split evenly over {placement.processes} processes: some wait at "
+            f"{rollouts} rollouts an update do not split evenly over {layout.processes} processes: some wait at "
             "the end of each update"
         )
     return found
@@ -522,16 +522,16 @@ def _batch_warnings(config: TrainConfig, placement: Placement, batch: Batch) -> 
 
 def _judged(made: Plan, machine: Machine, warnings: tuple[str, ...]) -> Plan:
     """The plan with its warnings and where it fits."""
-    sizes = _device_sizes(made.placement, machine)
+    sizes = _device_sizes(made.layout, machine)
     fits = {name: made.peak_bytes <= USABLE * capacity for name, capacity in sizes.items()}
     misfits = [] if any(fits.values()) or not fits else [_misfit(made, sizes)]
     return replace(made, fits=fits, warnings=(*misfits, *warnings))
 
 
-def _device_sizes(placement: Placement, machine: Machine) -> dict[str, int]:
+def _device_sizes(layout: Layout, machine: Machine) -> dict[str, int]:
     """What a process has: its share of this computer, its GPU, or the GPUs that are common."""
-    if placement.device == "cpu":
-        return {} if machine.cpu_bytes is None else {"this CPU": machine.cpu_bytes // placement.processes}
+    if layout.device == "cpu":
+        return {} if machine.cpu_bytes is None else {"this CPU": machine.cpu_bytes // layout.processes}
     if machine.gpu_bytes is not None:
         return {"this GPU": machine.gpu_bytes}
     return dict(GPU_SIZES)
@@ -555,7 +555,7 @@ def _remedy(made: Plan) -> str:
         return "a smaller engine.batch_size"
     if largest == "activations":
         return "strategy.activation_checkpointing=true, a smaller optim.tokens_per_microbatch"
-    if made.placement.strategy in SHARDED:
+    if made.layout.strategy in SHARDED:
         return "more processes (strategy.num_processes), strategy=fsdp_offload, or model.lora.rank=16"
     return "strategy=fsdp over several GPUs, or model.lora.rank=16"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dgpo_cli.reporting.comparison import Pair
 from dgpo_cli.reporting.comparison_tables import shared_confidence
-from dgpo_cli.reporting.curves import AXES, METRICS, Curves
+from dgpo_cli.reporting.learning_curves import AXES, METRICS, Curves
 from dgpo_cli.reporting.plots import VERDICTS, colour, curves_svg, differences_svg, drawable
 from dgpo_cli.reporting.runs import Run
 from dgpo_cli.reporting.sides import Side, differences

@@ -15,11 +15,11 @@ from torch import Tensor
 
 import dgpo_cli
 from dgpo_cli.config.groups import Control, GatingConfig, Normalizer, Signal
-from dgpo_cli.reporting.gatings import SHOWN, Gated
-from dgpo_cli.reporting.groups import group_numbers, side
+from dgpo_cli.records.record_checks import SIGNALS
+from dgpo_cli.records.regated import SHOWN, Gated
+from dgpo_cli.records.stored_rollouts import StoredRollouts
 from dgpo_cli.reporting.page import assemble, packed
-from dgpo_cli.reporting.record_checks import SIGNALS
-from dgpo_cli.reporting.stored import StoredRollouts
+from dgpo_cli.reporting.prompt_groups import group_numbers, side
 
 SYMBOLS = {
     Signal.hellinger: "d",

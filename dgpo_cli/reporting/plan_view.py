@@ -13,7 +13,7 @@ from dgpo_cli.reporting.tables import make_table
 
 def plan_tables(plan: Plan) -> list[Table]:
     """The command's arithmetic, a process's memory, and the warnings."""
-    place, model = plan.placement, plan.model
+    place, model = plan.layout, plan.model
     title = (
         f"dgpo {plan.command}: {model['name']}, {model['parameters']:,} parameters, strategy {place.strategy}, "
         f"{place.processes} {'process' if place.processes == 1 else 'processes'} on {place.device}"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dgpo_cli.reporting.comparison import Pair
-from dgpo_cli.reporting.curves import AXES, METRICS, Axis, Curve, Curves, Metric
+from dgpo_cli.reporting.learning_curves import AXES, METRICS, Axis, Curve, Curves, Metric
 from dgpo_cli.reporting.tables import confidence
 
 if TYPE_CHECKING:

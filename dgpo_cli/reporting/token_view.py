@@ -12,10 +12,10 @@ from rich.text import Text
 from torch import Tensor
 
 from dgpo_cli.core.diagnostics import quantile
+from dgpo_cli.records.regated import Gated
+from dgpo_cli.records.stored_rollouts import StoredRollouts
 from dgpo_cli.reporting.clean_console import CleanConsole
-from dgpo_cli.reporting.gatings import Gated
-from dgpo_cli.reporting.groups import shown_order
-from dgpo_cli.reporting.stored import StoredRollouts
+from dgpo_cli.reporting.prompt_groups import shown_order
 from dgpo_cli.terminal import visible
 
 STRONGEST = 3

@@ -18,7 +18,8 @@ from typing import Any
 
 from dgpo_cli.disk import writing
 from dgpo_cli.files import read_name, remove_tree, sha256, sync, sync_folder, write_atomically
-from dgpo_cli.models import LanguageModel, save_merged, save_model
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.saving import save_merged, save_model
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import measured
 from dgpo_cli.training.optimizer import Optimizer

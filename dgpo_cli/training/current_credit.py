@@ -11,8 +11,9 @@ from torch import Tensor
 
 from dgpo_cli.algorithm import Credit
 from dgpo_cli.core.credit import TokenSignals
-from dgpo_cli.models import LanguageModel
-from dgpo_cli.scoring import MicroBatch, predictive_states
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.microbatch import MicroBatch
+from dgpo_cli.models.scoring import predictive_states
 
 
 class ReferenceStates:

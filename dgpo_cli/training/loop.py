@@ -13,17 +13,17 @@ from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.engines.shared_engine import SharedEngine
 from dgpo_cli.errors import RunError
-from dgpo_cli.models import LanguageModel
+from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
+from dgpo_cli.records.rollout_records import rollout_records
 from dgpo_cli.reporting.console import TrainingView
-from dgpo_cli.reporting.records import rollout_records
 from dgpo_cli.training.advice import follow, why_nothing_was_learned
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
 from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.metrics import metrics_row, peak_bytes
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
-from dgpo_cli.training.signals import SignalGuard
+from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.tracker import Tracker
 from dgpo_cli.training.update import StepBatch, StepResult, Updater
 
@@ -45,7 +45,7 @@ class Trainer:
     evaluate: Callable[[int], dict[str, Any] | None]  # the row of eval.jsonl after that step; None without a benchmark
     tracker: Tracker
     view: TrainingView
-    signals: SignalGuard
+    guard: StopGuard
     engine: SharedEngine
 
     @property
@@ -78,13 +78,13 @@ class Trainer:
         )
         noise_floor = self._noise_floor(batch)
         lr = learning_rate(step, self.config.steps, self.config.optim, self.state.decay_from)
-        self.signals.agree()
-        with self.signals.protected():  # from the first update to the row and the checkpoint, all or nothing
+        self.guard.agree()
+        with self.guard.protected():  # from the first update to the row and the checkpoint, all or nothing
             result = self.updater.run(
                 batch,
                 lr=lr,
                 noise_floor=noise_floor,
-                signals=self.signals,
+                guard=self.guard,
                 terms=self._due(step, self.config.optim.grad_norms_every),
                 nonfinite_streak=self.state.nonfinite_streak,
             )
@@ -144,7 +144,7 @@ class Trainer:
         row, is_best = self.engine.led(lambda: self._evaluated(step))
         if row is None:
             return
-        with self.signals.protected():
+        with self.guard.protected():
             if is_best and self.config.checkpoint.keep_best:
                 self.save()
             if self.processes.main:

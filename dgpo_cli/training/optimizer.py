@@ -22,9 +22,9 @@ from torch import Tensor
 
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import Schedule
+from dgpo_cli.models.sharding import full, is_sharded, local, rows_of
 from dgpo_cli.processes import SOLO, Processes, watching_for_loss
 from dgpo_cli.progress import beat, each, together
-from dgpo_cli.sharding import full, is_sharded, local, rows_of
 
 CHANGED_SAMPLE = 65_536  # weights of each tensor whose change is watched
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -19,7 +19,7 @@ import torch
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.errors import RunError
 from dgpo_cli.planning.memory import Batch
-from dgpo_cli.training.signals import SignalGuard
+from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.update import StepBatch, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
@@ -113,7 +113,7 @@ def run_probe(updater: Updater, memory: PeakMemory, batch: Batch, *, lr: float) 
 
 
 def _update(updater: Updater, batch: StepBatch, lr: float) -> None:
-    result = updater.run(batch, lr=lr, noise_floor=0.0, signals=SignalGuard(0.0))
+    result = updater.run(batch, lr=lr, noise_floor=0.0, guard=StopGuard(0.0))
     if not result.outcomes:
         raise RunError("the probe made no update", "this is a bug in dgpo")
 

@@ -8,9 +8,9 @@ from typing import Any
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.gatings import BESIDE, gatings_by_label
 from dgpo_cli.config.groups import GatingConfig
+from dgpo_cli.records.regated import as_trained, gate, lacking
+from dgpo_cli.records.stored_rollouts import rollouts_at_hand
 from dgpo_cli.reporting.credit_page import credit_page
-from dgpo_cli.reporting.gatings import as_trained, gate, lacking
-from dgpo_cli.reporting.stored import rollouts_at_hand
 
 TABLE_ROWS = 16
 TABLE_CHARACTERS = 2000  # of a prompt or completion; the middle is left out

@@ -15,7 +15,7 @@ from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.disk import free_bytes
 from dgpo_cli.errors import ConfigError
-from dgpo_cli.models import LanguageModel
+from dgpo_cli.models.language_model import LanguageModel
 
 MOMENTS = 8  # bytes a trained weight: AdamW's two, in float32
 TOKENIZER = 128  # bytes an entry of the vocabulary

@@ -22,28 +22,23 @@ from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import ScorePolicy
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.policy_loss import PolicyLoss, token_weights
-from dgpo_cli.models import LanguageModel
-from dgpo_cli.processes import SOLO, Processes
-from dgpo_cli.scoring import (
-    MicroBatch,
-    dealt,
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.microbatch import MicroBatch, dealt, make_microbatches, mask_of, scatter_rows
+from dgpo_cli.models.noise_floor import measure_noise_floor, noise_sizes
+from dgpo_cli.models.scoring import (
     logprobs_and_stats,
     logprobs_of_states,
-    make_microbatches,
-    mask_of,
-    measure_noise_floor,
-    noise_sizes,
     predictive_states,
-    scatter_rows,
     score_rollouts,
     share_values,
     signals_of_stats,
 )
+from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.training.current_credit import ReferenceStates, UsedCredit, joined
 from dgpo_cli.training.engine_gap import logprob_gap
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
 from dgpo_cli.training.out_of_memory import MicrobatchBudget, Result
-from dgpo_cli.training.signals import SignalGuard, StepUnderway, StopRequested, UnfinishedStep
+from dgpo_cli.training.stopping import StepUnderway, StopGuard, StopRequested, UnfinishedStep
 from dgpo_cli.types import Rollout
 
 
@@ -144,7 +139,7 @@ class Updater:
         *,
         lr: float,
         noise_floor: float,
-        signals: SignalGuard,
+        guard: StopGuard,
         terms: bool = False,
         nonfinite_streak: int = 0,
     ) -> StepResult:
@@ -159,7 +154,7 @@ class Updater:
         """
         self._noise_floor = noise_floor
         plan = self._plan(batch)
-        self._underway = StepUnderway(signals, len(plan) * self.settings.epochs)
+        self._underway = StepUnderway(guard, len(plan) * self.settings.epochs)
         try:
             return self._run(batch, plan, lr, terms, nonfinite_streak)
         except (StopRequested, UnfinishedStep):

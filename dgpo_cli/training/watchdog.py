@@ -9,8 +9,6 @@ says nothing any more (stopped, its machine gone) is named by the others.
 from __future__ import annotations
 
 import faulthandler
-import functools
-import math
 import os
 import sys
 import threading
@@ -32,7 +30,6 @@ LOOKS = 8  # at each other while a stall is waited for
 LONGEST_LOOK, LONGEST_POST = 5.0, 30.0  # seconds between two
 LEAST_DELAY = 2.0  # seconds that a line may be on its way on a busy machine
 MOVED = 1 << 18  # bytes between two looks that are work, not the program's own noise
-COMPILE_SECONDS = 600.0  # of one compilation, before it is taken for a hang
 WORKS, WAITS, LEFT = "works", "waits", "left"
 
 
@@ -170,25 +167,6 @@ class Watchdog:
         say(f"error: rank {self.rank}: {said}; it stands here:")
         faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
         os._exit(STALLED)
-
-
-@functools.cache
-def give_compilers_time() -> None:
-    """While torch compiles, which it does when a shape is new to it, the process does not stand still."""
-    from torch._dynamo.callback import callback_handler
-
-    before = [-math.inf]  # the wait that it was in
-
-    def starts(_: object) -> None:
-        before.append(PULSE.until)
-        PULSE.until = max(PULSE.until, time.monotonic() + COMPILE_SECONDS)
-
-    def ends(_: object) -> None:
-        PULSE.until = before.pop() if len(before) > 1 else -math.inf
-        PULSE.beats += 1
-
-    callback_handler.register_start_callback(starts)
-    callback_handler.register_end_callback(ends)
 
 
 def _ranks(ranks: list[int]) -> str:

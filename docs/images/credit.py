@@ -23,8 +23,8 @@ from browser import launch, opener  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from dgpo_cli.config.gatings import gating_option  # noqa: E402
-from dgpo_cli.reporting.gatings import gate  # noqa: E402
-from dgpo_cli.reporting.stored import StoredRollouts, read_stored  # noqa: E402
+from dgpo_cli.records.regated import gate  # noqa: E402
+from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored  # noqa: E402
 from dgpo_cli.reporting.token_view import print_rollouts  # noqa: E402
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from dgpo_cli.bundled import bundled_path
 from dgpo_cli.cli import main
 from dgpo_cli.planning.architecture import from_json
-from dgpo_cli.training.memory import shared_bytes
+from dgpo_cli.training.host_memory import shared_bytes
 
 QUICK = [
     "logger=none",

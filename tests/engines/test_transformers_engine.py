@@ -11,7 +11,8 @@ from model_factory import save_random_model
 
 from dgpo_cli.engines.transformers_engine import TransformersEngine, _choose
 from dgpo_cli.errors import RunError
-from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.loading import load_model
 from dgpo_cli.types import Problem, Prompt, SampleRequest, Sampling
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_tokens=12)

@@ -40,7 +40,7 @@ def test_the_default_command_of_a_model_option_fits_where_the_documentation_says
     gpus, gpu = int(said[1]), said[2]
     made = planned(config, gpus, GPU_SIZES[gpu])
     assert made.fits == {"this GPU": True}
-    assert made.placement.processes == gpus
+    assert made.layout.processes == gpus
     assert row(option, config, from_config(config.model.architecture)) in documented
     assert f"Defaults fit {gpus} GPU{'s' if gpus > 1 else ''} of {gpu}." in keys.first_comment(
         keys.option_files("model")[option]

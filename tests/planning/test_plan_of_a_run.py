@@ -40,17 +40,17 @@ def planned(config, machine=NOTHING, data=Data()):  # noqa: B008
 def test_processes_are_those_named_else_the_gpus_else_eight_and_the_plan_says_so(
     qwen7b, changes, machine, processes, device, assumed
 ):
-    placement = place(with_strategy(qwen7b, **changes), machine)
-    assert (placement.processes, placement.device) == (processes, device)
-    assert bool(placement.assumed) == bool(assumed)
+    layout = place(with_strategy(qwen7b, **changes), machine)
+    assert (layout.processes, layout.device) == (processes, device)
+    assert bool(layout.assumed) == bool(assumed)
     if assumed:
-        assert assumed in placement.assumed[0]
+        assert assumed in layout.assumed[0]
 
 
 def test_a_distributed_run_on_a_cpu_is_planned_there(qwen7b):
     cpu = type(qwen7b.strategy.device)["cpu"]
-    placement = place(with_strategy(qwen7b, name="fsdp", num_processes=2, device=cpu), NOTHING)
-    assert (placement.processes, placement.device, placement.assumed) == (2, "cpu", ())
+    layout = place(with_strategy(qwen7b, name="fsdp", num_processes=2, device=cpu), NOTHING)
+    assert (layout.processes, layout.device, layout.assumed) == (2, "cpu", ())
 
 
 def test_a_gpu_computes_in_bfloat16_over_float32_weights(qwen7b):

@@ -11,9 +11,9 @@ from browser import Opener, OpenPage
 from stored_rollouts import HOSTILE, made_up, page_credit, page_data, write_rollouts
 
 from dgpo_cli.config.gatings import gating_option
+from dgpo_cli.records.regated import Gated, gate
+from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored
 from dgpo_cli.reporting.credit_page import credit_page
-from dgpo_cli.reporting.gatings import Gated, gate
-from dgpo_cli.reporting.stored import StoredRollouts, read_stored
 
 GATINGS = {name: gating_option(name) for name in ("paper", "calibrated")}
 MEGABYTE = 1_000_000

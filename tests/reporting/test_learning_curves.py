@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from run_factory import training
 
-from dgpo_cli.reporting.curves import learning_curves
+from dgpo_cli.reporting.learning_curves import learning_curves
 from dgpo_cli.reporting.runs import find_runs
 from dgpo_cli.reporting.sides import sides
 

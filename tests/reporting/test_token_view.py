@@ -10,8 +10,8 @@ from rich.console import Console
 from stored_rollouts import made_up, write_rollouts
 
 from dgpo_cli.config.gatings import gating_option
-from dgpo_cli.reporting.gatings import gate
-from dgpo_cli.reporting.stored import StoredRollouts, read_stored
+from dgpo_cli.records.regated import gate
+from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored
 from dgpo_cli.reporting.token_view import Shading, print_rollouts
 
 

@@ -24,10 +24,11 @@ from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.environment import place
 from dgpo_cli.meeting import meet
-from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.loading import load_model
 from dgpo_cli.processes import SOLO, Processes, join, leave
 from dgpo_cli.training.optimizer import Optimizer
-from dgpo_cli.training.signals import SignalGuard
+from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.update import StepBatch, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
@@ -66,7 +67,7 @@ def step(
     if room and processes.rank == processes.size - 1:
         limit = int(psutil.Process().memory_info().vms) + room
         resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
-    signals = SignalGuard(0.0)
+    signals = StopGuard(0.0)
     signals.share(processes)  # who lacks memory goes on answering the others
     try:
         updater.run(batch(), lr=1e-3, noise_floor=1e-9, signals=signals)

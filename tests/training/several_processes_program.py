@@ -18,16 +18,17 @@ from torch import Tensor
 
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.parts import load_trainee
-from dgpo_cli.commands.placement import Placement
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.environment import place
 from dgpo_cli.meeting import meet
-from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.loading import load_model
+from dgpo_cli.models.placement import Placement
+from dgpo_cli.models.sharding import full, is_sharded, local
 from dgpo_cli.processes import SOLO, Processes, join, leave
-from dgpo_cli.sharding import full, is_sharded, local
 from dgpo_cli.training.optimizer import Optimizer
-from dgpo_cli.training.signals import SignalGuard, StopRequested
+from dgpo_cli.training.stopping import StopGuard, StopRequested
 from dgpo_cli.training.update import StepBatch, StepResult, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
@@ -89,7 +90,7 @@ def steps(config: TrainConfig, placement: Placement) -> tuple[list[StepResult], 
     )
     results = []
     for _ in range(STEPS):
-        results.append(updater.run(batch(), lr=1e-3, noise_floor=1e-9, signals=SignalGuard(0.0)))
+        results.append(updater.run(batch(), lr=1e-3, noise_floor=1e-9, guard=StopGuard(0.0)))
         if refresh:
             reference.copy_weights_from(policy)
     weights = {name: full(weight.detach()).clone() for name, weight in optimizer.named}
@@ -158,7 +159,7 @@ def stopped(model: str, strategy: str, processes: Processes, *, at: int) -> None
     config = compose("train", ["algo=dapo", "optim.minibatches=2", f"model.path={model}", "strategy.device=cpu"])
     settings = replace(config.optim, tokens_per_microbatch=100)
     placement = Placement(replace(config.strategy, name=strategy), "cpu", processes)
-    signals, beats = SignalGuard(0.0, ["SIGUSR1"]), 0
+    signals, beats = StopGuard(0.0, ["SIGUSR1"]), 0
     signals.share(processes)
 
     def beat() -> None:
@@ -167,7 +168,7 @@ def stopped(model: str, strategy: str, processes: Processes, *, at: int) -> None
         if beats == at and processes.rank == processes.size - 1:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    def stepped(*guards: SignalGuard) -> tuple[list[bool], dict[str, Tensor]]:
+    def stepped(*guards: StopGuard) -> tuple[list[bool], dict[str, Tensor]]:
         """Whether each try at the first step was stopped, and the weights after them."""
         policy = placement.policy(lambda device: load_trainee(config.model, device, None, seed=0)).model
         algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=max(LENGTHS))
@@ -186,8 +187,8 @@ def stopped(model: str, strategy: str, processes: Processes, *, at: int) -> None
 
     with signals.listening():
         signals.hold()
-        was_stopped, again = stepped(signals, SignalGuard(0.0))
-    _, whole = stepped(SignalGuard(0.0))
+        was_stopped, again = stepped(signals, StopGuard(0.0))
+    _, whole = stepped(StopGuard(0.0))
     everywhere = processes.gathered(was_stopped)
     if processes.main:
         same = all(torch.equal(again[name], weight) for name, weight in whole.items())

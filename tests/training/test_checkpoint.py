@@ -10,7 +10,8 @@ from model_factory import save_random_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dgpo_cli.config.commands import OptimConfig
-from dgpo_cli.models import LanguageModel, load_model
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.loading import load_model
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
 from dgpo_cli.training.optimizer import Optimizer
 

@@ -7,8 +7,8 @@ from stored_rollouts import made_up, page_credit, page_data
 
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.gatings import gating_option
-from dgpo_cli.reporting.gatings import gate
-from dgpo_cli.reporting.stored import rollouts_at_hand
+from dgpo_cli.records.regated import gate
+from dgpo_cli.records.stored_rollouts import rollouts_at_hand
 from dgpo_cli.training.showcase import COLUMNS, TABLE_CHARACTERS, completion_rows, run_name, step_page
 from dgpo_cli.training.tracker import story
 

@@ -11,8 +11,8 @@ from model_factory import save_random_model
 from dgpo_cli.config.commands import OptimConfig, TrainConfig
 from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.errors import ConfigError
-from dgpo_cli.lora import add_adapter
-from dgpo_cli.models import load_model
+from dgpo_cli.models.loading import load_model
+from dgpo_cli.models.lora import add_adapter
 from dgpo_cli.training.checkpoint import Checkpoints, RunState
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.space import DiskNeed, check_space, checkpoint_bytes, predicted_need

@@ -20,11 +20,13 @@ from dgpo_cli.algorithm import Algorithm, Credit
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig, LossAggregation, ScorePolicy
-from dgpo_cli.lora import add_adapter
-from dgpo_cli.models import LanguageModel, adapt_layers, load_model
-from dgpo_cli.scoring import score_rollouts
+from dgpo_cli.models.adapted_layers import adapt_layers
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.loading import load_model
+from dgpo_cli.models.lora import add_adapter
+from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
-from dgpo_cli.training.signals import SignalGuard
+from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.update import StepBatch, StepResult, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
@@ -93,7 +95,7 @@ def run(
     optim = replace(OptimConfig(), warmup_steps=0, grad_clip=0.0, **settings)
     optimizer = RecordingOptimizer(model.model, optim)
     updater = Updater(model, reference, algorithm, optimizer, optim, temperature=1.0)
-    result = updater.run(step, lr=1e-3, noise_floor=1e-7, signals=SignalGuard(0.0), terms=terms)
+    result = updater.run(step, lr=1e-3, noise_floor=1e-7, guard=StopGuard(0.0), terms=terms)
     return result, optimizer, model
 
 
@@ -166,7 +168,7 @@ def test_loss_and_gradient_of_an_adapter_agree_with_naive_float64(
     frozen = load_model(str(random_model)).model.double()
     before = {key: value.clone() for key, value in policy.model.state_dict().items()}
     updater = Updater(policy, policy.frozen_copy(), algorithm, optimizer, optim, temperature=1.0)
-    result = updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, signals=SignalGuard(0.0))
+    result = updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, guard=StopGuard(0.0))
     assert result.credit is not None
     assert result.signals is not None
     assert result.signals.hellinger is not None
@@ -373,7 +375,7 @@ def trained(
     updater = Updater(policy, reference, algorithm, optimizer, optim, temperature=1.0)
     losses = []
     for _ in range(3):
-        result = updater.run(batch(ADVANTAGES), lr=1e-2, noise_floor=1e-9, signals=SignalGuard(0.0))
+        result = updater.run(batch(ADVANTAGES), lr=1e-2, noise_floor=1e-9, guard=StopGuard(0.0))
         losses += [tally.loss for tally in result.tallies]
         if refresh:
             reference.copy_weights_from(policy)
@@ -478,7 +480,7 @@ def test_credit_by_the_current_policy_is_reported_as_it_was_used(
             return super().update(lr, loss)
 
     updater = Updater(model, reference, algorithm, Watching(model.model, optim), optim, temperature=1.0)
-    updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, signals=SignalGuard(0.0))
+    updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, guard=StopGuard(0.0))
     assert len(found) == 4
     assert result.credit is not None
     assert result.used is not None
@@ -577,6 +579,6 @@ def test_updates_without_a_finite_gradient_are_counted_in_order_and_over_steps(
     optim = replace(OptimConfig(), minibatches=4, max_nonfinite=3)
     updater = Updater(model, None, algorithm, Optimizer(model.model, optim), optim, temperature=1.0)
     step = batch([advantage for one in minibatches for advantage in one])
-    result = updater.run(step, lr=1e-3, noise_floor=0.0, signals=SignalGuard(0.0), nonfinite_streak=before)
+    result = updater.run(step, lr=1e-3, noise_floor=0.0, guard=StopGuard(0.0), nonfinite_streak=before)
     assert len(result.outcomes) == taken
     assert result.nonfinite_streak == streak

@@ -25,7 +25,7 @@ class UnfinishedStep(Exception):
     """A signal left no time to finish the step: its weights are not to be kept."""
 
 
-class SignalGuard:
+class StopGuard:
     """Turns the first signal into `StopRequested` at a moment that loses nothing; the second stops the process now."""
 
     def __init__(self, grace_seconds: float, names: Sequence[str] = ("SIGTERM", "SIGINT")) -> None:
@@ -110,7 +110,7 @@ class StepUnderway:
     grace time.
     """
 
-    signals: SignalGuard
+    guard: StopGuard
     updates: int  # of the step
     _passed: int = 0  # of these, taken or without anything to train on
     _taken: int = 0
@@ -138,8 +138,8 @@ class StepUnderway:
             UnfinishedStep: weights have, and there is no time for the rest.
         """
         if not self._taken:
-            self.signals.agree()
+            self.guard.agree()
             return
         left = (self.updates - self._passed) * self._seconds / self._taken - (time.perf_counter() - self._since)
-        if not self.signals.may_go_on(max(0.0, left)):
+        if not self.guard.may_go_on(max(0.0, left)):
             raise UnfinishedStep

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dgpo_cli.errors import ConfigError, DataError
-from dgpo_cli.evaluation.stored import grade_completions, of_benchmark, read_completions, with_own_golds
+from dgpo_cli.evaluation.completions import grade_completions, of_benchmark, read_completions, with_own_golds
 from dgpo_cli.rewards import make_grader
 from dgpo_cli.types import Problem
 

@@ -10,17 +10,11 @@ import torch
 from model_factory import save_random_model
 from torch import Tensor
 
-from dgpo_cli.models import LanguageModel, load_model
-from dgpo_cli.scoring import (
-    logprobs_and_stats,
-    make_microbatches,
-    mask_of,
-    measure_noise_floor,
-    noise_sizes,
-    predictive_states,
-    scatter_rows,
-    score_rollouts,
-)
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.loading import load_model
+from dgpo_cli.models.microbatch import make_microbatches, mask_of, scatter_rows
+from dgpo_cli.models.noise_floor import measure_noise_floor, noise_sizes
+from dgpo_cli.models.scoring import logprobs_and_stats, predictive_states, score_rollouts
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
 LENGTHS = [5, 1, 9, 0, 3]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dgpo_cli.algorithm import Credit
 from dgpo_cli.core.credit import TokenSignals
-from dgpo_cli.models import LanguageModel
+from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.progress import each
 from dgpo_cli.types import Rollout, Verdict
 

@@ -17,17 +17,11 @@ from dgpo_cli.commands.parts import load_reference, load_trainee
 from dgpo_cli.config.groups import LoraConfig, ModelConfig, ReferenceConfig
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError, DataError
-from dgpo_cli.lora import AdapterView, add_adapter, save_adapter
-from dgpo_cli.models import (
-    LanguageModel,
-    adapter_base,
-    architecture_summary,
-    load_model,
-    save_merged,
-    save_model,
-    weights_hash_files,
-)
-from dgpo_cli.scoring import score_rollouts
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.loading import adapter_base, load_model, weights_hash_files
+from dgpo_cli.models.lora import AdapterView, add_adapter, save_adapter
+from dgpo_cli.models.saving import architecture_summary, save_merged, save_model
+from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.types import Problem, Prompt, SampleRequest, Sampling
 
 IDS = torch.arange(2, 22).reshape(2, 10)

@@ -45,9 +45,9 @@ def make_generator(config: EvalConfig, problems: ProblemSet, note: Callable[[str
 
 def _local(config: EvalConfig) -> Generator:
     from dgpo_cli.commands.parts import benchmark_prompts, load_policy, prepare_device
-    from dgpo_cli.commands.placement import Placement
     from dgpo_cli.engines.transformers_engine import TransformersEngine
-    from dgpo_cli.models import weights_hash_files
+    from dgpo_cli.models.loading import weights_hash_files
+    from dgpo_cli.models.placement import Placement
     from dgpo_cli.processes import SOLO
 
     settings = config.model

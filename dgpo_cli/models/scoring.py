@@ -1,12 +1,11 @@
-"""Rollouts through a model: micro-batches by a token budget, and the signals of every counted token.
+"""The signals of every counted token, from micro-batches through a model.
 
-Completions are never tokenised again, and no prompt or pad token is put through the output head.
+No prompt or pad token is put through the output head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,107 +19,13 @@ from dgpo_cli.core.token_stats import (
     token_logprobs_and_stats,
     token_stats,
 )
-from dgpo_cli.models import LanguageModel, logits_of
-from dgpo_cli.planning.memory import NOISE_ROLLOUTS
+from dgpo_cli.models.language_model import LanguageModel, logits_of
+from dgpo_cli.models.microbatch import MicroBatch, dealt, make_microbatches, mask_of, scatter_rows
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import beat
 from dgpo_cli.types import Rollout
 
 FALLBACK_CHUNK = 256  # tokens whose logits are read at a time where the head is not to be had
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Right-padded sequences [b, L] and where their counted tokens are predicted."""
-
-    rows: list[int]  # of the batch
-    input_ids: Tensor
-    attention_mask: Tensor | None  # None where nothing is padded
-    lengths: list[int]  # counted tokens of each row
-    at: tuple[Tensor, Tensor]  # (row, position) of the hidden state that predicts each counted token, [n] each
-    targets: Tensor  # [n]
-    padding: int  # pad positions among b * L
-
-    @property
-    def mask(self) -> Tensor:
-        """[b, T] True on each row's counted tokens."""
-        return mask_of(self.lengths)
-
-
-def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
-    """[b, T] True on the first lengths[i] tokens of row i."""
-    columns = max(lengths, default=0) if width is None else width
-    return torch.arange(columns)[None, :] < torch.tensor(lengths, dtype=torch.long)[:, None]
-
-
-def make_microbatches(
-    rollouts: list[Rollout], rows: list[int], lengths: list[int], *, tokens: int, pad_id: int, processes: int = 1
-) -> list[MicroBatch]:
-    """Cut `rows` into micro-batches of at most `tokens` positions, padding included; longest sequences first, so that
-    those together are of a length. Packing them without padding would need an attention kernel that can: not every one.
-
-    `lengths[i]` are the counted tokens of rollout i; rows without any are left out. A sequence longer than the budget
-    is a micro-batch of its own. For several processes the cuts are fine enough that each has work, where there is.
-    """
-    size = {row: _size(rollouts, lengths, row) for row in rows if lengths[row]}
-    if processes > 1:
-        tokens = min(tokens, -(-sum(size.values()) // processes))
-    order = sorted(size, key=lambda row: (-size[row], row))
-    batches: list[list[int]] = []
-    for row in order:
-        if batches and _joins(size[row], size[batches[-1][0]], len(batches[-1]), tokens):
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return [_microbatch(rollouts, batch, lengths, pad_id) for batch in batches]
-
-
-def _joins(size: int, longest: int, count: int, tokens: int) -> bool:
-    """Whether a sequence goes into a micro-batch of `count`: it fits, and is not much shorter than the longest there.
-
-    Short of an eighth of the budget anything goes in: a pass of few tokens costs more than padding does.
-    """
-    return longest * (count + 1) <= tokens and (longest * count < tokens // 8 or size >= 0.9 * longest)
-
-
-def dealt(batches: list[MicroBatch], processes: Processes) -> list[tuple[MicroBatch, bool]]:
-    """This process's micro-batches, as many as any other's, and whether each is its own to count.
-
-    They are dealt out in turn, longest first, so those of a round are of a size. Who has none in the last round takes
-    the first of that round, which another counts.
-    """
-    rounds = [batches[start : start + processes.size] for start in range(0, len(batches), processes.size)]
-    return [
-        (together[processes.rank], True) if processes.rank < len(together) else (together[0], False)
-        for together in rounds
-    ]
-
-
-def _microbatch(rollouts: list[Rollout], rows: list[int], lengths: list[int], pad_id: int) -> MicroBatch:
-    sequences = [(*rollouts[row].request.prompt.token_ids, *rollouts[row].token_ids[: lengths[row]]) for row in rows]
-    width = max(len(sequence) for sequence in sequences)
-    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    attention = torch.zeros((len(rows), width), dtype=torch.long)
-    at_rows: list[int] = []
-    at_columns: list[int] = []
-    targets: list[int] = []
-    for place, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
-        input_ids[place, : len(sequence)] = torch.tensor(sequence)
-        attention[place, : len(sequence)] = 1
-        first = len(sequence) - lengths[row] - 1  # the last prompt token predicts the first of the completion
-        at_rows += [place] * lengths[row]
-        at_columns += range(first, first + lengths[row])
-        targets += rollouts[row].token_ids[: lengths[row]]
-    padding = int((attention == 0).sum())
-    return MicroBatch(
-        rows,
-        input_ids,
-        attention if padding else None,
-        [lengths[row] for row in rows],
-        (torch.tensor(at_rows), torch.tensor(at_columns)),
-        torch.tensor(targets, dtype=torch.long),
-        padding,
-    )
 
 
 def predictive_states(model: LanguageModel, batch: MicroBatch) -> Tensor:
@@ -222,12 +127,6 @@ def _chunked_stats(logits: Tensor, targets: Tensor, ref_logits: Tensor | None, t
     return TokenStats(logprobs, entropy, joined("ref_logprobs"), joined("hellinger"))
 
 
-def scatter_rows(values: Tensor, batch: MicroBatch) -> Tensor:
-    """Flat values [n] of a micro-batch to [b, T], 0 beyond each row's counted tokens; gradients pass."""
-    mask = batch.mask.to(values.device)
-    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
-
-
 def signals_of_stats(stats: TokenStats, batch: MicroBatch) -> TokenSignals:
     """The micro-batch's statistics as [b, T] on the CPU, where credit is computed."""
 
@@ -302,63 +201,3 @@ def share_values(values: list[Tensor], mask: Tensor, processes: Processes) -> No
     flat = processes.total(torch.stack([value[mask] for value in values]))
     for value, whole in zip(values, flat, strict=True):
         value[mask] = whole
-
-
-@torch.no_grad()
-def measure_noise_floor(
-    model: LanguageModel,
-    rollouts: list[Rollout],
-    lengths: list[int],
-    *,
-    temperature: float,
-    tokens: int,
-    after_each: Callable[[], None] = lambda: None,
-) -> float:
-    """Mean d of the same weights scored in two ways that should agree: sequences alone, and padded into batches.
-
-    Identical passes would give 0 and measure nothing. It can still be exactly 0. A pass has at most `tokens` positions,
-    or one sequence; where no other fits beside a sequence, it is scored whole and, without its end, shorter.
-    """
-    distances = []
-    for rows in _noise_groups(rollouts, lengths, tokens):
-        short = [lengths[row] if len(rows) > 1 else -(-lengths[row] // 2) for row in rows]
-        together = _microbatch(rollouts, rows, lengths, model.pad_id)
-        joint = predictive_states(model, together)
-        if len(rows) == 1:  # a causal model says the same of a token, whatever comes after it
-            joint, together = joint[: short[0]], replace(together, targets=together.targets[: short[0]])
-        after_each()
-        alone = []
-        for row, length in zip(rows, short, strict=True):
-            apart = _microbatch([rollouts[row]], [0], [length], model.pad_id)
-            alone.append(predictive_states(model, apart))
-            after_each()
-        stats = stats_of_states(
-            model, joint, together, temperature=temperature, reference=model, ref_states=torch.cat(alone)
-        )
-        assert stats.hellinger is not None
-        distances.append(stats.hellinger)
-    return float(torch.cat(distances).double().mean()) if distances else 0.0
-
-
-def noise_sizes(rollouts: list[Rollout], lengths: list[int], *, tokens: int) -> tuple[int, int]:
-    """Positions of the largest pass of `measure_noise_floor`, and of its longest sequence."""
-    groups = _noise_groups(rollouts, lengths, tokens)
-    widths = [_size(rollouts, lengths, rows[0]) for rows in groups]
-    return max(len(rows) * width for rows, width in zip(groups, widths, strict=True)), max(widths)
-
-
-def _noise_groups(rollouts: list[Rollout], lengths: list[int], tokens: int) -> list[list[int]]:
-    """The first rollouts with counted tokens, longest first, in groups that fit `tokens` padded to their longest."""
-    rows = [row for row, length in enumerate(lengths) if length][:NOISE_ROLLOUTS]
-    groups: list[list[int]] = []
-    for row in sorted(rows, key=lambda row: (-_size(rollouts, lengths, row), row)):
-        if groups and _size(rollouts, lengths, groups[-1][0]) * (len(groups[-1]) + 1) <= tokens:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups
-
-
-def _size(rollouts: list[Rollout], lengths: list[int], row: int) -> int:
-    """Tokens of a sequence, the prompt among them."""
-    return len(rollouts[row].request.prompt.token_ids) + lengths[row]

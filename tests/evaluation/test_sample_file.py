@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dgpo_cli.errors import ConfigError, DataError
-from dgpo_cli.evaluation.files import SampleFile, clear, make_folder, write_json
+from dgpo_cli.evaluation.sample_file import SampleFile, clear, make_folder, write_json
 
 
 def record(index: int, sample: int, text: str = "x") -> dict[str, object]:

@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from dgpo_cli.errors import ConfigError
-from dgpo_cli.models import LanguageModel
+from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.planning.architecture import BFLOAT, FLOAT, Adapters, from_content
 from dgpo_cli.processes import Processes
 

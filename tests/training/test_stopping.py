@@ -14,10 +14,10 @@ import torch
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.compose import compose
-from dgpo_cli.models import load_model
+from dgpo_cli.models.loading import load_model
 from dgpo_cli.processes import Processes
 from dgpo_cli.training.optimizer import Optimizer
-from dgpo_cli.training.signals import SignalGuard, StopRequested, UnfinishedStep
+from dgpo_cli.training.stopping import StopGuard, StopRequested, UnfinishedStep
 from dgpo_cli.training.update import StepBatch, Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
@@ -61,7 +61,7 @@ class Step:
         policy = load_model(str(model))
         self.weights = list(policy.model.parameters())
         self.before = [weight.detach().clone() for weight in self.weights]
-        self.guard = SignalGuard(grace_seconds, ["SIGUSR1"])
+        self.guard = StopGuard(grace_seconds, ["SIGUSR1"])
         self.micro_batches = 0
 
         def beat() -> None:

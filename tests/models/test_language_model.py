@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import transformers
-from model_factory import byte_level_tokenizer, save_random_model
+from model_factory import ARCHITECTURES, byte_level_tokenizer, save_random_model
 from safetensors.torch import load_file, save_file
 
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import DataError
-from dgpo_cli.models import adapt_layers, load_model
-from dgpo_cli.scoring import score_rollouts
+from dgpo_cli.models.adapted_layers import adapt_layers
+from dgpo_cli.models.loading import load_model
+from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.types import Problem, Prompt, SampleRequest, Sampling
-
-SMALL = {
-    "vocab_size": 512,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 128,
-    "bos_token_id": None,
-    "eos_token_id": 0,
-    "pad_token_id": None,
-}
-ARCHITECTURES: dict[str, Any] = {
-    "llama": lambda: transformers.LlamaConfig(**SMALL),
-    "qwen3": lambda: transformers.Qwen3Config(**SMALL, head_dim=16, tie_word_embeddings=True),
-    "gemma2 (softcap)": lambda: transformers.Gemma2Config(**SMALL, head_dim=16, final_logit_softcapping=3.0),
-    "cohere (scaled)": lambda: transformers.CohereConfig(**SMALL, logit_scale=0.25),
-    "granite (divided)": lambda: transformers.GraniteConfig(**SMALL, logits_scaling=4.0),
-    "phi (head bias)": lambda: transformers.PhiConfig(**SMALL | {"num_key_value_heads": 2}),
-    "gpt2": lambda: transformers.GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=2, n_positions=128),
-}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -63,32 +40,6 @@ def test_any_causal_model_is_sampled_and_scored(name: str, tmp_path: Path) -> No
             expected = torch.log_softmax(model.model(ids).logits[0, 2:-1].double(), -1)
         chosen = expected.gather(1, torch.tensor(rollout.token_ids)[:, None])[:, 0]
         assert torch.allclose(signals.logprobs[row, : lengths[row]].double(), chosen, atol=1e-4)
-
-
-class HalvedConfig(transformers.Qwen2Config):
-    model_type = "halved"
-
-
-class Halved(transformers.Qwen2ForCausalLM):
-    """A model that does something of its own between body and logits."""
-
-    config_class = HalvedConfig
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().forward(*args, **kwargs)
-        output.logits = output.logits / 2
-        return output
-
-
-@pytest.fixture
-def halved_folder(tmp_path: Path) -> Path:
-    """The random model, its type that of `Halved`."""
-    transformers.AutoConfig.register("halved", HalvedConfig, exist_ok=True)
-    transformers.AutoModelForCausalLM.register(HalvedConfig, Halved, exist_ok=True)
-    folder = save_random_model(tmp_path / "halved")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "halved", "architectures": ["Halved"]}))
-    return folder
 
 
 def test_a_head_that_cannot_be_told_apart_falls_back_and_says_so(

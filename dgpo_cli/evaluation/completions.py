@@ -21,9 +21,9 @@ from dgpo_cli.disk import writing
 from dgpo_cli.errors import DataError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.evaluation.evaluate import Progress, running_average, sample_record
-from dgpo_cli.evaluation.files import Record, SampleFile, make_folder, to_line, write_json
 from dgpo_cli.evaluation.manifest import claim, files_sha256, grader_facts, prompt_hashes, versions
 from dgpo_cli.evaluation.results import EvaluationResult, summarise
+from dgpo_cli.evaluation.sample_file import Record, SampleFile, make_folder, to_line, write_json
 from dgpo_cli.files import write_atomically
 from dgpo_cli.types import Grader, GradeRequest, Problem, Prompt
 

@@ -9,7 +9,7 @@ import torch
 from dgpo_cli.algorithm import Algorithm, Credit
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig
 from dgpo_cli.errors import DataError
-from dgpo_cli.reporting.stored import StoredRollouts, trained_credit
+from dgpo_cli.records.stored_rollouts import StoredRollouts, trained_credit
 
 # What `diagnostics` says of credit, in the order it is shown.
 SHOWN = ("credit/ess", "credit/std", "credit/max", "credit/top20", "credit/gini", "credit/noise_gate")

@@ -12,11 +12,12 @@ import transformers
 from model_factory import byte_level_tokenizer, save_random_model
 
 from dgpo_cli.cli import main
-from dgpo_cli.commands.parts import Policy, load_policy
+from dgpo_cli.commands.parts import load_policy
 from dgpo_cli.config.groups import ModelConfig
 from dgpo_cli.errors import DgpoError
-from dgpo_cli.models import load_model
-from dgpo_cli.reporting.records import token_speller
+from dgpo_cli.models.language_model import Policy
+from dgpo_cli.models.loading import load_model
+from dgpo_cli.records.rollout_records import token_speller
 
 KNOWN = len(byte_level_tokenizer())  # 2 special tokens, 256 bytes and the merges of two sentences
 CHAT = "{% for turn in messages %}<|im_start|>{{ turn['content'] }}<|im_end|>{% endfor %}<|im_start|>"

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from dgpo_cli.cli import main
 from dgpo_cli.errors import DataError
-from dgpo_cli.loading_checks import checkpoint_files
-from dgpo_cli.models import load_model, save_model
+from dgpo_cli.models.loading import load_model
+from dgpo_cli.models.loading_checks import checkpoint_files
+from dgpo_cli.models.saving import save_model
 
 Tensors = dict[str, torch.Tensor]
 PROJECTIONS = 14  # q, k, v, o, gate, up and down in each of two layers

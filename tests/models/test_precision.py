@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from model_factory import byte_level_tokenizer, save_random_model
-from test_models import ARCHITECTURES, halved_folder  # noqa: F401
+from model_factory import ARCHITECTURES, byte_level_tokenizer, save_random_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dgpo_cli.engines.transformers_engine import TransformersEngine
-from dgpo_cli.lora import add_adapter
-from dgpo_cli.models import LanguageModel, load_model, logits_of, save_model
-from dgpo_cli.scoring import score_rollouts
+from dgpo_cli.models.language_model import LanguageModel, logits_of
+from dgpo_cli.models.loading import load_model
+from dgpo_cli.models.lora import add_adapter
+from dgpo_cli.models.saving import save_model
+from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.training.engine_gap import logprob_gap
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest, Sampling
 
@@ -142,7 +143,7 @@ def test_any_causal_model_draws_in_float32_and_computes_the_same_with_frozen_wei
     assert [r.token_ids for r in drawn(trained, 4, 6)] == [r.token_ids for r in drawn(held, 4, 6)]
 
 
-def test_a_model_in_one_piece_draws_and_scores_in_float32(halved_folder: Path) -> None:  # noqa: F811
+def test_a_model_in_one_piece_draws_and_scores_in_float32(halved_folder: Path) -> None:
     model = low(load_model(str(halved_folder)))
     assert not model.has_head
     made = drawn(model, 4, 5)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dgpo_cli.cli import main
-from dgpo_cli.commands.placement import Placement
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.groups import ComputeDtype, Dtype, StrategyConfig
+from dgpo_cli.models.placement import Placement
 from dgpo_cli.planning.architecture import from_config
 from dgpo_cli.planning.plan import Data, Machine, plan_evaluation, plan_rollout, plan_training
 from dgpo_cli.processes import SOLO

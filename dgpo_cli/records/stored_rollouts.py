@@ -19,7 +19,7 @@ from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.rows import Row, raise_all, read_rows
 from dgpo_cli.files import finite
-from dgpo_cli.reporting.record_checks import SIGNALS, record_problems
+from dgpo_cli.records.record_checks import SIGNALS, record_problems
 
 UNKNOWN = {"logprobs": -math.inf, "ref_logprobs": -math.inf}  # what null most likely was; elsewhere NaN
 

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from dgpo_cli.errors import ConfigError
-from dgpo_cli.models import load_model
+from dgpo_cli.models.loading import load_model
 from dgpo_cli.processes import Processes
-from dgpo_cli.training.memory import Sharers, available_bytes, check_memory, sharers_of
+from dgpo_cli.training.host_memory import Sharers, available_bytes, check_memory, sharers_of
 
 
 def test_what_cannot_fit_is_refused_with_its_parts(random_model: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_process_alone_has_the_machine_to_itself() -> None:
 def test_a_limit_on_the_process_counts() -> None:
     assert 0 < available_bytes() <= psutil.virtual_memory().total
     code = (
-        "import resource; from dgpo_cli.training.memory import available_bytes\n"
+        "import resource; from dgpo_cli.training.host_memory import available_bytes\n"
         "resource.setrlimit(resource.RLIMIT_AS, (30 << 30, 30 << 30)); generous = available_bytes()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (10 << 30, 10 << 30)); print(generous, available_bytes())"
     )

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from dgpo_cli.commands.parts import Policy
 from dgpo_cli.config.groups import ComputeDtype, Dtype, StrategyConfig
 from dgpo_cli.config.precision import compute_dtype
 from dgpo_cli.errors import ConfigError
-from dgpo_cli.models import LanguageModel, adapt_layers
+from dgpo_cli.models.adapted_layers import adapt_layers, give_compilers_time
+from dgpo_cli.models.language_model import LanguageModel, Policy
+from dgpo_cli.models.sharding import ShardSettings, shard, skeleton_of
 from dgpo_cli.processes import Processes
-from dgpo_cli.sharding import ShardSettings, shard, skeleton_of
-from dgpo_cli.training.watchdog import give_compilers_time
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from dgpo_cli.models import LanguageModel, load_model
-from dgpo_cli.reporting.records import token_speller
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.loading import load_model
+from dgpo_cli.records.rollout_records import token_speller
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 
 from dgpo_cli.bundled import bundled_path
 from dgpo_cli.errors import DataError
-from dgpo_cli.loading_checks import (
+from dgpo_cli.models.loading_checks import (
     check_weights,
     checkpoint_files,
     refuse_quantised,

@@ -1,0 +1,72 @@
+"""The layers of a model, compiled, or computed a second time for their gradient."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from dgpo_cli.models.sharding import layers_of
+from dgpo_cli.progress import PULSE
+
+COMPILE_SECONDS = 600.0  # of one compilation, before it is taken for a hang
+
+
+def adapt_layers(model: Any, *, checkpointing: bool, compiled: bool) -> None:
+    """Compile the forward pass of each layer of the body, and compute it a second time in place of keeping it.
+
+    Only the forward itself is replaced: what sharding hooks around a layer stays as it is, and so do all names.
+    """
+    if not checkpointing and not compiled:
+        return
+    for layer in layers_of(model.base_model):
+        layer.forward = AdaptedForward(layer.forward, checkpointing=checkpointing, compiled=compiled)
+
+
+class AdaptedForward:
+    """A layer's forward pass, compiled or computed a second time for its gradient.
+
+    A deep copy of the layer is adapted anew: what torch.compile returns stays bound to the weights of the first one.
+    """
+
+    def __init__(self, forward: Callable[..., Any], *, checkpointing: bool, compiled: bool) -> None:
+        self._forward = forward
+        self._checkpointing = checkpointing
+        self._compiled = torch.compile(forward, dynamic=True) if compiled else None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AdaptedForward:
+        forward = copy.deepcopy(self._forward, memo)
+        return AdaptedForward(forward, checkpointing=self._checkpointing, compiled=self._compiled is not None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Sampling stays as it is: its cache has another shape with every token.
+        samples = kwargs.get("past_key_values") is not None
+        forward = self._forward if self._compiled is None or samples else self._compiled
+        if self._checkpointing and torch.is_grad_enabled():
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        return forward(*args, **kwargs)
+
+
+@functools.cache
+def give_compilers_time() -> None:
+    """While torch compiles, which it does when a shape is new to it, the process does not stand still."""
+    from torch._dynamo.callback import callback_handler
+
+    before = [-math.inf]  # the wait that it was in
+
+    def starts(_: object) -> None:
+        before.append(PULSE.until)
+        PULSE.until = max(PULSE.until, time.monotonic() + COMPILE_SECONDS)
+
+    def ends(_: object) -> None:
+        PULSE.until = before.pop() if len(before) > 1 else -math.inf
+        PULSE.beats += 1
+
+    callback_handler.register_start_callback(starts)
+    callback_handler.register_end_callback(ends)

@@ -1,0 +1,247 @@
+"""Causal language models of transformers: their hidden states apart from their output head.
+
+It leaves out how they are loaded (loading.py) and saved (saving.py), what is computed from hidden states (scoring.py),
+and sampling (engines).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dgpo_cli.core.output_head import is_low, whole_product, widened
+from dgpo_cli.core.token_stats import Head
+from dgpo_cli.errors import RunError
+from dgpo_cli.models.lora import (
+    REFERENCE,
+    AdapterView,
+    add_reference,
+    all_parameters,
+    load_adapter,
+)
+from dgpo_cli.models.precision import cast_frozen, cast_head, float32_logits
+from dgpo_cli.models.sharding import ShardSettings, gathered, kept_whole, local
+
+NextLogits = Callable[..., tuple[Tensor, Any]]  # inputs of a transformers model -> logits [b, V] and its cache
+
+
+@dataclass
+class LanguageModel:
+    """A causal LM with its tokenizer. `head` is None where it cannot be told apart from the body."""
+
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # transformers.PreTrainedTokenizerFast
+    path: str
+    has_head: bool
+    adapter: AdapterView | None = None  # LoRA: whose weights its passes add to the model's own; None without any
+    compute_dtype: torch.dtype | None = None  # of forward and backward; None is that of the weights
+    shards: ShardSettings | None = None  # where its weights lie on several processes; None where each has them all
+    low_head: Tensor | None = None  # the weight of a frozen head that is tied, in compute_dtype
+    full_weights: dict[str, Tensor] = field(default_factory=dict)  # in float32, of what is renewed and was cast
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; sharded weights may rest elsewhere."""
+        if self.shards is not None:
+            return self.shards.device
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the rows of the output head: some models pad it beyond the tokenizer's vocabulary."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def max_context(self) -> int | None:
+        """Longest prompt and completion together, or None where the model's configuration names no limit."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    @property
+    def pad_id(self) -> int:
+        """An id to fill with: masks come from lengths, so any id serves that the embedding has."""
+        pad = self.tokenizer.pad_token_id
+        fill = int(pad if pad is not None else (self.tokenizer.eos_token_id or 0))
+        return fill if fill < self.embedded_ids else 0
+
+    @property
+    def embedded_ids(self) -> int:
+        """Rows of the input embedding: an id beyond them cannot be fed."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The body's last hidden states [b, L, D] of right-padded sequences [b, L]."""
+        with self._adapted(), self._computing():
+            output = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        hidden: Tensor = output.last_hidden_state
+        return hidden if self.compute_dtype is None else hidden.to(self.compute_dtype)
+
+    def logits(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Logits [b, L, V] in float32: the fall-back where the head cannot be told apart."""
+        with self._adapted(), self._computing(), self._float32_logits():
+            output = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        logits: Tensor = output.logits
+        return logits
+
+    @contextmanager
+    def sampling(self) -> Iterator[NextLogits]:
+        """What gives the logits of the next token within, in float32: no gradient, one set of weights for all of it.
+
+        Weights are cast once for all of it, and the last product, of hidden states and head, is that of scoring.
+        """
+        with torch.no_grad(), self._computing():
+            if self.shards is None:
+                with self._float32_logits():
+                    yield self._next_logits
+            else:
+                head = self.head()
+                head = replace(head, weight=widened(head.weight))
+                with kept_whole(self.model) if self.shards.keep_whole else nullcontext():
+                    yield partial(self._next_logits_of_shards, head)
+
+    def head(self) -> Head:
+        """The output head, its weight tied or not: what turns hidden states into logits. Gathered, where sharded."""
+        head = _head_of(self.model)
+        if self.shards is not None:
+            bias = None if head.bias is None else gathered(head.bias, self.device)
+            head = replace(head, weight=gathered(head.weight, self.device), bias=bias)
+        if self.compute_dtype is not None:
+            head = replace(head, weight=self._in_compute_dtype(head.weight))
+        return head
+
+    def frozen_copy(self, *, renewed: bool = False) -> LanguageModel:
+        """A copy without gradients: the reference `initial`. With an adapter no copy: the same model with it off.
+
+        renewed: its weights will be replaced (`copy_weights_from`) and saved.
+        """
+        if self.adapter is not None:
+            return replace(self, adapter=AdapterView(self.model, None))
+        model = copy.deepcopy(self.model).requires_grad_(False)
+        return replace(self, model=model).with_frozen_cast(renewed=renewed)
+
+    def with_frozen_cast(self, *, renewed: bool = False) -> LanguageModel:
+        """The same model, its frozen float32 weights cast once to the dtype that they compute in; no number changes."""
+        if self.compute_dtype is None or self.shards is not None:
+            return self
+        kept = cast_frozen(self.model, self.compute_dtype, keep=renewed)
+        return replace(self, low_head=cast_head(self.model, self.compute_dtype), full_weights=kept)
+
+    def renewable_reference(self, stored: Path | None) -> LanguageModel:
+        """The reference of an adapter that is renewed: a second one, frozen, in the same model; or the stored one."""
+        assert self.adapter is not None
+        if stored is None:
+            return replace(self, adapter=add_reference(self.model))
+        return replace(self, adapter=load_adapter(self.model, stored, name=REFERENCE))
+
+    def copy_weights_from(self, other: LanguageModel) -> None:
+        """Take over the weights of a model of the same shape (reference.refresh_every)."""
+        if self.adapter is not None and other.adapter is not None:
+            self.adapter.renewed_from(other.adapter)
+        else:
+            with torch.no_grad():
+                for mine, theirs in zip(self.model.parameters(), other.model.parameters(), strict=True):
+                    local(mine).copy_(local(theirs))
+                theirs_by_name = dict(other.model.named_parameters()) if self.full_weights else {}
+                for name, weight in self.full_weights.items():
+                    weight.copy_(theirs_by_name[name])
+                if self.low_head is not None:
+                    self.low_head.copy_(self.model.get_output_embeddings().weight)
+
+    def on(self, device: str) -> LanguageModel:
+        """The same model, all of its weights on a device."""
+        self.model.to(device)
+        kept = {name: weight.to(device) for name, weight in self.full_weights.items()}
+        head = None if self.low_head is None else self.low_head.to(device)
+        return replace(self, low_head=head, full_weights=kept)
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """Of the weights as they were loaded and are saved; what is frozen may be held in the dtype of a pass."""
+        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
+        return dtype
+
+    @property
+    def computes_in(self) -> str:
+        """Name of the dtype of forward and backward."""
+        return str(self.compute_dtype or self.weights_dtype).removeprefix("torch.")
+
+    def frozen_weights(self) -> list[Tensor]:
+        """The model's own weights under an adapter."""
+        added = {id(parameter) for parameter in all_parameters(self.model)}
+        return [parameter for parameter in self.model.parameters() if id(parameter) not in added]
+
+    def _adapted(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.adapter is None else self.adapter.on()
+
+    def _computing(self) -> AbstractContextManager[Any]:
+        """float32 weights compute in bfloat16 within; sharded ones are gathered in it anyway."""
+        if self.compute_dtype is None or self.shards is not None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.compute_dtype)
+
+    def _in_compute_dtype(self, weight: Tensor) -> Tensor:
+        """The weight of the head in the dtype of a pass."""
+        if self.low_head is not None:
+            return self.low_head
+        return weight if self.compute_dtype is None else weight.to(self.compute_dtype)
+
+    def _float32_logits(self) -> AbstractContextManager[None]:
+        """Within, the model's own logits are float32 where they would be rounded to less."""
+        layer = self.model.get_output_embeddings()
+        dtype = self.compute_dtype or (None if layer is None else layer.weight.dtype)
+        if layer is None or dtype is None or not is_low(dtype):
+            return nullcontext()
+        return float32_logits(layer, self._in_compute_dtype(layer.weight))
+
+    def _next_logits(self, **inputs: Any) -> tuple[Tensor, Any]:
+        with self._adapted():
+            output = self.model(use_cache=True, logits_to_keep=1, **inputs)
+        return output.logits[:, -1], _cache_of(output)
+
+    def _next_logits_of_shards(self, head: Head, **inputs: Any) -> tuple[Tensor, Any]:
+        with self._adapted():
+            output = self.model.base_model(use_cache=True, **inputs)
+        return logits_of(head, output.last_hidden_state[:, -1]), _cache_of(output)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A loaded model and where its completions stop."""
+
+    model: LanguageModel
+    stop_ids: frozenset[int]
+
+
+def _cache_of(output: Any) -> Any:
+    """Keys and values of what was fed so far; without them the next token would be drawn from the last one alone."""
+    cache = getattr(output, "past_key_values", None)
+    if cache is None:
+        raise RunError("the model returns no past_key_values, and nothing can be drawn without", "another model.path")
+    return cache
+
+
+def logits_of(head: Head, hidden: Tensor) -> Tensor:
+    """Logits [b, V] of hidden states [b, D], never rounded below float32."""
+    logits = whole_product(head.weight, hidden) * head.scale
+    if head.bias is not None:
+        logits = logits + head.bias
+    return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
+
+
+def _head_of(model: Any) -> Head:
+    layer, config = model.get_output_embeddings(), model.config.get_text_config()
+    scale = 1.0
+    if getattr(config, "logit_scale", None) is not None:  # Cohere multiplies
+        scale = float(config.logit_scale)
+    elif getattr(config, "logits_scaling", None) is not None:  # Granite divides
+        scale = 1.0 / float(config.logits_scaling)
+    return Head(layer.weight, getattr(layer, "bias", None), getattr(config, "final_logit_softcapping", None), scale)

@@ -1,0 +1,119 @@
+"""Rollouts as micro-batches by a token budget.
+
+Completions are never tokenised again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dgpo_cli.processes import Processes
+from dgpo_cli.types import Rollout
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Right-padded sequences [b, L] and where their counted tokens are predicted."""
+
+    rows: list[int]  # of the batch
+    input_ids: Tensor
+    attention_mask: Tensor | None  # None where nothing is padded
+    lengths: list[int]  # counted tokens of each row
+    at: tuple[Tensor, Tensor]  # (row, position) of the hidden state that predicts each counted token, [n] each
+    targets: Tensor  # [n]
+    padding: int  # pad positions among b * L
+
+    @property
+    def mask(self) -> Tensor:
+        """[b, T] True on each row's counted tokens."""
+        return mask_of(self.lengths)
+
+
+def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
+    """[b, T] True on the first lengths[i] tokens of row i."""
+    columns = max(lengths, default=0) if width is None else width
+    return torch.arange(columns)[None, :] < torch.tensor(lengths, dtype=torch.long)[:, None]
+
+
+def make_microbatches(
+    rollouts: list[Rollout], rows: list[int], lengths: list[int], *, tokens: int, pad_id: int, processes: int = 1
+) -> list[MicroBatch]:
+    """Cut `rows` into micro-batches of at most `tokens` positions, padding included; longest sequences first, so that
+    those together are of a length. Packing them without padding would need an attention kernel that can: not every one.
+
+    `lengths[i]` are the counted tokens of rollout i; rows without any are left out. A sequence longer than the budget
+    is a micro-batch of its own. For several processes the cuts are fine enough that each has work, where there is.
+    """
+    size = {row: sequence_size(rollouts, lengths, row) for row in rows if lengths[row]}
+    if processes > 1:
+        tokens = min(tokens, -(-sum(size.values()) // processes))
+    order = sorted(size, key=lambda row: (-size[row], row))
+    batches: list[list[int]] = []
+    for row in order:
+        if batches and _joins(size[row], size[batches[-1][0]], len(batches[-1]), tokens):
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return [microbatch_of(rollouts, batch, lengths, pad_id) for batch in batches]
+
+
+def _joins(size: int, longest: int, count: int, tokens: int) -> bool:
+    """Whether a sequence goes into a micro-batch of `count`: it fits, and is not much shorter than the longest there.
+
+    Short of an eighth of the budget anything goes in: a pass of few tokens costs more than padding does.
+    """
+    return longest * (count + 1) <= tokens and (longest * count < tokens // 8 or size >= 0.9 * longest)
+
+
+def dealt(batches: list[MicroBatch], processes: Processes) -> list[tuple[MicroBatch, bool]]:
+    """This process's micro-batches, as many as any other's, and whether each is its own to count.
+
+    They are dealt out in turn, longest first, so those of a round are of a size. Who has none in the last round takes
+    the first of that round, which another counts.
+    """
+    rounds = [batches[start : start + processes.size] for start in range(0, len(batches), processes.size)]
+    return [
+        (together[processes.rank], True) if processes.rank < len(together) else (together[0], False)
+        for together in rounds
+    ]
+
+
+def microbatch_of(rollouts: list[Rollout], rows: list[int], lengths: list[int], pad_id: int) -> MicroBatch:
+    sequences = [(*rollouts[row].request.prompt.token_ids, *rollouts[row].token_ids[: lengths[row]]) for row in rows]
+    width = max(len(sequence) for sequence in sequences)
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    attention = torch.zeros((len(rows), width), dtype=torch.long)
+    at_rows: list[int] = []
+    at_columns: list[int] = []
+    targets: list[int] = []
+    for place, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
+        input_ids[place, : len(sequence)] = torch.tensor(sequence)
+        attention[place, : len(sequence)] = 1
+        first = len(sequence) - lengths[row] - 1  # the last prompt token predicts the first of the completion
+        at_rows += [place] * lengths[row]
+        at_columns += range(first, first + lengths[row])
+        targets += rollouts[row].token_ids[: lengths[row]]
+    padding = int((attention == 0).sum())
+    return MicroBatch(
+        rows,
+        input_ids,
+        attention if padding else None,
+        [lengths[row] for row in rows],
+        (torch.tensor(at_rows), torch.tensor(at_columns)),
+        torch.tensor(targets, dtype=torch.long),
+        padding,
+    )
+
+
+def scatter_rows(values: Tensor, batch: MicroBatch) -> Tensor:
+    """Flat values [n] of a micro-batch to [b, T], 0 beyond each row's counted tokens; gradients pass."""
+    mask = batch.mask.to(values.device)
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+
+def sequence_size(rollouts: list[Rollout], lengths: list[int], row: int) -> int:
+    """Tokens of a sequence, the prompt among them."""
+    return len(rollouts[row].request.prompt.token_ids) + lengths[row]

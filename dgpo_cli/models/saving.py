@@ -1,0 +1,74 @@
+"""From a LanguageModel to a folder that others load: weights, adapters, merged weights."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.loading import base_path
+from dgpo_cli.models.lora import (
+    adapter_facts,
+    all_parameters,
+    merged,
+    save_adapter,
+)
+from dgpo_cli.models.pretrained import resolve_path
+from dgpo_cli.models.sharding import full, save_weights
+
+
+def save_model(model: LanguageModel, folder: Path, *, writes: bool = True) -> None:
+    """Write a folder that `from_pretrained`, vLLM and `dgpo eval` load as it is (safetensors), or peft an adapter.
+
+    Of several processes with a sharded model all have to call it, and only the one that `writes` does.
+    """
+    if model.shards is not None and model.adapter is None:
+        save_weights(model.model, folder, writes=writes)
+    elif model.adapter is not None:
+        added = None if model.shards is None else gathered_adapters(model)
+        if writes:
+            save_adapter(model.adapter, folder, state_dict=added)
+    elif writes:
+        whole = model.model.state_dict() | model.full_weights if model.full_weights else None
+        model.model.save_pretrained(folder, state_dict=whole)
+    if writes:
+        model.tokenizer.save_pretrained(folder)
+
+
+def gathered_adapters(model: LanguageModel) -> dict[str, Tensor]:
+    """The weights of a sharded model's adapters by name, whole, on the CPU. Every process has to ask."""
+    added = {id(parameter) for parameter in all_parameters(model.model)}
+    return {name: full(weight.detach()).cpu() for name, weight in model.model.named_parameters() if id(weight) in added}
+
+
+def save_merged(model: LanguageModel, adapter: Path, folder: Path) -> None:
+    """Write a full model: the base, read again from where it came, with the adapter of a folder added in.
+
+    The weights in memory are not touched: taking an adapter out again would leave rounding behind.
+    """
+    base, revision = base_path(adapter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        full = type(model.model).from_pretrained(
+            resolve_path(base),
+            config=copy.deepcopy(model.model.config),
+            dtype=model.weights_dtype,
+            use_safetensors=True,
+            revision=revision,
+        )
+    merged(full, adapter).save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+
+
+def architecture_summary(model: LanguageModel) -> dict[str, Any]:
+    """Parameters and shape, for run.json; of an adapter those of the base model, and its own."""
+    config = json.loads(model.model.config.to_json_string())
+    own = model.frozen_weights() if model.adapter else model.model.parameters()
+    parameters = sum(parameter.numel() for parameter in own)
+    facts = {"class": type(model.model).__name__, "parameters": parameters, "hidden_size": config.get("hidden_size")}
+    return facts | ({"lora": adapter_facts(model.adapter)} if model.adapter else {})
