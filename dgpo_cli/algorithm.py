@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dgpo_cli.config.groups import AlgoConfig, Control, FilterBy, GatingConfig, Normalizer, RatioLevel, Signal
+from dgpo_cli.config.gating_needs import needs_reference, needs_whole_batch, shapes_credit
+from dgpo_cli.config.groups import AlgoConfig, Control, FilterBy, GatingConfig, Normalizer, RatioLevel
 from dgpo_cli.core import credit as credits
 from dgpo_cli.core.advantages import group_advantages, groups_are_equal, overlong_penalty
 from dgpo_cli.core.credit import TokenSignals
@@ -93,7 +94,7 @@ class Algorithm:
     @property
     def gates(self) -> bool:
         """Whether tokens can get different credit at all."""
-        return self.gating.signal is not Signal.none
+        return shapes_credit(self.gating)
 
     def without_kl(self) -> Algorithm:
         """The same without the penalty."""
@@ -102,30 +103,12 @@ class Algorithm:
     @property
     def needs_reference(self) -> bool:
         """A reference is run for a distance, for KL or for the noise gate, and only then."""
-        gate = self.gating
-        return (
-            self.algo.kl_coef > 0 or gate.signal.name in credits.REFERENCE_SIGNALS or (self.gates and gate.noise_gate)
-        )
-
-    @property
-    def needed_signals(self) -> dict[str, str]:
-        """What credit is computed from: the fields of `TokenSignals`, each with the setting that needs it."""
-        gate = self.gating
-        needed: dict[str, str] = {}
-        if self.gates and gate.noise_gate:
-            needed["hellinger"] = "gating.noise_gate"
-        if self.gates and gate.entropy_exponent:
-            needed["entropy"] = "gating.entropy_exponent"
-        needed |= dict.fromkeys(credits.READS.get(gate.signal.name, ()), f"gating.signal={gate.signal.name}")
-        return needed
+        return needs_reference(self.algo, self.gating)
 
     @property
     def credit_needs_batch(self) -> bool:
         """Whether credit depends on the whole batch, not on each rollout alone."""
-        gate = self.gating
-        return self.gates and (
-            gate.noise_gate or gate.normalizer is Normalizer.saturate or gate.top_fraction is not None
-        )
+        return needs_whole_batch(self.gating)
 
     def rewards(
         self, rollouts: list[Rollout], verdicts: list[Verdict], *, group_size: int, own_scores: bool = False

@@ -14,7 +14,8 @@ PACKAGE = Path(dgpo_cli.__file__).parent
 LAYERS = [
     ["progress"],
     ["errors", "types", "bundled", "files", "environment", "allocation", "command_lines", "terminal"],
-    ["config", "core", "disk"],
+    ["core"],
+    ["config", "disk"],
     ["meeting"],
     ["processes", "planning"],
     ["models"],

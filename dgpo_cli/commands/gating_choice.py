@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import RolloutConfig
+from dgpo_cli.config.gating_needs import needed_from_reference
 from dgpo_cli.config.gatings import (
     BESIDE,
     CHOOSES,
@@ -18,8 +18,7 @@ from dgpo_cli.config.gatings import (
     label,
     typed_keys,
 )
-from dgpo_cli.config.groups import AlgoConfig, GatingConfig
-from dgpo_cli.core.credit import MEASURED_FROM_REFERENCE
+from dgpo_cli.config.groups import GatingConfig
 from dgpo_cli.errors import ConfigError, Problem
 from dgpo_cli.records.record_checks import is_number
 from dgpo_cli.records.regated import Gated, lacking
@@ -123,6 +122,5 @@ def computable(gatings: dict[str, GatingConfig], stored: StoredRollouts) -> dict
 
 
 def needs_of_reference(gating: GatingConfig) -> str:
-    """The signals it needs a reference for, each with the setting that needs it; empty where it needs none."""
-    needed = Algorithm(AlgoConfig(), gating, max_completion_tokens=1).needed_signals
-    return ", ".join(f"{name} ({reason})" for name, reason in needed.items() if name in MEASURED_FROM_REFERENCE)
+    """The signals it needs a reference for, each with the setting that needs it; empty if it needs none."""
+    return ", ".join(f"{name} ({reason})" for name, reason in needed_from_reference(gating).items())

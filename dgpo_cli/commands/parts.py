@@ -7,14 +7,8 @@ from pathlib import Path
 
 import torch
 
-from dgpo_cli.config.groups import (
-    BenchmarkConfig,
-    DataConfig,
-    ModelConfig,
-    ReferenceConfig,
-    RewardConfig,
-    StrategyConfig,
-)
+from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, RewardConfig, StrategyConfig
+from dgpo_cli.config.model_groups import ModelConfig, ReferenceConfig
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.problems import ProblemSet, load_problem_set
 from dgpo_cli.data.prompts import make_prompts, stop_token_ids

@@ -11,8 +11,8 @@ from typing import Any
 from dgpo_cli.bundled import bundled_path
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
-from dgpo_cli.config.groups import ArchitectureConfig
 from dgpo_cli.config.lora_checks import holds_adapter
+from dgpo_cli.config.model_groups import ArchitectureConfig
 from dgpo_cli.data.problems import load_problem_set
 from dgpo_cli.data.prompts import SLOT, read_template
 from dgpo_cli.environment import place

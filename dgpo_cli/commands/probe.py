@@ -13,7 +13,7 @@ from dgpo_cli.commands.build import load_frozen
 from dgpo_cli.commands.parts import load_trainee, prepare_device
 from dgpo_cli.commands.plan import plan_of
 from dgpo_cli.config.commands import TrainConfig
-from dgpo_cli.config.groups import ModelConfig, ReferenceConfig
+from dgpo_cli.config.model_groups import ModelConfig, ReferenceConfig
 from dgpo_cli.models.placement import Placement
 from dgpo_cli.planning.plan import Plan, probed_batch
 from dgpo_cli.processes import Processes

@@ -12,8 +12,6 @@ from dgpo_cli.config.groups import (
     EngineConfig,
     GatingConfig,
     LoggerConfig,
-    ModelConfig,
-    ReferenceConfig,
     RewardConfig,
     SaveRollouts,
     Schedule,
@@ -21,6 +19,7 @@ from dgpo_cli.config.groups import (
     StrategyConfig,
     key,
 )
+from dgpo_cli.config.model_groups import ModelConfig, ReferenceConfig
 
 
 @dataclass

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dgpo_cli.core.seeds import uniforms
+from dgpo_cli.core.signals import SIGNALS
 
 SATURATION_QUANTILE = 0.8
 NOISE_FLOORS = 3.0  # the noise gate opens where the mean distance passes this many numerical floors
@@ -36,46 +37,26 @@ class TokenSignals:
     hellinger: Tensor | None = None  # the squared distance d, in [0, 1]
 
 
-def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """exp(q - p) - (q - p) - 1 >= 0, the estimate of KL(policy | reference) at a sampled token (GRPO, 2402.03300)."""
-    difference = ref_logprobs - logprobs
-    return torch.expm1(difference) - difference
-
-
-def _reference(values: Tensor | None) -> Tensor:
-    if values is None:
-        raise ValueError("this signal is measured from a reference, and none was scored")
-    return values
-
-
-SIGNALS: dict[str, Callable[[TokenSignals], Tensor]] = {
-    "hellinger": lambda s: _reference(s.hellinger),
-    "hellinger_root": lambda s: _reference(s.hellinger).sqrt(),
-    "entropy": lambda s: s.entropy,
-    "surprisal": lambda s: -s.logprobs,
-    "kl": lambda s: k3(s.logprobs, _reference(s.ref_logprobs)),
-    "logratio": lambda s: (s.logprobs - _reference(s.ref_logprobs)).abs(),
-}
-READS: dict[str, tuple[str, ...]] = {  # the fields of TokenSignals behind each signal
-    "hellinger": ("hellinger",),
-    "hellinger_root": ("hellinger",),
-    "entropy": ("entropy",),
-    "surprisal": ("logprobs",),
-    "kl": ("logprobs", "ref_logprobs"),
-    "logratio": ("logprobs", "ref_logprobs"),
-}
-MEASURED_FROM_REFERENCE = frozenset({"hellinger", "ref_logprobs"})
-REFERENCE_SIGNALS = frozenset(name for name, fields in READS.items() if MEASURED_FROM_REFERENCE & set(fields))
-
-
 def gated_score(signals: TokenSignals, *, signal: str, entropy_exponent: float, vocabulary_size: int) -> Tensor:
-    """s = signal * H^kappa with H the policy's entropy over log V. Returns [B, T], 0 beyond the mask."""
-    score = SIGNALS[signal](signals)
+    """s = signal * H^kappa with H the policy's entropy over log V. Returns [B, T], 0 beyond the mask.
+
+    Raises:
+        ValueError: the signal is measured from a reference, and none was scored.
+    """
+    rule = SIGNALS[signal]
+    score = rule.score(*(_scored(signals, name) for name in rule.reads))
     if entropy_exponent:
         normalized: Tensor = (signals.entropy / math.log(vocabulary_size)).clamp(0.0, 1.0)
         score = score * normalized.pow(entropy_exponent)
     gated: Tensor = torch.where(signals.mask, score, 0.0)
     return gated
+
+
+def _scored(signals: TokenSignals, name: str) -> Tensor:
+    values: Tensor | None = getattr(signals, name)
+    if values is None:
+        raise ValueError("this signal is measured from a reference, and none was scored")
+    return values
 
 
 def saturate(score: Tensor, half_point: float) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgpo_cli.core.credit import k3
+from dgpo_cli.core.signals import k3
 
 LOG_RATIO_LIMIT = 20.0  # exp(20) = 5e8: far beyond every clip, and finite in float32
 

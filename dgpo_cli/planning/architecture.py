@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgpo_cli.config.groups import ArchitectureConfig
+from dgpo_cli.config.model_groups import ArchitectureConfig
 
 # config.json's model_type of architectures that are counted exactly.
 EXACT_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")

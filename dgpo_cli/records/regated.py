@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dgpo_cli.algorithm import Algorithm, Credit
+from dgpo_cli.config.gating_needs import needed_fields
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig
 from dgpo_cli.errors import DataError
 from dgpo_cli.records.stored_rollouts import StoredRollouts, trained_credit
@@ -42,7 +43,7 @@ class Gated:
 
 def lacking(stored: StoredRollouts, gating: GatingConfig, label: str) -> DataError | None:
     """Why the gating cannot be computed from what is stored, or None."""
-    needed = Algorithm(AlgoConfig(), gating, max_completion_tokens=1).needed_signals
+    needed = needed_fields(gating)
     if needed and not stored.scored:
         return DataError(
             f"{stored.source}: no rollout in it was scored: gating {label} needs {', '.join(needed)}",

@@ -15,20 +15,12 @@ from torch import Tensor
 
 import dgpo_cli
 from dgpo_cli.config.groups import Control, GatingConfig, Normalizer, Signal
+from dgpo_cli.core.signals import SIGNALS as CREDIT_SIGNALS
 from dgpo_cli.records.record_checks import SIGNALS
 from dgpo_cli.records.regated import SHOWN, Gated
 from dgpo_cli.records.stored_rollouts import StoredRollouts
 from dgpo_cli.reporting.page import assemble, packed
 from dgpo_cli.reporting.prompt_groups import group_numbers, side
-
-SYMBOLS = {
-    Signal.hellinger: "d",
-    Signal.hellinger_root: "√d",
-    Signal.entropy: "H in nats",
-    Signal.surprisal: "−log p",
-    Signal.kl: "k3",
-    Signal.logratio: "|log p − log q|",
-}
 
 
 def credit_page(stored: StoredRollouts, gated: list[Gated], *, shade: str = "credit") -> str:
@@ -103,7 +95,9 @@ def rule(gating: GatingConfig) -> str:
     if gating.signal is Signal.none:
         return "w = 1"
     kappa = gating.entropy_exponent
-    score = SYMBOLS[gating.signal] + (f" · H^{kappa:g}" if kappa not in (0, 1) else " · H" if kappa else "")
+    score = CREDIT_SIGNALS[gating.signal.value].symbol + (
+        f" · H^{kappa:g}" if kappa not in (0, 1) else " · H" if kappa else ""
+    )
     if gating.top_fraction is not None:
         return f"w = 1 / share on the top {gating.top_fraction:.0%} by {score}, else 0"
     score = {

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dgpo_cli.algorithm import Algorithm, Credit
 from dgpo_cli.config.commands import OptimConfig
-from dgpo_cli.config.groups import ScorePolicy
+from dgpo_cli.config.gating_needs import scores_each_update, scores_first
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.policy_loss import PolicyLoss, token_weights
 from dgpo_cli.models.language_model import LanguageModel
@@ -249,8 +249,7 @@ class Updater:
 
     def _rescores(self, plan: list[list[int]]) -> bool:
         """Whether every update gets credit by the policy as it is then."""
-        several = len(plan) * self.settings.epochs > 1
-        return several and self.algorithm.gates and self.algorithm.gating.score_policy is ScorePolicy.current
+        return scores_each_update(self.algorithm.gating, updates=len(plan) * self.settings.epochs)
 
     def _scored_again(self, batch: StepBatch, rows: list[int]) -> tuple[TokenSignals, Credit]:
         """One minibatch by the policy as it is now."""
@@ -333,13 +332,13 @@ class Updater:
 
     def _inline(self, batch: StepBatch, plan: list[list[int]]) -> bool:
         """Whether the training pass can give the signals of credit itself."""
-        if len(plan) * self.settings.epochs > 1:
-            return False
-        if not self.algorithm.credit_needs_batch:
-            return True
-        # What depends on the whole batch can come out of the training pass only if that is one micro-batch of it all.
+        updates = len(plan) * self.settings.epochs
+        # What depends on the whole batch can come out of the training pass only if that trains all of its rollouts.
         rows = [row for row, length in enumerate(batch.lengths) if length]
-        return self._trained_rows(batch, rows) == rows and len(self._microbatches(batch, rows)) == 1
+        if self.algorithm.credit_needs_batch and self._trained_rows(batch, rows) != rows:
+            return False
+        count = len(self._microbatches(batch, rows)) if self.algorithm.credit_needs_batch else 1
+        return not scores_first(self.algorithm.gating, updates=updates, micro_batches=count)
 
     def _microbatches(self, batch: StepBatch, rows: list[int]) -> list[MicroBatch]:
         return make_microbatches(

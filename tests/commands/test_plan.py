@@ -12,7 +12,7 @@ from model_factory import save_random_model
 
 from dgpo_cli.cli import main
 from dgpo_cli.commands.plan import architecture_of
-from dgpo_cli.config.groups import ArchitectureConfig
+from dgpo_cli.config.model_groups import ArchitectureConfig
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.planning.memory import PARTS
 

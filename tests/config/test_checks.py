@@ -67,7 +67,7 @@ WRONG = [
     ("eval", {"model.lora.rank": 4}, "model.lora: adapters are trained by dgpo train alone"),
     ("rollout", {"model.lora.merge": True}, "model.lora: adapters are trained by dgpo train alone"),
     ("train", {**NONE}, "gating.signal=hellinger: measured from a reference, but reference=none"),
-    ("train", {**NONE, "gating.signal": Signal.none, "gating.noise_gate": True}, "gating.noise_gate=true"),
+    ("train", {**NONE, "gating.signal": Signal.entropy, "gating.noise_gate": True}, "gating.noise_gate=true"),
     ("train", {**NONE, "gating.signal": Signal.none, "algo.kl_coef": 0.04}, "algo.kl_coef=0.04"),
     ("train", {**NONE, "gating.signal": Signal.none, "reference.refresh_every": 5}, "reference.refresh_every=5"),
     ("train", {"model.dtype": Dtype.bfloat16}, "model.dtype: weights that are trained stay in float32"),
@@ -136,6 +136,7 @@ def test_what_does_not_go_together_is_named(changed, command, values, message, t
     [
         ("train", {**NONE, "gating.signal": Signal.entropy}),
         ("train", {**NONE, "gating.signal": Signal.surprisal}),
+        ("train", {**NONE, "gating.signal": Signal.none, "gating.noise_gate": True}),  # uniform credit has no gate
         ("train", {"gating.clip": [0.5, 2.0], "gating.top_fraction": 1.0}),
         ("train", {"model.path": "Qwen/Qwen2.5-7B", "data.path": "openai/gsm8k"}),
         ("train", {"rollout.top_p": 0.9}),

@@ -4,7 +4,7 @@ import pytest
 
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.compose import hydra_ready
-from dgpo_cli.config.idle import RULES
+from dgpo_cli.config.idle_rules import RULES
 from dgpo_cli.config.overrides import prepare
 from dgpo_cli.config.plan import plan
 from dgpo_cli.errors import DgpoError

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dgpo_cli.commands.parts import load_reference, load_trainee
-from dgpo_cli.config.groups import LoraConfig, ModelConfig, ReferenceConfig
+from dgpo_cli.config.model_groups import LoraConfig, ModelConfig, ReferenceConfig
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.models.language_model import LanguageModel

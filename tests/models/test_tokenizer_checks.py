@@ -13,7 +13,7 @@ from model_factory import byte_level_tokenizer, save_random_model
 
 from dgpo_cli.cli import main
 from dgpo_cli.commands.parts import load_policy
-from dgpo_cli.config.groups import ModelConfig
+from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.errors import DgpoError
 from dgpo_cli.models.language_model import Policy
 from dgpo_cli.models.loading import load_model

@@ -10,7 +10,7 @@ from dgpo_cli.bundled import bundled_path
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.compose import complete, hydra_ready
 from dgpo_cli.config.finish import finish
-from dgpo_cli.config.groups import ArchitectureConfig
+from dgpo_cli.config.model_groups import ArchitectureConfig
 from dgpo_cli.config.overrides import Request, prepare
 from dgpo_cli.planning.architecture import Adapters, Architecture, from_config, from_json
 

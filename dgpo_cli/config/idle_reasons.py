@@ -1,0 +1,208 @@
+"""Why a key changes nothing beside what else is chosen.
+
+Each reason takes the job's configuration and the keys that were typed. It gives the words of the message, or None if
+the key counts. `idle_rules` says which keys each is asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.gating_needs import needs_reference, shapes_credit
+from dgpo_cli.config.groups import LoggerMode, Schedule
+from dgpo_cli.config.strategy_checks import SHARDED
+
+TIMED = ("robust", "function")  # graders that run in processes with a time limit
+
+Typed = Collection[str]
+Reason = Callable[[Any, Typed], str | None]
+
+
+def no_benchmark(config: Any, _: Typed) -> str | None:
+    return "there is no benchmark" if config.benchmark.name is None else None
+
+
+def needs_no_reference(config: Any, typed: Typed) -> str | None:
+    gating = config.gating
+    if needs_reference(config.algo, gating):
+        return None
+    return f"gating={gating.name} and algo.kl_coef={catalogue.show(config.algo.kl_coef)} measure nothing from one"
+
+
+def reference_of_no_path(config: Any, _: Typed) -> str | None:
+    return None if config.reference.name == "path" else f"reference={config.reference.name} has no path"
+
+
+def uniform(config: Any, _: Typed) -> str | None:
+    return None if shapes_credit(config.gating) else "uniform credit has no weights to shape"
+
+
+def top_fraction(config: Any, _: Typed) -> str | None:
+    fraction = config.gating.top_fraction
+    return None if fraction is None else f"gating.top_fraction={fraction} gives the chosen tokens equal weights"
+
+
+def one_update(config: Any, _: Typed) -> str | None:
+    is_one = config.optim.minibatches == config.optim.epochs == 1
+    return "a step has one update, before which both are the same policy" if is_one else None
+
+
+def no_dynamic_sampling(config: Any, _: Typed) -> str | None:
+    return None if config.algo.dynamic_sampling.enabled else "dynamic sampling is off"
+
+
+def no_overlong(config: Any, _: Typed) -> str | None:
+    return None if config.algo.overlong.enabled else "the overlong punishment is off"
+
+
+def own_scores(config: Any, _: Typed) -> str | None:
+    if config.reward.name != "function" or config.algo.overlong.enabled:
+        return None  # the size of the overlong penalty follows from both
+    return "the scores of a function of your own stay as they are"
+
+
+def no_function(config: Any, _: Typed) -> str | None:
+    benchmark = getattr(config, "benchmark", None)
+    evaluates = benchmark is not None and benchmark.name is not None and benchmark.reward == "function"
+    return None if evaluates or config.reward.name == "function" else f"reward={config.reward.name} calls no function"
+
+
+def untimed(config: Any, _: Typed) -> str | None:
+    graders = {config.reward.name}
+    if hasattr(config, "benchmark") and config.benchmark.name is not None:
+        graders.add(config.benchmark.reward)
+    return None if graders & set(TIMED) else f"reward={config.reward.name} answers at once"
+
+
+def not_of_hub(group: str) -> Reason:
+    def idle(config: Any, _: Typed) -> str | None:
+        source = getattr(config, group)
+        path = source.path or getattr(source, "hub", None)
+        return f"{group}.path={path} is not on the hub" if path and _is_local(path) else None
+
+    return idle
+
+
+def _is_local(path: str) -> bool:
+    return path.startswith(("bundled:", "/", "./", "../")) or Path(path).expanduser().exists()
+
+
+def not_generated(config: Any, _: Typed) -> str | None:
+    path = config.data.path
+    return None if str(path).startswith("bundled:") else f"data.path={path} holds rows, none are generated"
+
+
+def wins(by: str) -> Reason:
+    """Idle if another key is set: that one counts in its place."""
+
+    def idle(config: Any, _: Typed) -> str | None:
+        value: Any = config
+        for part in by.split("."):
+            value = getattr(value, part)
+        return None if value is None else f"{by}={catalogue.show(value)} wins over it"
+
+    return idle
+
+
+def typed_too(*keys: str) -> Reason:
+    """Idle if one of these was typed: it counts in its place."""
+
+    def idle(_: Any, typed: Typed) -> str | None:
+        winner = next((key for key in keys if key in typed), None)
+        return None if winner is None else f"{winner}= wins over it"
+
+    return idle
+
+
+def always(why: str) -> Reason:
+    return lambda _, __: why
+
+
+def template_in_training(config: Any, typed: Typed) -> str | None:
+    of_benchmark = config.benchmark.name is None or config.benchmark.template is not None
+    return wins("data.template")(config, typed) if of_benchmark else None
+
+
+def no_chat(config: Any, _: Typed) -> str | None:
+    return None if config.model.chat_template else "there is no system turn without model.chat_template=true"
+
+
+def no_plan(config: Any, _: Typed) -> str | None:
+    if config.dry_run or getattr(config, "probe", False):
+        return None
+    return "sizes that are stated serve the plan alone"
+
+
+def single(config: Any, _: Typed) -> str | None:
+    return "strategy=single has one process" if config.strategy.name == "single" else None
+
+
+def unsharded(config: Any, _: Typed) -> str | None:
+    name = config.strategy.name
+    return None if name in SHARDED else f"strategy={name} holds the whole model in each process"
+
+
+def one_process(config: Any, _: Typed) -> str | None:
+    return None if config.dry_run else "this command computes in one process, forward alone"
+
+
+def no_wandb(config: Any, _: Typed) -> str | None:
+    is_off = config.logger.mode is LoggerMode.disabled or config.logger.name == "none"
+    return "nothing goes to W&B" if is_off else None
+
+
+def constant(config: Any, _: Typed) -> str | None:
+    return "a constant schedule has no end" if config.optim.schedule is Schedule.constant else None
+
+
+def no_kl(config: Any, _: Typed) -> str | None:
+    return None if config.algo.kl_coef > 0 else "there is no KL penalty"
+
+
+def no_resume(config: Any, _: Typed) -> str | None:
+    return None if config.resume else "no run is continued"
+
+
+def planned(config: Any, _: Typed) -> str | None:
+    return "dry_run=true stops before it" if config.dry_run else None
+
+
+def greedy(section: str) -> Reason:
+    def idle(config: Any, _: Typed) -> str | None:
+        return f"{section}.temperature=0 is greedy" if getattr(config, section).temperature == 0 else None
+
+    return idle
+
+
+def local_engine(config: Any, _: Typed) -> str | None:
+    return None if config.engine.name == "openai" else f"engine={config.engine.name} asks no server"
+
+
+def served(config: Any, _: Typed) -> str | None:
+    return "the server holds the model" if config.engine.name == "openai" else None
+
+
+def served_by_name(config: Any, typed: Typed) -> str | None:
+    """A model's path still says which benchmark is the default, and a run's folder brings its own."""
+    path = config.model.path
+    brings = "benchmark" not in typed or (path is not None and _of_a_run(Path(path)))
+    return None if brings else served(config, typed)
+
+
+def _of_a_run(model: Path) -> bool:
+    return model.name == "model" and len(model.parents) > 2 and (model.parents[2] / "config.yaml").is_file()
+
+
+def stored_completions(config: Any, _: Typed) -> str | None:
+    return "stored completions are graded, none are drawn" if config.benchmark.completions else None
+
+
+def stored_rollouts(config: Any, _: Typed) -> str | None:
+    return None if config.rollouts is None else "stored rollouts are read, none are sampled"
+
+
+def own_prompt(config: Any, _: Typed) -> str | None:
+    return None if config.prompt is None else "the prompt is the one that was typed, and nothing grades it"

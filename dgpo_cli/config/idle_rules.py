@@ -1,0 +1,212 @@
+"""The table of keys that may change nothing, each family with the reason that is asked and what would make it count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dgpo_cli.config import idle_reasons as why
+from dgpo_cli.config.idle_reasons import Reason
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Keys, or all below a section (`benchmark.`): they change nothing if `idle` gives a reason."""
+
+    keys: tuple[str, ...]
+    commands: tuple[str, ...]
+    idle: Reason
+    hint: str
+    but: tuple[str, ...] = ()  # keys of the section that the row does not speak of
+
+    def covers(self, key: str) -> bool:
+        return _is_among(key, self.keys) and not _is_among(key, self.but)
+
+
+def _is_among(key: str, names: tuple[str, ...]) -> bool:
+    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in names)
+
+
+TRAIN, EVAL, ROLLOUT = ("train",), ("eval",), ("rollout",)
+EACH = ("train", "eval", "rollout")
+BENCHMARKED = ("train", "eval")
+TRAINING_OF = {  # what model.training proposes, and the key that wins over it
+    **{name: f"optim.{name}" for name in ("lr", "schedule", "warmup_steps", "weight_decay", "minibatches")},
+    **{name: f"rollout.{name}" for name in ("prompts_per_step", "group_size", "max_completion_tokens")},
+    "steps": "steps",
+    "tokens_per_microbatch": "optim.tokens_per_microbatch",
+    "activation_checkpointing": "strategy.activation_checkpointing",
+    "checkpoint_every": "checkpoint.every",
+    "strategy": "strategy",
+    "engine_batch_size": "engine.batch_size",
+}
+NAME_IT = "benchmark=NAME chooses one"
+RULES: tuple[Rule, ...] = (
+    # What a command or its other settings leave no room for.
+    Rule(("resume_allow",), TRAIN, why.no_resume, "resume=RUN continues one"),
+    Rule(("probe",), TRAIN, why.planned, "dry_run=false measures"),
+    Rule(
+        (
+            "engine",
+            "engine.",
+            "strategy",
+            "strategy.",
+            "model",
+            "model.",
+            "seed",
+            "benchmark.k",
+            "benchmark.temperature",
+        ),
+        EVAL,
+        why.stored_completions,
+        "leave it out; without benchmark.completions= a model draws them",
+    ),
+    Rule(
+        ("benchmark.top_p", "benchmark.max_tokens", "benchmark.template", "benchmark.system_prompt"),
+        EVAL,
+        why.stored_completions,
+        "leave it out; without benchmark.completions= a model draws them",
+    ),
+    Rule(
+        ("model", "model.", "reference", "reference.", "data", "data.", "reward", "reward.", "engine", "engine."),
+        ROLLOUT,
+        why.stored_rollouts,
+        "leave it out; without rollouts= a model samples",
+    ),
+    Rule(
+        ("strategy", "strategy.", "rollout.", "algo.", "tokens_per_microbatch"),
+        ROLLOUT,
+        why.stored_rollouts,
+        "leave it out; without rollouts= a model samples",
+    ),
+    Rule(
+        ("data.", "reward", "reward.", "algo."),
+        ROLLOUT,
+        why.own_prompt,
+        "leave it out, or prompt=",
+        but=("data.template", "data.system_prompt"),
+    ),
+    # Benchmarks.
+    Rule(
+        ("benchmark.completions",), TRAIN, why.always("training draws completions of its own"), "dgpo eval grades them"
+    ),
+    Rule(("benchmark.", "eval."), TRAIN, why.no_benchmark, NAME_IT, but=("benchmark.name",)),
+    Rule(("checkpoint.keep_best",), TRAIN, why.no_benchmark, NAME_IT),
+    Rule(("benchmark.k",), TRAIN, why.wins("eval.k"), "leave one of them out"),
+    Rule(("benchmark.limit",), TRAIN, why.wins("eval.limit"), "leave one of them out"),
+    Rule(
+        ("benchmark", "benchmark."),
+        ROLLOUT,
+        why.always("rollouts are sampled from data"),
+        "data=NAME or data.path=FILE",
+    ),
+    Rule(("benchmark.hub",), BENCHMARKED, why.wins("benchmark.path"), "benchmark.path=null reads from the hub"),
+    Rule(
+        ("benchmark.config", "benchmark.split", "benchmark.revision"),
+        BENCHMARKED,
+        why.not_of_hub("benchmark"),
+        "they choose among a hub data set's files",
+    ),
+    Rule(("benchmark.system_prompt",), BENCHMARKED, why.no_chat, "model.chat_template=true"),
+    Rule(("benchmark.top_p",), BENCHMARKED, why.greedy("benchmark"), "benchmark.temperature=1 samples"),
+    # Data.
+    Rule(("data.",), EVAL, why.always("evaluations read a benchmark"), "benchmark=NAME, benchmark.path=FILE"),
+    Rule(("data",), EVAL, why.typed_too("benchmark"), "it names the benchmark where none is chosen"),
+    Rule(
+        ("data.config", "data.split", "data.revision"),
+        ("train", "rollout"),
+        why.not_of_hub("data"),
+        "they choose among a hub data set's files",
+    ),
+    Rule(("data.size",), ("train", "rollout"), why.not_generated, "data.limit=N uses the first rows"),
+    Rule(("data.system_prompt",), ("train", "rollout"), why.no_chat, "model.chat_template=true"),
+    # Rewards.
+    Rule(("reward.path",), EACH, why.no_function, "reward=function, or leave out reward="),
+    Rule(("reward.timeout_seconds",), EACH, why.untimed, "robust and function are timed"),
+    # The algorithm and its credit.
+    Rule(
+        ("algo.reward_right", "algo.reward_wrong"), ("train", "rollout"), why.own_scores, "let the function return them"
+    ),
+    Rule(
+        ("algo.dynamic_sampling.",),
+        TRAIN,
+        why.no_dynamic_sampling,
+        "algo.dynamic_sampling.enabled=true, which algo=dapo brings",
+        but=("algo.dynamic_sampling.enabled",),
+    ),
+    Rule(("algo.overlong.buffer_tokens",), ("train", "rollout"), why.no_overlong, "algo.overlong.enabled=true"),
+    Rule(
+        (
+            *("algo.clip_low", "algo.clip_high", "algo.clip_dual", "algo.kl_coef", "algo.loss_aggregation"),
+            *("algo.ratio_level", "algo.mask_truncated", "algo.dynamic_sampling.", "gating.score_policy"),
+            *("reference.refresh_every", "rollout.prompts_per_step", "rollout.save"),
+        ),
+        ROLLOUT,
+        why.always("nothing is trained here"),
+        "leave it out; limit=N is the number of prompts",
+    ),
+    Rule(
+        ("gating.",), ("train", "rollout"), why.uniform, "gating=paper or another", but=("gating.name", "gating.signal")
+    ),
+    Rule(
+        ("gating.temperature", "gating.normalizer", "gating.clip"),
+        ("train", "rollout"),
+        why.top_fraction,
+        "gating.top_fraction=null weighs every token",
+    ),
+    Rule(("gating.score_policy",), TRAIN, why.one_update, "optim.minibatches=4"),
+    Rule(("reference", "reference."), TRAIN, why.needs_no_reference, "gating=paper or algo.kl_coef=0.04 uses one"),
+    Rule(("reference.path", "reference.revision"), ("train", "rollout"), why.reference_of_no_path, "reference=path"),
+    # Models.
+    Rule(("model.architecture.",), EACH, why.no_plan, "dry_run=true shows the plan"),
+    Rule(("model.threads",), EACH, why.wins("strategy.threads"), "leave one of them out"),
+    Rule(("model.revision",), EACH, why.not_of_hub("model"), "a revision is a branch, tag or commit on the hub"),
+    Rule(("reference.revision",), ("train", "rollout"), why.not_of_hub("reference"), "a revision is one on the hub"),
+    Rule(("model.template",), TRAIN, why.template_in_training, "data.template=NAME"),
+    Rule(("model.template",), EVAL, why.wins("benchmark.template"), "benchmark.template=NAME"),
+    Rule(("model.template",), ROLLOUT, why.wins("data.template"), "data.template=NAME"),
+    Rule(
+        ("model.training.",),
+        EVAL,
+        why.always("nothing is trained here"),
+        "leave it out",
+        but=("model.training.engine_batch_size",),
+    ),
+    Rule(
+        ("model.training.",),
+        ROLLOUT,
+        why.always("nothing is trained here"),
+        "leave it out",
+        but=("model.training.engine_batch_size", "model.training.max_completion_tokens"),
+    ),
+    *(
+        Rule((f"model.training.{name}",), EACH, why.typed_too(winner), "leave one of them out")
+        for name, winner in TRAINING_OF.items()
+    ),
+    # Engines.
+    Rule(("engine.",), EACH, why.local_engine, "engine=openai", but=("engine.name", "engine.batch_size")),
+    Rule(
+        ("model.revision", "model.dtype", "model.trust_remote_code", "model.threads", "model.stop_tokens", "strategy."),
+        EVAL,
+        why.served,
+        "leave it out; engine=transformers loads a model here",
+    ),
+    Rule(("model.path",), EVAL, why.served_by_name, "engine.model=NAME is the model's name on the server"),
+    # Processes.
+    Rule(("strategy.connect_seconds", "strategy.stall_seconds"), TRAIN, why.single, "strategy=ddp or strategy=fsdp"),
+    Rule(("strategy.gather_for_generation",), TRAIN, why.unsharded, "strategy=fsdp"),
+    Rule(
+        (
+            *("strategy.num_processes", "strategy.activation_checkpointing", "strategy.reference_offload"),
+            *("strategy.gather_for_generation", "strategy.compile"),
+            *("strategy.connect_seconds", "strategy.stall_seconds"),
+        ),
+        ("eval", "rollout"),
+        why.one_process,
+        "leave it out; dgpo train takes it",
+    ),
+    # What training logs and how it steps.
+    Rule(("logger.",), TRAIN, why.no_wandb, "logger=wandb logger.mode=auto", but=("logger.name", "logger.mode")),
+    Rule(("optim.final_lr_fraction",), TRAIN, why.constant, "optim.schedule=linear or optim.schedule=cosine"),
+    Rule(("optim.grad_norms_every",), TRAIN, why.no_kl, "algo.kl_coef=0.04"),
+    Rule(("rollout.top_p",), ROLLOUT, why.greedy("rollout"), "rollout.temperature=1 samples"),
+)
