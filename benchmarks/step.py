@@ -138,7 +138,7 @@ def random_model(*, hidden: int, layers: int, intermediate: int, heads: int) -> 
 def random_batch(*, rollouts: int, prompt: int, completion: int) -> Any:
     import torch
 
-    from dgpo_cli.training.update import StepBatch
+    from dgpo_cli.training.step import StepBatch
     from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
     ids = torch.randint(0, 151_936, (rollouts, prompt + completion), generator=torch.Generator().manual_seed(0))

@@ -28,8 +28,9 @@ from dgpo_cli.models.placement import Placement
 from dgpo_cli.models.sharding import full, is_sharded, local
 from dgpo_cli.processes import SOLO, Processes, join, leave
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.step import StepBatch, StepResult
 from dgpo_cli.training.stopping import StopGuard, StopRequested
-from dgpo_cli.training.update import StepBatch, StepResult, Updater
+from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
 STEPS = 4

@@ -17,8 +17,9 @@ from dgpo_cli.config.compose import compose
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.processes import Processes
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.step import StepBatch
 from dgpo_cli.training.stopping import StopGuard, StopRequested, UnfinishedStep
-from dgpo_cli.training.update import StepBatch, Updater
+from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
 ROLLOUTS = 8
