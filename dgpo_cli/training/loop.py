@@ -23,9 +23,10 @@ from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.metrics import metrics_row, peak_bytes
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
+from dgpo_cli.training.step import StepBatch, StepResult
 from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.tracker import Tracker
-from dgpo_cli.training.update import StepBatch, StepResult, Updater
+from dgpo_cli.training.update import Updater
 
 
 @dataclass
@@ -75,6 +76,7 @@ class Trainer:
             advantages=advantages,
             group_size=self.config.rollout.group_size,
             control_seeds=self._control_seeds(step, collected),
+            policy_step=self.state.step,
         )
         noise_floor = self._noise_floor(batch)
         lr = learning_rate(step, self.config.steps, self.config.optim, self.state.decay_from)

@@ -11,7 +11,7 @@ import torch
 
 from dgpo_cli.core.diagnostics import quantile
 from dgpo_cli.training.collect import Collected, within_group_std
-from dgpo_cli.training.update import StepResult, merged
+from dgpo_cli.training.step import StepResult, merged
 
 # Always present. What a reader can rely on: a change here is an entry in CHANGELOG.md.
 KEYS = (

@@ -19,8 +19,9 @@ import torch
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.errors import RunError
 from dgpo_cli.planning.memory import Batch
+from dgpo_cli.training.step import StepBatch
 from dgpo_cli.training.stopping import StopGuard
-from dgpo_cli.training.update import StepBatch, Updater
+from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt

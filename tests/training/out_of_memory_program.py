@@ -28,8 +28,9 @@ from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.processes import SOLO, Processes, join, leave
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.step import StepBatch
 from dgpo_cli.training.stopping import StopGuard
-from dgpo_cli.training.update import StepBatch, Updater
+from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
 # Bytes that a step may take beyond what is held before it, tried until one is too few.
@@ -70,7 +71,7 @@ def step(
     signals = StopGuard(0.0)
     signals.share(processes)  # who lacks memory goes on answering the others
     try:
-        updater.run(batch(), lr=1e-3, noise_floor=1e-9, signals=signals)
+        updater.run(batch(), lr=1e-3, noise_floor=1e-9, guard=signals)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     weights = b"".join(value.numpy().tobytes() for value in policy.model.state_dict().values())

@@ -28,8 +28,9 @@ from dgpo_cli.models.placement import Placement
 from dgpo_cli.models.sharding import full, is_sharded, local
 from dgpo_cli.processes import SOLO, Processes, join, leave
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.step import StepBatch, StepResult
 from dgpo_cli.training.stopping import StopGuard, StopRequested
-from dgpo_cli.training.update import StepBatch, StepResult, Updater
+from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
 STEPS = 4
@@ -178,7 +179,7 @@ def stopped(model: str, strategy: str, processes: Processes, *, at: int) -> None
         processes.beat = beat
         for guard in guards:
             try:
-                updater.run(batch(), lr=1e-3, noise_floor=0.0, signals=guard)
+                updater.run(batch(), lr=1e-3, noise_floor=0.0, guard=guard)
                 were_stopped.append(False)
             except StopRequested:
                 were_stopped.append(True)

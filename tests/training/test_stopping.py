@@ -17,8 +17,9 @@ from dgpo_cli.config.compose import compose
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.processes import Processes
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.step import StepBatch
 from dgpo_cli.training.stopping import StopGuard, StopRequested, UnfinishedStep
-from dgpo_cli.training.update import StepBatch, Updater
+from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
 ROLLOUTS = 8
@@ -81,7 +82,7 @@ class Step:
         self.ended = "done"
         with self.guard.listening(), suppress(StopRequested), self.guard.protected():
             try:
-                updater.run(batch(), lr=1e-2, noise_floor=0.0, signals=self.guard)
+                updater.run(batch(), lr=1e-2, noise_floor=0.0, guard=self.guard)
             except (StopRequested, UnfinishedStep) as stop:
                 self.ended = type(stop).__name__
 

@@ -26,8 +26,9 @@ from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.lora import add_adapter
 from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
+from dgpo_cli.training.step import StepBatch, StepResult
 from dgpo_cli.training.stopping import StopGuard
-from dgpo_cli.training.update import StepBatch, StepResult, Updater
+from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
 GROUP = 4

@@ -1,0 +1,116 @@
+"""The inline way: the training pass of a step's only update also gives the signals that its credit comes of.
+
+It saves the scoring pass that the other way (prescored.py) begins with.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dgpo_cli.algorithm import Credit
+from dgpo_cli.config.gating_needs import needs_whole_batch, scores_first
+from dgpo_cli.core.credit import TokenSignals
+from dgpo_cli.models.microbatch import MicroBatch, mask_of
+from dgpo_cli.models.scoring import share_values
+from dgpo_cli.processes import Processes
+from dgpo_cli.training.gradient import LossTokens, LossTokensOf, minibatch_gradient
+from dgpo_cli.training.passes import Passes
+from dgpo_cli.training.prescored import score, scored_tokens
+from dgpo_cli.training.step import Objective, Scored, StepBatch, Tally
+from dgpo_cli.training.update_series import UpdateSeries
+
+
+def can_train_inline(passes: Passes, objective: Objective, updates: int) -> bool:
+    """Whether the training pass can give the credit of a step of so many updates, with micro-batches as they are."""
+    batch, gating = objective.batch, objective.algorithm.gating
+    counted = [row for row in batch.rows if batch.lengths[row]]
+    if updates > 1 or not needs_whole_batch(gating):
+        cuts = 1  # of no account, so they are not made
+    elif objective.trained(counted) != counted:
+        return False  # rows with A = 0 count for credit, and no training pass goes over them
+    else:
+        cuts = len(passes.microbatches(batch, counted))
+    return not scores_first(gating, updates=updates, micro_batches=cuts, drawn_by_another=batch.drawn_by_another)
+
+
+def train_inline(passes: Passes, objective: Objective, series: UpdateSeries) -> Scored | None:
+    """credit -> loss -> step, in one pass. None if no row can move a weight: then nothing was scored."""
+    scored = None
+    for rows in series:  # one minibatch, the whole batch
+        series.measure_terms(partial(_gradient, passes, rows))
+        tally, scored = _gradient(passes, rows, objective)
+        series.step(tally)
+    return scored
+
+
+def _gradient(passes: Passes, rows: list[int], objective: Objective) -> tuple[Tally, Scored]:
+    """The gradient of the batch, and the credit that was given on the way to it."""
+    inline = _InlinePass(passes, objective)
+    tally = minibatch_gradient(passes, objective, rows, inline.begin)
+    return tally, inline.scored()
+
+
+class _InlinePass:
+    """Gives each micro-batch its credit in the pass that trains on it, and keeps what it gave."""
+
+    def __init__(self, passes: Passes, objective: Objective) -> None:
+        self._passes, self._objective = passes, objective
+        self._record = _Record(objective.batch, has_reference=passes.reference is not None)
+        self._scored: Scored | None = None  # if it had to be scored first after all
+
+    def begin(self) -> LossTokensOf:
+        """The loss's tokens of micro-batches, for a new try."""
+        # After a try that memory was too short for, a batch that was one micro-batch may no longer be.
+        if not can_train_inline(self._passes, self._objective, updates=1):
+            self._scored = score(self._passes, self._objective, self._objective.batch.rows)
+            return scored_tokens(self._passes, self._scored)
+        self._record = _Record(self._objective.batch, has_reference=self._passes.reference is not None)
+        return self._tokens_of
+
+    def _tokens_of(self, micro: MicroBatch, counts: bool) -> LossTokens:
+        logprobs, signals = self._passes.logprobs_and_signals(micro)
+        credit = self._objective.credit(signals, micro.rows)
+        if counts:
+            self._record.add(micro, signals, credit)
+        # The policy that trains is the one that drew, so its log-probs are the old ones too. Detached, they make a
+        # ratio of exactly 1 whose gradient is that of log p: the plain policy gradient.
+        return LossTokens(logprobs, logprobs.detach(), credit.weights, signals.ref_logprobs)
+
+    def scored(self) -> Scored:
+        """Signals and credit of the whole batch, the same in every process."""
+        return self._scored or self._record.shared(self._passes.processes)
+
+
+class _Record:
+    """Signals and credit of micro-batches, put together as [B, T] on the CPU. Rows that none held are unmasked."""
+
+    def __init__(self, batch: StepBatch, *, has_reference: bool) -> None:
+        names = ("logprobs", "entropy", "ref_logprobs", "hellinger") if has_reference else ("logprobs", "entropy")
+        self._lengths = [0] * batch.shape[0]
+        self._values: dict[str, Tensor] = {name: torch.zeros(batch.shape) for name in names}
+        self._weights, self._score = torch.zeros(batch.shape), torch.zeros(batch.shape)
+        self._gate = 1.0
+        self._width = batch.shape[1]
+
+    def add(self, micro: MicroBatch, signals: TokenSignals, credit: Credit) -> None:
+        width = signals.mask.shape[1]
+        for row, length in zip(micro.rows, micro.lengths, strict=True):
+            self._lengths[row] = length
+        for name, target in self._values.items():
+            target[micro.rows, :width] = getattr(signals, name)
+        self._weights[micro.rows, :width] = credit.weights
+        self._score[micro.rows, :width] = credit.score
+        self._gate = credit.noise_gate  # of the batch: a gate other than 1 comes with a single micro-batch alone
+
+    def shared(self, processes: Processes) -> Scored:
+        """What all processes recorded together."""
+        lengths = processes.total(torch.tensor(self._lengths)).tolist()
+        mask, values = mask_of(lengths, self._width), self._values
+        share_values([*values.values(), self._weights, self._score], mask, processes)
+        signals = TokenSignals(
+            mask, values["logprobs"], values["entropy"], values.get("ref_logprobs"), values.get("hellinger")
+        )
+        return Scored(signals, Credit(self._weights, self._score, self._gate))

@@ -1,0 +1,70 @@
+"""The pre-scored way: a scoring pass before the updates gives old log-probs, signals and credit of the whole batch.
+
+Under gating.score_policy=current each update gets credit anew, by the policy as it is then; the old log-probs remain
+those of the first pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from dgpo_cli.models.microbatch import MicroBatch
+from dgpo_cli.training.current_credit import ReferenceStates, UsedCredit, joined
+from dgpo_cli.training.gradient import LossTokens, LossTokensOf, minibatch_gradient
+from dgpo_cli.training.passes import Passes
+from dgpo_cli.training.step import Objective, Scored
+from dgpo_cli.training.update_series import UpdateSeries
+
+
+def train_prescored(passes: Passes, objective: Objective, series: UpdateSeries) -> Scored:
+    """credit once, then loss -> step for each minibatch of each epoch."""
+    scored = passes.fitted_to(objective.batch, partial(score, passes, objective, objective.batch.rows))
+    for rows in series:
+        gradient = partial(minibatch_gradient, passes, rows=rows, begin=partial(scored_tokens, passes, scored))
+        series.measure_terms(gradient)
+        series.step(gradient(objective))
+    return scored
+
+
+def train_with_current_credit(passes: Passes, objective: Objective, series: UpdateSeries) -> tuple[Scored, UsedCredit]:
+    """credit -> loss -> step for each minibatch of each epoch.
+
+    Returns the signals by the policy before the first update, with the mean of the credit that each rollout trained by.
+    """
+    batch, used = objective.batch, UsedCredit(objective.batch.shape)
+    if passes.reference is not None:
+        passes = replace(passes, reference_states=ReferenceStates(passes.reference))
+    # By minibatch, as they are scored again: so the first of them gets the same signals in both passes.
+    before = passes.fitted_to(batch, lambda: joined([passes.signals(batch, rows) for rows in series.minibatches]))
+    for rows in series:
+        now = passes.fitted_to(batch, partial(score, passes, objective, rows))
+        tokens = partial(scored_tokens, passes, Scored(before, now.credit))
+        gradient = partial(minibatch_gradient, passes, rows=rows, begin=tokens)
+        series.measure_terms(gradient)
+        if series.step(gradient(objective)):
+            diagnostics = objective.algorithm.diagnostics(now.signals, now.credit, batch.advantages)
+            used.add(objective.trained(rows), now.credit, diagnostics)
+    return Scored(before, used.credit()), used
+
+
+def score(passes: Passes, objective: Objective, rows: list[int]) -> Scored:
+    """Signals and credit of those rows by the policy as it is. The others are unmasked."""
+    signals = passes.signals(objective.batch, rows)
+    return Scored(signals, objective.credit(signals, objective.batch.rows))
+
+
+def scored_tokens(passes: Passes, scored: Scored) -> LossTokensOf:
+    """The loss's tokens of micro-batches of a batch that was scored: the training pass gives their log-probs alone."""
+    signals, credit = scored.signals, scored.credit
+
+    def tokens_of(micro: MicroBatch, _: bool) -> LossTokens:
+        at = (micro.rows, slice(micro.mask.shape[1]))
+        return LossTokens(
+            passes.logprobs(micro),
+            signals.logprobs[at],
+            credit.weights[at],
+            None if signals.ref_logprobs is None else signals.ref_logprobs[at],
+        )
+
+    return tokens_of

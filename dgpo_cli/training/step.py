@@ -1,0 +1,167 @@
+"""The records of a step: what it trains on, what it trains towards, what its scores say, and what its updates did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgpo_cli.algorithm import Algorithm, Credit
+from dgpo_cli.core.credit import TokenSignals
+from dgpo_cli.core.policy_loss import PolicyLoss
+from dgpo_cli.models.microbatch import MicroBatch
+from dgpo_cli.processes import Processes
+from dgpo_cli.training.current_credit import UsedCredit
+from dgpo_cli.training.optimizer import UpdateOutcome
+from dgpo_cli.types import Rollout
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """What a step trains on: B rollouts with their advantages."""
+
+    rollouts: list[Rollout]
+    lengths: list[int]  # counted tokens
+    advantages: Tensor  # [B]
+    group_size: int
+    control_seeds: list[int]  # [B]
+    policy_step: int | None = None  # the training step whose weights are trained, 0 before the first
+
+    @property
+    def rows(self) -> list[int]:
+        return list(range(len(self.rollouts)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[B, T] of the counted tokens."""
+        return len(self.lengths), max(self.lengths, default=0)
+
+    @property
+    def drawn_by_another(self) -> bool:
+        """Whether a policy other than the one that trains drew any of the rollouts, as far as they say."""
+        told = {rollout.policy_step for rollout in self.rollouts} - {None}
+        return bool(told - {self.policy_step})
+
+    def minibatches(self, count: int) -> list[list[int]]:
+        """Rows of each of `count` minibatches: whole groups, in draw order. Fewer only if there are fewer groups."""
+        groups = len(self.rollouts) // self.group_size
+        cuts = np.array_split(np.arange(groups), count)
+        return [
+            [row for group in cut.tolist() for row in range(group * self.group_size, (group + 1) * self.group_size)]
+            for cut in cuts
+            if len(cut)
+        ]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The signals [B, T] of a batch, and the credit that comes of them. Rows that were not scored are unmasked."""
+
+    signals: TokenSignals
+    credit: Credit
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a step trains towards: the loss of an algorithm on a batch."""
+
+    algorithm: Algorithm
+    batch: StepBatch
+    noise_floor: float
+    vocabulary_size: int
+
+    def credit(self, signals: TokenSignals, rows: list[int]) -> Credit:
+        """The credit of those rows of the batch that `signals` is about, in its order."""
+        return self.algorithm.credit(
+            signals,
+            vocabulary_size=self.vocabulary_size,
+            noise_floor=self.noise_floor,
+            control_seeds=[self.batch.control_seeds[row] for row in rows],
+        )
+
+    def trained(self, rows: list[int]) -> list[int]:
+        """Those of `rows` that can move a weight. A rollout with A = 0 has no policy gradient, only one of the KL term.
+
+        The others are left out to save their passes; they stay in every denominator.
+        """
+        lengths, advantages = self.batch.lengths, self.batch.advantages
+        keep = self.algorithm.algo.kl_coef > 0
+        return [row for row in rows if lengths[row] and (keep or float(advantages[row]) != 0.0)]
+
+    def terms(self) -> dict[str, Objective]:
+        """The loss's policy term and its KL term, each alone; none if there is no KL term to tell apart."""
+        if not self.algorithm.algo.kl_coef:
+            return {}
+        no_advantage = replace(self.batch, advantages=torch.zeros_like(self.batch.advantages))
+        return {
+            "policy": replace(self, algorithm=self.algorithm.without_kl()),
+            "kl": replace(self, batch=no_advantage),
+        }
+
+
+SUMMED = ("tokens", "clipped_low", "clipped_high", "ratio_error", "positions", "padding")
+
+
+@dataclass
+class Tally:
+    """Sums over the micro-batches of one update, and over the updates of one step."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    clipped_low: int = 0
+    clipped_high: int = 0
+    ratio_error: float = 0.0  # of |ratio - 1|
+    kl_values: list[Tensor] = field(default_factory=list)
+    positions: int = 0
+    padding: int = 0
+
+    def add(self, batch: MicroBatch, loss: PolicyLoss, value: float) -> None:
+        """A micro-batch whose tokens added `value` to the minibatch's loss."""
+        mask = batch.mask.to(loss.ratio.device)
+        self.loss += value
+        self.tokens += int(mask.sum())
+        self.clipped_low += int(loss.clipped_low.sum())
+        self.clipped_high += int(loss.clipped_high.sum())
+        self.ratio_error += float((loss.ratio - 1.0).abs()[mask].double().sum())
+        if loss.kl is not None:
+            self.kl_values.append(loss.kl[mask].cpu())
+        self.positions += batch.input_ids.numel()
+        self.padding += batch.padding
+
+    def over(self, processes: Processes) -> Tally:
+        """The sums over all processes, the same in each. The loss is a sum too: each token has its final weight."""
+        if processes.alone:
+            return self
+        parts = processes.gathered(self)
+        return replace(_summed(parts), loss=sum(part.loss for part in parts))
+
+
+def merged(tallies: list[Tally]) -> Tally:
+    """One tally over the updates of a step: the loss is their mean, the rest are sums."""
+    return replace(_summed(tallies), loss=sum(tally.loss / len(tallies) for tally in tallies))
+
+
+def _summed(tallies: list[Tally]) -> Tally:
+    """The sums of all but the loss."""
+    sums = {name: sum(getattr(tally, name) for tally in tallies) for name in SUMMED}
+    return Tally(**sums, kl_values=[values for tally in tallies for values in tally.kl_values])
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What the updates of one step did."""
+
+    tallies: list[Tally]
+    outcomes: list[UpdateOutcome]
+    skipped: int  # updates without signal, or with a gradient that was not finite
+    nonfinite: int
+    nonfinite_streak: int  # updates without a finite gradient since the last that was applied, over steps
+    signals: TokenSignals | None  # by the policy before the first update; None if nothing was scored
+    credit: Credit | None  # that trained
+    score_seconds: float
+    train_seconds: float
+    term_norms: dict[str, float] = field(default_factory=dict)  # grad_norm/policy, grad_norm/kl, if asked for
+    engine_gap: dict[str, float] = field(default_factory=dict)  # engine/logprob_gap_*, if the engine says log-probs
+    used: UsedCredit | None = None  # if each update had credit of its own: `credit` is the mean over them
