@@ -9,9 +9,9 @@ none writes into an earlier one. A mask is True where a token counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class Problem:
     problem_id: str
     messages: tuple[tuple[str, str], ...]  # (role, content) turns; a text prompt is one user turn
     gold: str
+    # The columns of its row that the grader asks for (`ColumnsAsked`), as JSON has them. They are no part of what a
+    # problem is: two that differ in them alone are equal, and hash alike.
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,17 @@ class Unanswered:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a grader says of a completion. `error` is its cause (no_answer, timeout, ...): wrong, but counted."""
+    """What a grader says of a completion.
+
+    error: why it could not be graded (no_answer, timeout, ...). Such a completion is wrong, and is counted.
+    parts: numbers that the grader reports beside the score, by name. They are logged and stored, never trained on.
+    """
 
     score: float  # 1.0 right, 0.0 wrong; a user's own float otherwise
     correct: bool | None  # None: a float reward without a notion of correct
     answer: str | None = None
     error: str | None = None
+    parts: Mapping[str, float] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True)
@@ -115,18 +123,43 @@ class ScoresGiven:
 
 @dataclass(frozen=True)
 class GradeRequest:
-    """What a grader is shown."""
+    """What a grader is shown of one completion; `rewards.requests` makes it.
 
-    prompt: str
+    All of it is held by reference. A grader with processes of its own sends them what it reads, and no more.
+    """
+
+    prompt: str  # the text that the model saw, template applied
     completion: str
     gold: str
     truncated: bool = False
+    completion_tokens: int | None = None  # the stop token included; None if a server or a file does not say
+    messages: tuple[tuple[str, str], ...] = ()  # (role, content) turns of the row, before any template
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of the row, those that the grader asks for
+
+
+@dataclass(frozen=True)
+class ColumnsAsked:
+    """The columns of the data that a grader is to be shown. Rows keep these alone: a large data set may have others.
+
+    required: refused if no row has it; None in a row without it. optional: left out in a row without it.
+    """
+
+    required: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+    every: bool = False  # the whole row
+
+
+NO_COLUMNS = ColumnsAsked()
 
 
 class Grader(Protocol):
     """Grades completions. A grader that works in processes of its own is closed at the end."""
 
     name: str
+
+    def columns_asked(self) -> ColumnsAsked:
+        """What is to be kept of the data's rows. A user's function that cannot be loaded raises RewardError."""
+        ...
 
     def grade(self, requests: list[GradeRequest]) -> list[Verdict]:
         """One verdict a request, in order. A user's function that crashes raises RewardError."""

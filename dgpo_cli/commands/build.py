@@ -301,11 +301,12 @@ def _evaluation(
         return lambda step: None
     benchmark = replace(benchmark, k=config.eval.k or benchmark.k, limit=config.eval.limit or benchmark.limit)
     reward = reward_of_evaluation(config)
-    loaded = load_benchmark(benchmark, grader=reward.name, limit=benchmark.limit)
-    prompts = benchmark_prompts(loaded, benchmark, config.model, policy)
     name = str(benchmark.name)
-    if reward.name == "function":
-        _try_on(prompts[0], reward, name)
+    with closing(load_grader(reward)) as grader:
+        loaded = load_benchmark(benchmark, grader=grader, limit=benchmark.limit)
+        prompts = benchmark_prompts(loaded, benchmark, config.model, policy)
+        if reward.name == "function":
+            _try_on(prompts[0], grader, reward, name)
 
     def after(step: int) -> dict[str, Any]:
         def make_room(differences: list[str]) -> None:
@@ -344,9 +345,8 @@ def _evaluated_with(config: TrainConfig, policy: Policy) -> dict[str, Any]:
     }
 
 
-def _try_on(prompt: Prompt, reward: RewardConfig, benchmark: str) -> None:
-    with closing(load_grader(reward)) as grader:
-        sample = try_grader(grader, prompt)
+def _try_on(prompt: Prompt, grader: Grader, reward: RewardConfig, benchmark: str) -> None:
+    sample = try_grader(grader, prompt)
     otherwise = (
         f"benchmark.reward={own_grader(benchmark)} grades {benchmark} by its own; benchmark=none evaluates nothing"
     )

@@ -37,7 +37,7 @@ from dgpo_cli.evaluation.sample_file import clear
 from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, results_table, unanswered_line
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
-from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
+from dgpo_cli.rewards.trial import columns_asked, require_right_or_wrong, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.types import Grader, Prompt, Unanswered
 
@@ -132,9 +132,9 @@ def _prepare(config: EvalConfig, folder: Path, view: EvaluationView, stack: Exit
     )
     file = read_completions(Path(benchmark.completions).expanduser()) if benchmark.completions else None
     if file is not None and not file.has_index:
-        completions = with_own_golds(file, reduce_golds=grader.name in READS_MATHEMATICS)
+        completions = with_own_golds(file, reduce_golds=grader.name in READS_MATHEMATICS, columns=columns_asked(grader))
         return Task(config, folder, grader, None, _limited(completions, benchmark.limit, view))
-    loaded = load_benchmark(benchmark, grader=grader.name, limit=benchmark.limit if file is None else None)
+    loaded = load_benchmark(benchmark, grader=grader, limit=benchmark.limit if file is None else None)
     for note in benchmark_notes(benchmark, loaded, grader):
         view.note(note)
     if file is None:

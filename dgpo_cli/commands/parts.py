@@ -19,7 +19,7 @@ from dgpo_cli.models.lora import add_adapter, load_adapter
 from dgpo_cli.models.tokenizer_checks import check_stops, check_tokenizer
 from dgpo_cli.processes import SOLO, Processes, gpu_of
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
-from dgpo_cli.rewards.trial import try_grader
+from dgpo_cli.rewards.trial import columns_asked, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.training.checkpoint import adapter_folder
 from dgpo_cli.types import Grader, Prompt
@@ -177,6 +177,7 @@ def load_data_prompts(
         size=data.size,
         deduplicate=data.deduplicate,
         reduce_golds=grader.name in READS_MATHEMATICS,
+        columns=columns_asked(grader),
     )
     if loaded.duplicates:
         say(

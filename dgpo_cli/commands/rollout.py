@@ -35,8 +35,8 @@ from dgpo_cli.processes import SOLO
 from dgpo_cli.records.regated import gate
 from dgpo_cli.records.rollout_records import rollout_records
 from dgpo_cli.records.stored_rollouts import rollouts_at_hand
+from dgpo_cli.rewards.requests import of_rollout
 from dgpo_cli.terminal import put, say
-from dgpo_cli.training.collect import grade_request
 from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
 
 
@@ -67,7 +67,7 @@ def run(config: RolloutConfig, folder: Path) -> None:
         rollout = config.rollout
         sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_completion_tokens)
         rollouts = engine.generate(_requests(config, prompts), sampling)
-        verdicts = grader.grade([grade_request(rollout) for rollout in rollouts]) if grader is not None else None
+        verdicts = grader.grade([of_rollout(rollout) for rollout in rollouts]) if grader is not None else None
     finally:
         if grader is not None:
             grader.close()

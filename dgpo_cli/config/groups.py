@@ -281,7 +281,12 @@ class RewardConfig:
     """`reward=`: what a completion earns."""
 
     name: str = key("robust", "exact | answer_only | robust | dapo | function (with reward.path)")
-    path: str | None = key(None, "file.py:function, called as function(prompt, completion, answer)")
+    path: str | None = key(
+        None,
+        "file.py:function, called as function(prompt, completion, answer). Further parameters get by name what they "
+        "ask for: messages, truncated, completion_tokens, a column of the data, or row for all columns. It returns a "
+        "number, (number, correct), or a dict with score, correct and parts by name, which are logged as reward/NAME",
+    )
     timeout_seconds: float = key(10.0, "a grading that takes longer is killed, scores as wrong and is counted", "s")
     timeout_score: float | None = key(
         None,

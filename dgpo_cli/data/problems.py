@@ -18,11 +18,9 @@ with a final `#### 18` or a solution with a `\boxed{18}` gives 18, and an intege
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -31,13 +29,15 @@ from typing import Any
 from dgpo_cli.core.answers import reduced_gold
 from dgpo_cli.data import digit_chain
 from dgpo_cli.data.columns import is_python_text, list_in, messages_in
+from dgpo_cli.data.fields import all_at, field, has_field, raise_missing, shown
 from dgpo_cli.data.hub import HUB_ID, read_hub_rows
+from dgpo_cli.data.kept_columns import kept_columns
 from dgpo_cli.data.rows import READERS, Row, raise_all, read_rows, tidied
 from dgpo_cli.errors import DataError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.progress import each
 from dgpo_cli.terminal import say
-from dgpo_cli.types import Problem
+from dgpo_cli.types import NO_COLUMNS, ColumnsAsked, Problem
 
 DIGIT_CHAIN = "bundled:digit_chain"
 ROLES = ("system", "user", "assistant")
@@ -75,6 +75,7 @@ def load_problem_set(
     held_out: bool = False,
     deduplicate: bool = False,
     reduce_golds: bool = True,
+    columns: ColumnsAsked = NO_COLUMNS,
     group: str = "data",
 ) -> ProblemSet:
     """Load a local file, a data set of the hub or the bundled task.
@@ -84,6 +85,7 @@ def load_problem_set(
     reduced).
     prompt_key, answer_key: columns; dots reach nested fields; `a|b` takes the first that holds something.
     limit: keep the first so many, after all rows were checked and duplicates of a prompt dropped (`deduplicate`).
+    columns: what of each row its problem keeps for the grader.
     group: data or benchmark, to name the keys in hints.
     Raises DataError with one problem a row that cannot be used.
     """
@@ -98,7 +100,7 @@ def load_problem_set(
         rows, found_revision = tidied(hub.rows, path), hub.revision
     else:
         rows = read_rows(Path(path).expanduser(), (prompt_key, answer_key))
-    problems = _problems(rows, path, prompt_key, answer_key, reduce_golds=reduce_golds, group=group)
+    problems = _problems(rows, path, prompt_key, answer_key, reduce_golds=reduce_golds, columns=columns, group=group)
     kept = _first_of_each_prompt(problems) if deduplicate else problems
     golds = {problem.messages: problem.gold for problem in kept}
     conflicts = sum(golds[problem.messages] != problem.gold for problem in problems) if deduplicate else 0
@@ -129,32 +131,39 @@ def _bundled_rows(path: str, *, seed: int, size: int, held_out: bool, group: str
 
 
 def _problems(
-    rows: list[Row], source: str, prompt_key: str, answer_key: str, *, reduce_golds: bool, group: str
+    rows: list[Row],
+    source: str,
+    prompt_key: str,
+    answer_key: str,
+    *,
+    reduce_golds: bool,
+    columns: ColumnsAsked,
+    group: str,
 ) -> list[Problem]:
     for name, keys in (("prompt_key", prompt_key), ("answer_key", answer_key)):
-        if not any(_has_column(row.fields, keys) for row in rows):
-            _raise_missing_column(rows, source, f"{group}.{name}", keys)
-    ids = _ids(rows)
+        if not any(has_field(row.fields, keys) for row in rows):
+            raise_missing(rows, source, f"{group}.{name}", keys)
+    ids, kept = _ids(rows), kept_columns(rows, columns, source)
     problems: list[Problem] = []
     wrong: list[Wrong] = []
     unwrapped: Counter[str] = Counter()
     for index, row in enumerate(each(rows)):
         try:
-            value = _field(row.fields, prompt_key)
+            value = field(row.fields, prompt_key)
             turns = _unwrapped_prompt(value)
             messages = _messages(turns)
             unwrapped["messages"] += turns is not value
         except ValueError as error:
             wrong.append(Wrong(f"{source} {row.place}: {group}.prompt_key={prompt_key}: {error}"))
         try:
-            value = _field(row.fields, answer_key)
+            value = field(row.fields, answer_key)
             answer = _unwrapped_gold(value)
             gold = _gold(answer, reduce=reduce_golds)
             unwrapped["lists"] += answer is not value
         except ValueError as error:
             wrong.append(Wrong(f"{source} {row.place}: {group}.answer_key={answer_key}: {error}"))
         if not wrong:
-            problems.append(Problem(index, ids[index], messages, gold))
+            problems.append(Problem(index, ids[index], messages, gold, kept[index]))
     raise_all(wrong, source)
     if unwrapped["messages"]:
         say(
@@ -171,7 +180,7 @@ def _unwrapped_prompt(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if is_python_text(value):
-        raise ValueError(f"expected a prompt, found how Python shows an object: {_shown(value)}")
+        raise ValueError(f"expected a prompt, found how Python shows an object: {shown(value)}")
     messages = messages_in(value)
     return value if messages is None else messages
 
@@ -184,66 +193,12 @@ def _unwrapped_gold(value: Any) -> Any:
     return value if elements is None else elements
 
 
-def _raise_missing_column(rows: list[Row], source: str, key: str, keys: str) -> None:
-    columns = sorted({column for row in rows[:100] for column in _columns(row.fields)})
-    by_lower = {column.lower(): column for column in columns}
-    asked = [one.strip().lower() for one in keys.split("|")]
-    close = next((found for one in asked if (found := difflib.get_close_matches(one, by_lower, n=1, cutoff=0.5))), [])
-    raise DataError(
-        f"{source} {rows[0].place}: {key}={keys}: no such column; the columns are {', '.join(columns) or 'none'}",
-        f"{key}={by_lower[close[0]]}" if close else f"{key}=COLUMN",
-    )
-
-
-def _columns(fields: dict[str, Any], prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for name, value in fields.items():
-        names.append(f"{prefix}{name}")
-        if isinstance(value, dict):
-            names.extend(_columns(value, f"{prefix}{name}."))
-    return names
-
-
-_ABSENT = object()
-
-
-def _lookup(fields: dict[str, Any], key: str) -> Any:
-    """The value of a column or a nested field. Raises ValueError where `a.b` is both, with two values."""
-    found = list(_all_at(fields, key))
-    if any(repr(other) != repr(found[0]) for other in found[1:]):
-        raise ValueError(f"expected one value, found a column '{key}' and a nested field: {_shown(found)}")
-    return found[0] if found else _ABSENT
-
-
-def _all_at(fields: dict[str, Any], key: str) -> Iterator[Any]:
-    """What a key may mean: a flattened column may have dots in its name, at any depth."""
-    if key in fields:
-        yield fields[key]
-    parts = key.split(".")
-    for count in range(1, len(parts)):
-        inside = fields.get(".".join(parts[:count]))
-        if isinstance(inside, dict):
-            yield from _all_at(inside, ".".join(parts[count:]))
-
-
-def _has_column(fields: dict[str, Any], keys: str) -> bool:
-    return any(True for key in keys.split("|") for _ in _all_at(fields, key.strip()))
-
-
-def _field(fields: dict[str, Any], keys: str) -> Any:
-    """The first of `a|b` that holds something; None where the fields are there and empty. ValueError: none is there."""
-    found = [value for key in keys.split("|") if (value := _lookup(fields, key.strip())) is not _ABSENT]
-    if not found:
-        raise ValueError(f"no such column in this row; it has {', '.join(_columns(fields)) or 'none'}")
-    return next((value for value in found if value not in (None, "", [])), None)
-
-
 def _messages(value: Any) -> tuple[tuple[str, str], ...]:
     turns = [{"role": "user", "content": value}] if isinstance(value, str) else value
     if turns is None or turns == []:
         raise ValueError("the prompt is empty")
     if not isinstance(turns, list):
-        raise ValueError(f"expected text or a list of {{role, content}}, found {_shown(value)}")
+        raise ValueError(f"expected text or a list of {{role, content}}, found {shown(value)}")
     messages = tuple(_message(turn) for turn in turns)
     if messages[-1][0] != "user":
         raise ValueError(f"expected a last message of role user, found {messages[-1][0]}")
@@ -252,14 +207,14 @@ def _messages(value: Any) -> tuple[tuple[str, str], ...]:
 
 def _message(turn: Any) -> tuple[str, str]:
     if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
-        raise ValueError(f"expected a message {{role, content}}, found {_shown(turn)}")
+        raise ValueError(f"expected a message {{role, content}}, found {shown(turn)}")
     role, content = turn["role"], turn["content"]
     if role not in ROLES:
-        raise ValueError(f"expected a role among {', '.join(ROLES)}, found {_shown(role)}")
+        raise ValueError(f"expected a role among {', '.join(ROLES)}, found {shown(role)}")
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str):
-        raise ValueError(f"expected a message's content as text, found {_shown(content)}")
+        raise ValueError(f"expected a message's content as text, found {shown(content)}")
     if not content.strip():
         raise ValueError(f"the {'prompt' if role == 'user' else role + ' message'} is empty")
     return role, _encodable(content)
@@ -268,24 +223,24 @@ def _message(turn: Any) -> tuple[str, str]:
 def _gold(value: Any, *, reduce: bool) -> str:
     if isinstance(value, list):
         if any(isinstance(element, dict | list) for element in value):
-            raise ValueError(f"expected a gold answer, found {_shown(value)}")
+            raise ValueError(f"expected a gold answer, found {shown(value)}")
         return ", ".join(_gold(element, reduce=reduce) for element in value)
     if value is None:
         raise ValueError("the gold answer is missing")
     if isinstance(value, dict):
-        raise ValueError(f"expected a gold answer, found {_shown(value)}; reach a nested field with a dot")
+        raise ValueError(f"expected a gold answer, found {shown(value)}; reach a nested field with a dot")
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"expected a gold answer, found {value}")
         value = int(value) if reduce and value.is_integer() else value
     if not isinstance(value, str | int | float | Decimal):
-        raise ValueError(f"expected a gold answer, found {type(value).__name__} {_shown(value)}")
+        raise ValueError(f"expected a gold answer, found {type(value).__name__} {shown(value)}")
     text = str(value)
     if is_python_text(text):
-        raise ValueError(f"expected a gold answer, found how Python shows an object: {_shown(text)}")
+        raise ValueError(f"expected a gold answer, found how Python shows an object: {shown(text)}")
     gold = reduced_gold(text) if reduce else text
     if not gold.strip():
-        raise ValueError(f"the gold answer is empty: {_shown(value)}")
+        raise ValueError(f"the gold answer is empty: {shown(value)}")
     return _encodable(gold)
 
 
@@ -297,15 +252,10 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _ids(rows: list[Row]) -> list[str]:
     """The rows' own ids where one column names every row once, else their 0-based numbers."""
     for key in ID_KEYS:
-        ids = [next(_all_at(row.fields, key), None) for row in rows]
+        ids = [next(all_at(row.fields, key), None) for row in rows]
         if all(isinstance(one, str | int) and not isinstance(one, bool) and one != "" for one in ids):
             texts = [str(one) for one in ids]
             if len(set(texts)) == len(texts):

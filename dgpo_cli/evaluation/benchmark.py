@@ -6,16 +6,17 @@ from dgpo_cli.config.groups import BenchmarkConfig
 from dgpo_cli.data.problems import ProblemSet, load_problem_set
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.rewards import READS_MATHEMATICS
+from dgpo_cli.rewards.trial import columns_asked
 from dgpo_cli.types import Grader
 
 SHOWN_GOLDS = 5
 
 
-def load_benchmark(benchmark: BenchmarkConfig, *, grader: str, limit: int | None) -> ProblemSet:
-    """The problems of a benchmark option, their golds as `grader` reads them.
+def load_benchmark(benchmark: BenchmarkConfig, *, grader: Grader, limit: int | None) -> ProblemSet:
+    """The problems of a benchmark option: their golds as `grader` reads them, and the columns that it asks for.
 
     Raises:
-        ConfigError: neither a file nor a hub id is set.
+        ConfigError: neither a file nor a hub id is set, or the grader is a function that cannot be loaded.
         DataError: rows that cannot be used.
     """
     path = benchmark.path or benchmark.hub
@@ -32,7 +33,8 @@ def load_benchmark(benchmark: BenchmarkConfig, *, grader: str, limit: int | None
         revision=benchmark.revision,
         limit=limit,
         held_out=True,
-        reduce_golds=grader in READS_MATHEMATICS,
+        reduce_golds=grader.name in READS_MATHEMATICS,
+        columns=columns_asked(grader),
         group="benchmark",
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from dgpo_cli.core.answers import reduced_gold
 from dgpo_cli.core.pass_at_k import doubling
+from dgpo_cli.data.kept_columns import kept_columns
 from dgpo_cli.data.rows import Row, raise_all, read_rows
 from dgpo_cli.disk import writing
 from dgpo_cli.errors import DataError
@@ -25,7 +26,8 @@ from dgpo_cli.evaluation.manifest import claim, files_sha256, grader_facts, prom
 from dgpo_cli.evaluation.results import EvaluationResult, summarise
 from dgpo_cli.evaluation.sample_file import Record, SampleFile, make_folder, to_line, write_json
 from dgpo_cli.files import write_atomically
-from dgpo_cli.types import Grader, GradeRequest, Problem, Prompt
+from dgpo_cli.rewards.requests import of_completion
+from dgpo_cli.types import NO_COLUMNS, ColumnsAsked, Grader, Problem, Prompt
 
 CHUNK = 512
 FINISH_REASONS = ("stop", "length")
@@ -69,8 +71,9 @@ def read_completions(path: Path) -> CompletionFile:
     return CompletionFile(path, rows, has_index)
 
 
-def with_own_golds(file: CompletionFile, *, reduce_golds: bool) -> list[Completion]:
-    """One problem a row, for a file whose rows bring their gold. `reduce_golds` as in `load_problem_set`."""
+def with_own_golds(file: CompletionFile, *, reduce_golds: bool, columns: ColumnsAsked = NO_COLUMNS) -> list[Completion]:
+    """One problem a row, for a file whose rows bring their gold. reduce_golds, columns: as in `load_problem_set`."""
+    kept = kept_columns(file.rows, columns, str(file.path))
     completions = []
     for index, row in enumerate(file.rows):
         gold = row.fields["gold"]
@@ -79,7 +82,7 @@ def with_own_golds(file: CompletionFile, *, reduce_golds: bool) -> list[Completi
         problem_id = row.fields.get("problem_id", row.fields.get("id", index))
         prompt = row.fields.get("prompt")
         prompt = prompt if isinstance(prompt, str) else ""
-        problem = Problem(index, str(problem_id), (("user", prompt),), text)
+        problem = Problem(index, str(problem_id), (("user", prompt),), text, kept[index])
         completions.append(_completion(row, Prompt(problem, prompt, ()), 0))
     return completions
 
@@ -172,7 +175,7 @@ def grade_completions(
 
 def _graded(completions: list[Completion], grader: Grader) -> list[Record]:
     requests = [
-        GradeRequest(one.prompt.text, one.text, one.prompt.problem.gold, one.finish_reason == "length")
+        of_completion(one.prompt, one.text, truncated=one.finish_reason == "length", completion_tokens=one.tokens)
         for one in completions
     ]
     verdicts = grader.grade(requests)

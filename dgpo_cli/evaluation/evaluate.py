@@ -25,9 +25,9 @@ from dgpo_cli.errors import ConfigError, RewardError, RunError
 from dgpo_cli.evaluation.manifest import claim, grader_facts, prompt_hashes, versions
 from dgpo_cli.evaluation.results import EvaluationResult, summarise, unanswered_record
 from dgpo_cli.evaluation.sample_file import Record, SampleFile, make_folder, write_json
+from dgpo_cli.rewards.requests import of_rollout
 from dgpo_cli.types import (
     Grader,
-    GradeRequest,
     Prompt,
     Rollout,
     Sampler,
@@ -185,7 +185,7 @@ def sample_record(
             "avg@k needs a grader that says right or wrong, and this reward function gave a number alone",
             "return (score, correct) from it, or choose another: reward=robust",
         )
-    return {
+    record = {
         "index": prompt.problem.index,
         "problem_id": prompt.problem.problem_id,
         "sample": sample,
@@ -198,6 +198,7 @@ def sample_record(
         "finish_reason": finish_reason,
         "completion_tokens": tokens,
     }
+    return record if verdict.parts is None else record | {"reward_parts": dict(verdict.parts)}
 
 
 def running_average(records: Sequence[Record]) -> AvgAtK | None:
@@ -295,7 +296,7 @@ def _unanswered(drawn: list[Rollout | Unanswered], failed: Callable[[Unanswered]
 
 
 def _graded(rollouts: list[Rollout], grader: Grader) -> list[Record]:
-    verdicts = grader.grade([_grade_request(rollout) for rollout in rollouts])
+    verdicts = grader.grade([of_rollout(rollout) for rollout in rollouts])
     return [
         sample_record(
             rollout.request.prompt,
@@ -307,8 +308,3 @@ def _graded(rollouts: list[Rollout], grader: Grader) -> list[Record]:
         )
         for rollout, verdict in zip(rollouts, verdicts, strict=True)
     ]
-
-
-def _grade_request(rollout: Rollout) -> GradeRequest:
-    prompt = rollout.request.prompt
-    return GradeRequest(prompt.text, rollout.text, prompt.problem.gold, rollout.truncated)

@@ -63,6 +63,8 @@ def rollout_records(
             "logprobs": _values(signals.logprobs, row, length) if signals is not None and length else None,
             "engine_logprobs": None if rollout.logprobs is None else list(rollout.logprobs),
         }
+        if verdict.parts is not None:
+            record["reward_parts"] = dict(verdict.parts)
         if signals is not None:
             record["entropy"] = _values(signals.entropy, row, length) if length else None
         if signals is not None and signals.hellinger is not None:

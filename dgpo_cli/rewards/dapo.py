@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from dgpo_cli.progress import each
-from dgpo_cli.types import GradeRequest, Verdict
+from dgpo_cli.types import NO_COLUMNS, ColumnsAsked, GradeRequest, Verdict
 
 READ_CHARACTERS = 300
 
@@ -78,6 +78,9 @@ class DapoGrader:
         answer = normalised(found[-1])
         correct = answer == normalised(request.gold)
         return Verdict(float(correct), correct, answer)
+
+    def columns_asked(self) -> ColumnsAsked:
+        return NO_COLUMNS
 
     def gold_problems(self, golds: list[str]) -> list[str | None]:
         return [None if normalised(gold) else "nothing is left of it after DAPO's normalisation" for gold in golds]

@@ -1,28 +1,27 @@
-"""A reward function of the user's own, `reward.path=file.py:function`, run in a process with a deadline.
+"""The grader `function`: a reward function of the user's own, `reward.path=file.py:function`.
 
-It is called as function(prompt, completion, answer) and returns a float, or (float, correct). A call that raises, dies
-or returns something else stops the run and shows the prompt and completion: a broken function never scores 0.
-
-A call past its deadline is killed, counted, and wrong. So that hanging never pays, it scores `timeout_score`, or else
-the least that the function has given to a completion so far, those that are graded together with it included: their
-order does not matter. As long as that may be what a right answer gets (none was called wrong, and no two scores
-differ), it scores no more than 0.
+`arguments` says what it is called with, `user_function` what it may return, `late_calls` what a call scores that is
+past its deadline. A call that raises, dies or returns something else stops the run and shows the prompt and the
+completion: a broken function never scores 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dgpo_cli.errors import ConfigError, RewardError
-from dgpo_cli.rewards.workers import WorkerPool
-from dgpo_cli.types import GradeRequest, ScoresGiven, Verdict
+from dgpo_cli.rewards.arguments import Arguments, Parameter, arguments_for
+from dgpo_cli.rewards.late_calls import late_score, with_scores
+from dgpo_cli.rewards.worker_pool import WorkerPool
+from dgpo_cli.types import ColumnsAsked, GradeRequest, ScoresGiven, Verdict
 
-SHAPE = "called as function(prompt, completion, answer), it returns a float or (float, correct)"
+SHAPE = (
+    "called as function(prompt, completion, answer), it returns a float, (float, correct) or a dict with score, "
+    "correct and named parts"
+)
 LONGEST_SHOWN = 300
-EQUAL_SCORES = 1e-8  # as the rewards of a group are equal in core.advantages, which would import torch
 
 
 class FunctionGrader:
@@ -46,11 +45,19 @@ class FunctionGrader:
         self._timeout_seconds = timeout_seconds
         self._timeout_score = timeout_score
         self._trial: float | None = None
+        self._arguments: Arguments | None = None
         self.given = ScoresGiven()
         self._pool = WorkerPool("function", self._path, size=workers, timeout_seconds=timeout_seconds)
 
+    def columns_asked(self) -> ColumnsAsked:
+        """Those that its parameters name. Starts a process: only there the user's file is run."""
+        try:
+            return self._called_with().columns
+        except RewardError as error:
+            raise self._named(error) from error
+
     def check(self, sample: GradeRequest) -> Verdict:
-        """One call at the start. Raises RewardError where it raises, is late or returns no reward."""
+        """One call at the start. Raises RewardError if it raises, is late or returns no reward."""
         reply = self._replies([sample])[0]
         if reply.get("error") == "timeout":
             raise RewardError(
@@ -78,44 +85,32 @@ class FunctionGrader:
     def close(self) -> None:
         self._pool.close()
 
+    def _called_with(self) -> Arguments:
+        if self._arguments is None:
+            parameters = self._pool.greeting()["parameters"]
+            self._arguments = arguments_for(None if parameters is None else [Parameter(*one) for one in parameters])
+        return self._arguments
+
     def _replies(self, requests: list[GradeRequest]) -> list[dict[str, Any]]:
+        if not requests:
+            return []
         try:
-            return self._pool.run(
-                [{"prompt": one.prompt, "completion": one.completion, "answer": one.gold} for one in requests]
-            )
+            arguments = self._called_with()
+            return self._pool.run([arguments.of(request) for request in requests])
         except RewardError as error:
-            raise RewardError(f"{self._shown}: {error}", SHAPE) from error
+            raise self._named(error) from error
+
+    def _named(self, error: RewardError) -> RewardError:
+        return RewardError(f"{self._shown}: {error}", SHAPE)
 
     def _verdict(self, request: GradeRequest, reply: dict[str, Any]) -> Verdict:
         if "score" in reply:
-            return Verdict(reply["score"], reply["correct"])
+            return Verdict(reply["score"], reply["correct"], parts=reply.get("parts"))
         if "raised" in reply:
             raise RewardError(f"{self._shown}: raised {reply['raised']}, for {_shown(request)}", SHAPE)
         if "invalid" in reply:
             raise RewardError(f"{self._shown}: returned {reply['invalid']}, for {_shown(request)}", SHAPE)
         raise RewardError(f"{self._shown}: its process died, for {_shown(request)}", SHAPE)
-
-
-def with_scores(given: ScoresGiven, verdicts: Sequence[Verdict], trial: float | None) -> ScoresGiven:
-    """`given` after further verdicts, in whatever order they came. trial: the score of the sample at the start."""
-    if not verdicts:
-        return given
-    scores = [verdict.score for verdict in verdicts] + ([] if given.least is None else [given.least])
-    highest = max(scores if trial is None else [*scores, trial])
-    wrong = any(verdict.correct is False for verdict in verdicts)
-    unsaid = any(verdict.correct is None for verdict in verdicts)
-    return ScoresGiven(
-        least=min(scores),
-        has_worse=given.has_worse or wrong or (unsaid and highest - min(scores) > EQUAL_SCORES),
-        says_right=given.says_right or any(verdict.correct is not None for verdict in verdicts),
-    )
-
-
-def late_score(given: ScoresGiven, trial: float | None) -> float:
-    """What a call past its deadline scores: see the module. trial: the score of the sample at the start."""
-    if given.has_worse and given.least is not None:
-        return given.least
-    return min(0.0, *(score for score in (given.least, trial, 0.0) if score is not None))
 
 
 def _shown(request: GradeRequest) -> str:

@@ -19,8 +19,8 @@ from dgpo_cli.errors import ConfigError, RewardError
 from dgpo_cli.progress import each
 from dgpo_cli.rewards.extraction import FinalAnswers, final_answers
 from dgpo_cli.rewards.mathematics import LONGEST_ANSWER, guard, plain_form
-from dgpo_cli.rewards.workers import WorkerPool
-from dgpo_cli.types import GradeRequest, Verdict
+from dgpo_cli.rewards.worker_pool import WorkerPool
+from dgpo_cli.types import NO_COLUMNS, ColumnsAsked, GradeRequest, Verdict
 
 MEMORY_BYTES = 2 << 30
 MOST_WORKERS = 8
@@ -56,6 +56,9 @@ class RobustGrader:
         return [
             verdict if verdict is not None else compared[pair] for verdict, pair in zip(verdicts, pairs, strict=True)
         ]
+
+    def columns_asked(self) -> ColumnsAsked:
+        return NO_COLUMNS
 
     def gold_problems(self, golds: list[str]) -> list[str | None]:
         """For each gold why it can never be matched, or None; symbolic ones are tried in parallel."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dgpo_cli.progress import each
-from dgpo_cli.types import GradeRequest, Verdict
+from dgpo_cli.types import NO_COLUMNS, ColumnsAsked, GradeRequest, Verdict
 
 
 class ExactGrader:
@@ -18,6 +18,9 @@ class ExactGrader:
         answer = request.completion.strip()
         correct = answer == request.gold.strip()
         return Verdict(float(correct), correct, answer or None, None if answer else "no_answer")
+
+    def columns_asked(self) -> ColumnsAsked:
+        return NO_COLUMNS
 
     def gold_problems(self, golds: list[str]) -> list[str | None]:
         return [None if gold.strip() else "it is empty" for gold in golds]

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.errors import ConfigError, RewardError
-from dgpo_cli.types import Grader, GradeRequest, Prompt, Verdict
+from dgpo_cli.rewards.requests import of_completion
+from dgpo_cli.types import ColumnsAsked, Grader, Prompt, Verdict
+
+
+def columns_asked(grader: Grader) -> ColumnsAsked:
+    """What is to be kept of the data's rows for a grader.
+
+    Raises:
+        ConfigError: a function that cannot be loaded.
+    """
+    try:
+        return grader.columns_asked()
+    except RewardError as error:
+        raise ConfigError("", problems=error.problems) from error
 
 
 def try_grader(grader: Grader, prompt: Prompt) -> Verdict:
@@ -13,14 +26,17 @@ def try_grader(grader: Grader, prompt: Prompt) -> Verdict:
     Raises:
         ConfigError: a function that cannot be called, raises, is late or returns no reward.
     """
+    gold = prompt.problem.gold
+    # A number of tokens is known only of what a model drew: words stand in for them, so that lengths can be rewarded.
+    request = of_completion(prompt, gold, completion_tokens=max(1, len(gold.split())))
     try:
-        return grader.check(GradeRequest(prompt.text, prompt.problem.gold, prompt.problem.gold))
+        return grader.check(request)
     except RewardError as error:
         raise ConfigError("", problems=error.problems) from error
 
 
 def require_right_or_wrong(sample: Verdict, reward: RewardConfig, by: str, otherwise: str) -> None:
-    """`by`: what goes by right and wrong; `otherwise`: what to do where the reward does not say it.
+    """`by`: what goes by right and wrong; `otherwise`: what to do if the reward does not say it.
 
     Raises:
         ConfigError: the verdict on a sample is a number alone.

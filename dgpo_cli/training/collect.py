@@ -16,10 +16,10 @@ from dgpo_cli.algorithm import Algorithm, Rewards
 from dgpo_cli.core.seeds import derive_seed, drawn_index
 from dgpo_cli.errors import RunError
 from dgpo_cli.rewards.function import FunctionGrader
+from dgpo_cli.rewards.requests import of_rollout
 from dgpo_cli.types import (
     Engine,
     Grader,
-    GradeRequest,
     Prompt,
     Rollout,
     SampleRequest,
@@ -150,7 +150,7 @@ class Collector:
         started = time.perf_counter()
         rollouts = self.engine.generate(requests, self.sampling)
         sampled = time.perf_counter()
-        verdicts = self.grader.grade([grade_request(rollout) for rollout in rollouts])
+        verdicts = self.grader.grade([of_rollout(rollout) for rollout in rollouts])
         seconds[0] += sampled - started
         seconds[1] += time.perf_counter() - sampled
         size = self.group_size
@@ -171,12 +171,6 @@ class Collector:
         if not self.algorithm.algo.dynamic_sampling.enabled:
             return [True] * len(groups)
         return self._rewards(groups).informative_groups(self.algorithm.algo.dynamic_sampling.by)
-
-
-def grade_request(rollout: Rollout) -> GradeRequest:
-    """What the grader is shown of a rollout."""
-    prompt = rollout.request.prompt
-    return GradeRequest(prompt.text, rollout.text, prompt.problem.gold, rollout.truncated)
 
 
 def within_group_std(rewards: Rewards) -> float:

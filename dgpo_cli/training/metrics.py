@@ -12,6 +12,7 @@ import torch
 from dgpo_cli.core.diagnostics import quantile
 from dgpo_cli.training.collect import Collected, within_group_std
 from dgpo_cli.training.step import StepResult, merged
+from dgpo_cli.types import Verdict
 
 # Always present. What a reader can rely on: a change here is an entry in CHANGELOG.md.
 KEYS = (
@@ -85,6 +86,7 @@ def metrics_row(
     """The row of a finished step: rewards, lengths and groups of all that was sampled, the rest of what was trained."""
     row: dict[str, Any] = dict.fromkeys(KEYS)
     row |= {"step": step, "time": time.time(), "lr": lr}
+    row |= _parts(collected.sampled_verdicts)
     row |= _sampled(collected) | _trained(collected, result) | result.term_norms | result.engine_gap | diagnostics
     row |= {
         "tokens/per_second": collected.tokens_generated / seconds if seconds else None,
@@ -120,6 +122,15 @@ def _sampled(collected: Collected) -> dict[str, Any]:
         "samples/generated": len(lengths),
         "tokens/generated": collected.tokens_generated,
     }
+
+
+def _parts(verdicts: list[Verdict]) -> dict[str, float]:
+    """`reward/NAME` of each part that a reward function gives by name: the mean over the rollouts that have it."""
+    values: dict[str, list[float]] = {}
+    for verdict in verdicts:
+        for name, value in (verdict.parts or {}).items():
+            values.setdefault(name, []).append(value)
+    return {f"reward/{name}": sum(found) / len(found) for name, found in values.items()}
 
 
 def _trained(collected: Collected, result: StepResult) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dgpo_cli.evaluation.evaluate import Progress, evaluate, generation_units
 from dgpo_cli.evaluation.results import EvaluationResult
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
-from dgpo_cli.types import GradeRequest, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
+from dgpo_cli.types import ColumnsAsked, GradeRequest, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
 
 SAMPLING = Sampling(temperature=1.0, top_p=0.9, max_tokens=6)
 BATCH_SIZE = 8
@@ -29,6 +29,9 @@ class LengthGrader:
 
     def __init__(self) -> None:
         self.requests: list[GradeRequest] = []
+
+    def columns_asked(self) -> ColumnsAsked:
+        return ColumnsAsked()
 
     def grade(self, requests: list[GradeRequest]) -> list[Verdict]:
         self.requests += requests

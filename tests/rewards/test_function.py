@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dgpo_cli.errors import ConfigError, RewardError
-from dgpo_cli.rewards.function import FunctionGrader, late_score, with_scores
+from dgpo_cli.rewards.function import FunctionGrader
 from dgpo_cli.types import GradeRequest, ScoresGiven, Verdict
 
 Make = Callable[..., FunctionGrader]
@@ -122,33 +122,6 @@ def test_a_score_for_late_calls_can_be_set(tmp_path: Path) -> None:
     grader = FunctionGrader(f"{tmp_path / 'reward.py'}:score", timeout_seconds=0.3, timeout_score=-5.0)
     assert grader.grade([SLOW]) == [Verdict(-5.0, None, None, "timeout")]
     grader.close()
-
-
-# What was given before (score, correct), the score of the trial, and what a late call scores.
-LATE = [
-    ([], None, 0.0),
-    ([], 1.0, 0.0),
-    ([], -0.5, -0.5),
-    ([(1.0, True)], 1.0, 0.0),  # as much as a right one it may not be
-    ([(1.0, None)], 1.0, 0.0),
-    ([(0.25, None)], 1.0, 0.25),
-    ([(0.25, None), (0.75, None)], 0.25, 0.25),
-    ([(0.1, False)], 1.0, 0.1),
-    ([(0.9, True), (1.0, True)], 1.0, 0.0),
-    ([(-1.0, None)], -1.0, -1.0),
-    ([(0.1 + 0.2, None), (0.3, None)], 0.3, 0.0),  # equal but for rounding
-]
-
-
-@pytest.mark.parametrize(("given", "trial", "expected"), LATE)
-def test_what_a_late_call_scores(given: list[tuple[float, bool | None]], trial: float | None, expected: float) -> None:
-    verdicts = [Verdict(*one) for one in given]
-    for order in (verdicts, verdicts[::-1]):
-        assert late_score(with_scores(ScoresGiven(), order, trial), trial) == expected
-        one_by_one = ScoresGiven()
-        for verdict in order:
-            one_by_one = with_scores(one_by_one, [verdict], trial)
-        assert late_score(one_by_one, trial) == expected
 
 
 def test_whole_numbers_truth_values_and_minus_zero_are_numbers(make: Make) -> None:

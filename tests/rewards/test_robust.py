@@ -9,7 +9,7 @@ import pytest
 
 from dgpo_cli.data.prompts import TEMPLATES
 from dgpo_cli.errors import ConfigError, RewardError
-from dgpo_cli.rewards import workers
+from dgpo_cli.rewards import worker_pool
 from dgpo_cli.rewards.robust import RobustGrader
 from dgpo_cli.types import GradeRequest, Verdict
 
@@ -214,5 +214,5 @@ def test_without_math_verify_integers_work_and_the_rest_names_the_extra(monkeypa
 
 
 def test_workers_need_neither_torch_nor_the_main_module() -> None:
-    assert "torch" not in workers.WORKER_PROGRAM.read_text()
+    assert "torch" not in worker_pool.WORKER_PROGRAM.read_text()
     assert sys.executable

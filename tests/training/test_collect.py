@@ -19,7 +19,7 @@ from dgpo_cli.config.groups import (
 from dgpo_cli.core.seeds import derive_seed, drawn_index
 from dgpo_cli.errors import RunError
 from dgpo_cli.training.collect import Collector
-from dgpo_cli.types import GradeRequest, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
+from dgpo_cli.types import ColumnsAsked, GradeRequest, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
 
 SAMPLING = Sampling(1.0, 1.0, 8)
 
@@ -45,6 +45,9 @@ class GoldGrader:
     """Right where the gold lists the sample: gold '0,2' makes samples 0 and 2 of its group right."""
 
     name = "listed"
+
+    def columns_asked(self) -> ColumnsAsked:
+        return ColumnsAsked()
 
     def grade(self, requests: list[GradeRequest]) -> list[Verdict]:
         verdicts = []

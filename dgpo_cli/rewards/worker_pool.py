@@ -1,8 +1,8 @@
 """Grading processes with hard deadlines: a request that takes too long costs its worker, never the run.
 
-The workers are fresh interpreters that live long (see `worker`). One that is late is killed and replaced, one that
-dies is replaced, and each is replaced now and then in any case. The answer to a request is a reply, or the cause of
-its absence.
+A worker (the program in `worker`) is a fresh interpreter that grades many requests. One that is late is killed and
+replaced, one that dies is replaced, and so is each after `recycle_after` requests. A request is answered by a reply, or
+by the reason why there is none.
 """
 
 from __future__ import annotations
@@ -63,12 +63,23 @@ class WorkerPool:
         self._timeout_seconds = timeout_seconds
         self._recycle_after = recycle_after
         self._workers: list[_Worker] = []
+        self._greeting: dict[str, Any] | None = None
         self.restarts = 0  # of workers that were late or died
 
-    def run(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """One reply a request, in order; {"error": "timeout"} or {"error": "died"} where there is none.
+    def greeting(self) -> dict[str, Any]:
+        """What a worker said when it was ready. Starts one if none has been; raises RewardError if it cannot start."""
+        while self._greeting is None:
+            if not self._workers:
+                self._start()
+            for worker in self._wait():
+                self._receive(worker, [])
+            self._end_late_workers([])
+        return self._greeting
 
-        Raises RewardError where a worker cannot start.
+    def run(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One reply a request, in order; {"error": "timeout"} or {"error": "died"} if there is none.
+
+        Raises RewardError if a worker cannot start.
         """
         replies: list[dict[str, Any]] = [{}] * len(requests)
         waiting = deque(range(len(requests)))
@@ -148,7 +159,7 @@ class WorkerPool:
             if "ready" not in reply:
                 self._kill(worker)
                 raise RewardError(f"a grading process cannot start: {reply.get('failed', 'it died')}")
-            worker.ready = True
+            worker.ready, self._greeting = True, reply
             return
         if worker.task is not None:
             replies[worker.task] = reply

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dgpo_cli.errors import RewardError
-from dgpo_cli.rewards.workers import WorkerPool
+from dgpo_cli.rewards.worker_pool import WorkerPool
 
 MakePool = Callable[..., WorkerPool]
 
@@ -30,8 +31,8 @@ def make(tmp_path: Path) -> Iterator[MakePool]:
         pool.close()
 
 
-def request(completion: str) -> dict[str, str]:
-    return {"prompt": "", "completion": completion, "answer": ""}
+def request(completion: str) -> dict[str, Any]:
+    return {"places": ["", completion, ""], "named": {}}
 
 
 def test_replies_come_in_the_order_of_the_requests(make: MakePool) -> None:
