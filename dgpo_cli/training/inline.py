@@ -22,32 +22,32 @@ from dgpo_cli.training.step import Objective, Scored, StepBatch, Tally
 from dgpo_cli.training.update_series import UpdateSeries
 
 
-def scores_first(*, updates: int, drawn_by_another: bool, needs_whole_batch: bool, in_one_micro_batch: bool) -> bool:
-    """Whether old log-probs and the signals of credit take a pass of their own before the updates."""
-    if updates > 1:
-        return True  # after the first, the policy that trains is no longer the one that drew
-    if drawn_by_another:
-        return True  # nor is it before the first
-    return needs_whole_batch and not in_one_micro_batch
-
-
 def can_train_inline(passes: Passes, objective: Objective, updates: int) -> bool:
     """Whether the training pass can give the credit of a step of so many updates, with micro-batches as they are."""
+    # The detached log-probs of the training pass stand for those that the rollouts were drawn with. If another policy
+    # drew them, they do not: the scores are then made apart, to be held against the log-probs that the engine gives.
+    if objective.batch.drawn_by_another:
+        return False
     needs_whole_batch = objective.algorithm.credit_needs_batch
-    decides = needs_whole_batch and updates == 1  # micro-batches are not made if nothing depends on it
-    return not scores_first(
-        updates=updates,
-        drawn_by_another=objective.batch.drawn_by_another,
-        needs_whole_batch=needs_whole_batch,
-        in_one_micro_batch=decides and _in_one_micro_batch(passes, objective),
-    )
+    asked = needs_whole_batch and updates == 1  # else micro-batches would be made only to be counted
+    count = _micro_batches_of_all(passes, objective) if asked else 0
+    return not _scores_first(needs_whole_batch, updates=updates, micro_batches=count)
 
 
-def _in_one_micro_batch(passes: Passes, objective: Objective) -> bool:
-    """Whether a single micro-batch of the training pass holds every counted token of the batch."""
+def _scores_first(needs_whole_batch: bool, *, updates: int, micro_batches: int) -> bool:
+    """Whether old log-probs and the signals of credit take a pass of their own before the updates.
+
+    They do if there is a second update, whose policy has moved. And if credit needs the whole batch, they do unless one
+    micro-batch holds it all: of several, the first would be trained before the last is known.
+    """
+    return updates > 1 or (needs_whole_batch and micro_batches != 1)
+
+
+def _micro_batches_of_all(passes: Passes, objective: Objective) -> int:
+    """Into how many micro-batches the training pass cuts the batch; 0 if it leaves out rows that credit depends on."""
     batch = objective.batch
     counted = [row for row in batch.rows if batch.lengths[row]]
-    return objective.trained(counted) == counted and len(passes.microbatches(batch, counted)) == 1
+    return len(passes.microbatches(batch, counted)) if objective.trained(counted) == counted else 0
 
 
 def train_inline(passes: Passes, objective: Objective, series: UpdateSeries) -> Scored | None:
@@ -72,8 +72,8 @@ class _InlinePass:
 
     def __init__(self, passes: Passes, objective: Objective) -> None:
         self._passes, self._objective = passes, objective
-        self._record = _Record(objective.batch, has_reference=passes.reference is not None)
-        self._scored: Scored | None = None  # if it had to be scored first after all
+        self._record: _Record  # of the last try
+        self._scored: Scored | None = None  # if the batch had to be scored first after all
 
     def begin(self) -> LossTokensOf:
         """The loss's tokens of micro-batches, for a new try."""
@@ -99,7 +99,7 @@ class _InlinePass:
 
 
 class _Record:
-    """Signals and credit of micro-batches, put together as [B, T] on the CPU. Rows that none held are unmasked."""
+    """Signals and credit of micro-batches, put together as [B, T]. Rows that none of them held are unmasked."""
 
     def __init__(self, batch: StepBatch, *, has_reference: bool) -> None:
         names = ("logprobs", "entropy", "ref_logprobs", "hellinger") if has_reference else ("logprobs", "entropy")
