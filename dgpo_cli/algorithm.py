@@ -190,17 +190,20 @@ class Algorithm:
         logprobs: Tensor,
         old_logprobs: Tensor,
         advantages: Tensor,
-        weights: Tensor,
+        factors: Tensor,
         mask: Tensor,
         ref_logprobs: Tensor | None,
     ) -> PolicyLoss:
-        """Per-token loss [B, T] of a micro-batch; `core.policy_loss.token_weights` says how its tokens are averaged."""
+        """The loss of each token [B, T] of a micro-batch, its policy term times `factors` (its credit).
+
+        `core.policy_loss.token_weights` says how its tokens are averaged.
+        """
         algo = self.algo
         return policy_loss(
             logprobs,
             old_logprobs,
             advantages,
-            weights,
+            factors,
             mask,
             clip_low=algo.clip_low,
             clip_high=algo.clip_high,

@@ -7,10 +7,13 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from browser import Opener, launch, opener
+
+if TYPE_CHECKING:
+    from dgpo_cli.models.language_model import LanguageModel
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,6 +35,24 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from model_factory import save_random_model
 
     return save_random_model(tmp_path_factory.mktemp("model") / "random")
+
+
+@pytest.fixture(scope="module")
+def policy(random_model: Path) -> LanguageModel:
+    """The random model, loaded. Tests that train take a copy."""
+    from dgpo_cli.models.loading import load_model
+
+    return load_model(str(random_model))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """A model like `policy` with other weights."""
+    from model_factory import save_random_model
+
+    from dgpo_cli.models.loading import load_model
+
+    return load_model(str(save_random_model(tmp_path_factory.mktemp("m") / "reference", seed=3)))
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def scores_each_update(gating: GatingConfig, *, updates: int) -> bool:
     return updates > 1 and shapes_credit(gating) and gating.score_policy is ScorePolicy.current
 
 
-def scores_first(gating: GatingConfig, *, updates: int, micro_batches: int, drawn_by_another: bool = False) -> bool:
+def scores_first(gating: GatingConfig, *, updates: int, micro_batches: int) -> bool:
     """Whether old log-probs and signals take a pass of their own before the updates.
 
     If not, the training pass gives them itself. It cannot if a second update follows, for that one's policy has moved.
@@ -73,7 +73,5 @@ def scores_first(gating: GatingConfig, *, updates: int, micro_batches: int, draw
     trained before the last is known.
 
     `updates`: minibatches times epochs. `micro_batches`: into how many the batch is cut, over all processes.
-    `drawn_by_another`: another policy than the one that trains drew some of the rollouts, so the training pass does not
-    give their old log-probs.
     """
-    return updates > 1 or drawn_by_another or (needs_whole_batch(gating) and micro_batches != 1)
+    return updates > 1 or (needs_whole_batch(gating) and micro_batches != 1)

@@ -1,9 +1,13 @@
-"""The clipped policy loss of GRPO, DAPO and GSPO with a credit for every token, and how tokens are averaged.
+"""The clipped policy loss of GRPO, DAPO and GSPO with a factor for every token, and how tokens are averaged.
 
     l = - w * min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + kl_coef * k3
 
-Credit w multiplies the clipped loss, so one hook serves every gating and every algorithm. The averaging is a weight for
-every token that is fixed before the first micro-batch: micro-batches and ranks then simply sum.
+The factor w is the place for everything that makes one token's policy loss count for more than another's: credit, and
+what corrects for tokens that another policy drew. So one hook serves every gating and every algorithm. It multiplies
+the clipped loss alone, not the penalty: how far the policy may go from the reference is no matter of credit.
+
+The averaging is apart from it: a weight for every token that is fixed before the first micro-batch, so that
+micro-batches and ranks simply sum. A token with w = 0 stays in every denominator.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ LOG_RATIO_LIMIT = 20.0  # exp(20) = 5e8: far beyond every clip, and finite in fl
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """Per-token loss [B, T] with gradient, and what the log needs, without: [B, T] or None."""
+    """The loss of each token [B, T] with gradient, and what the log needs, without: [B, T] or None."""
 
     token_loss: Tensor
     ratio: Tensor
@@ -47,7 +51,7 @@ def policy_loss(
     logprobs: Tensor,
     old_logprobs: Tensor,
     advantages: Tensor,
-    credit: Tensor,
+    factors: Tensor,
     mask: Tensor,
     *,
     clip_low: float,
@@ -60,9 +64,10 @@ def policy_loss(
     """The loss of every counted token, 0 elsewhere.
 
     Args:
-        logprobs, old_logprobs, credit, mask: [B, T]; only `logprobs` may carry a gradient, credit never does.
+        logprobs, old_logprobs, factors, mask: [B, T]; only `logprobs` gets a gradient.
         advantages: [B].
-        clip_dual: for negative advantages the loss before credit is at most clip_dual * |A| (arXiv 1912.09729).
+        factors: w of the formula, 1 to leave the loss of a token as it is.
+        clip_dual: for negative advantages the loss before w is at most clip_dual * |A| (arXiv 1912.09729).
         ref_logprobs: [B, T], needed for kl_coef > 0; without kl_coef it only fills `kl` for the log.
     """
     ratio = importance_ratio(logprobs, old_logprobs, mask, level=ratio_level)
@@ -71,7 +76,7 @@ def policy_loss(
     token_loss = -torch.minimum(ratio * advantage, clipped * advantage)
     if clip_dual is not None:
         token_loss = torch.where(advantage < 0, torch.minimum(token_loss, clip_dual * advantage.abs()), token_loss)
-    token_loss = token_loss * credit.detach()
+    token_loss = token_loss * factors.detach()
     kl = None
     if ref_logprobs is not None:
         kl = k3(logprobs, ref_logprobs)

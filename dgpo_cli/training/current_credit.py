@@ -1,7 +1,6 @@
-"""Credit under gating.score_policy=current: what is kept of the reference for it, and what trained.
+"""What gating.score_policy=current keeps during a step: the reference's hidden states, and the credit that trained.
 
-Each update gets credit by the policy as it is then. The reference does not change within a step, so its hidden states
-are computed once and kept in CPU memory: 2 or 4 bytes times D a counted token, where logits would take V.
+Each update gets credit by the policy as it is then, so the policy is scored before each.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from dgpo_cli.models.scoring import predictive_states
 
 
 class ReferenceStates:
-    """The reference's hidden states at the counted tokens of a step's rollouts, of those that this process scores.
+    """The reference's hidden states at the counted tokens of the step's rollouts, of those that this process scores."""
 
-    A reference whose head cannot be told apart gives logits: too large to keep, so it runs again.
-    """
+    # The reference does not change within a step, so it runs once, and what it says is kept in CPU memory. Hidden
+    # states are small enough for that: D numbers of 2 or 4 bytes a counted token; logits would be V. A reference
+    # whose head cannot be told apart gives logits alone: that one runs again each time.
 
     def __init__(self, reference: LanguageModel) -> None:
         self._reference = reference
@@ -28,7 +28,8 @@ class ReferenceStates:
 
     @torch.no_grad()
     def __call__(self, batch: MicroBatch) -> Tensor:
-        """Hidden states [n, D] of a micro-batch, as `predictive_states` gives them."""
+        """What `predictive_states` gives for a micro-batch: hidden states [n, D], or logits [n, V]."""
+        # Micro-batches are cut and dealt anew when memory was short. A row that another process had runs here then.
         if all(row in self._of_row for row in batch.rows):
             return torch.cat([self._of_row[row] for row in batch.rows]).to(self._reference.device)
         states = predictive_states(self._reference, batch)
@@ -38,7 +39,7 @@ class ReferenceStates:
 
 
 class UsedCredit:
-    """The credit of a step's updates: of each rollout the mean over those that it trained in, and their diagnostics."""
+    """The credit that a step's updates were made with: for each rollout its mean over the updates that it was in."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         """shape: [B, T] of the step."""
@@ -47,24 +48,24 @@ class UsedCredit:
         self._diagnostics: list[dict[str, float | None]] = []
 
     def add(self, rows: list[int], credit: Credit, diagnostics: dict[str, float | None]) -> None:
-        """An update that was applied, with the rows that it trained."""
+        """Count an update that was applied: the rows that it trained, its credit [B, T] and what is logged of that."""
         self._weights[rows] += credit.weights[rows]
         self._score[rows] += credit.score[rows]
         self._times[rows] += 1
         self._diagnostics.append(diagnostics)
 
     def credit(self) -> Credit:
-        """0 for a rollout that was in no update."""
+        """The mean [B, T] of each rollout's weights and scores; 0 for a rollout that was in no update."""
         times = self._times.clamp(min=1)[:, None]
         gate = self.diagnostics().get("credit/noise_gate")
         return Credit(self._weights / times, self._score / times, 1.0 if gate is None else gate)
 
     def times(self) -> list[int]:
-        """Updates that each rollout trained in, [B]."""
+        """[B]: in how many updates each rollout was."""
         return [int(count) for count in self._times]
 
     def diagnostics(self) -> dict[str, float | None]:
-        """The mean of each over the updates that have it."""
+        """The mean of each value over the updates that have it."""
         found: dict[str, list[float]] = {}
         for one in self._diagnostics:
             for name, value in one.items():
@@ -74,7 +75,7 @@ class UsedCredit:
 
 
 def joined(parts: list[TokenSignals]) -> TokenSignals:
-    """The signals of a batch from those of parts of its rows, which are 0 elsewhere."""
+    """The signals [B, T] of a batch from those of parts of its rows: [B, T] each, and 0 in the other rows."""
 
     def total(name: str) -> Tensor | None:
         values = [getattr(part, name) for part in parts]

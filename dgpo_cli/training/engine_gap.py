@@ -1,4 +1,8 @@
-"""How far the log-probs that an engine drew with are from those that the trainer computes for the same tokens."""
+"""How far the log-probs that an engine drew with are from those that the trainer computes for the same tokens.
+
+The trainer takes its own log-probs for the old ones. The gap says how far that is off, by the rounding of another
+kernel or dtype, or by weights that are not the same.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ from dgpo_cli.types import Rollout
 
 
 def logprob_gap(rollouts: list[Rollout], signals: TokenSignals) -> dict[str, float]:
-    """Mean and largest size of trainer minus engine in nats, over the counted tokens that were scored.
+    """Mean and largest |trainer - engine| in nats, over the counted tokens that were scored.
 
-    The size, so that gaps up and down do not cancel. `signals` [B, T]: of the policy that sampled, before any update.
-    Empty where no rollout brings log-probs.
+    The absolute value, for else gaps up and down would cancel. `signals` [B, T] are by the policy before any update.
+    Empty if no rollout brings log-probs.
     """
     told = [
         (signals.logprobs[row, : int(signals.mask[row].sum())].double(), torch.tensor(rollout.logprobs).double())

@@ -25,15 +25,21 @@ from dgpo_cli.training.update_series import UpdateSeries
 
 def can_train_inline(passes: Passes, objective: Objective, updates: int) -> bool:
     """Whether the training pass can give the credit of a step of so many updates, with micro-batches as they are."""
-    batch, gating = objective.batch, objective.algorithm.gating
+    # The detached log-probs of the training pass stand for those that the rollouts were drawn with. If another policy
+    # drew them, they do not: the scores are then made apart, to be held against the log-probs that the engine gives.
+    if objective.batch.drawn_by_another:
+        return False
+    gating = objective.algorithm.gating
+    asked = needs_whole_batch(gating) and updates == 1  # else micro-batches would be made only to be counted
+    count = _micro_batches_of_all(passes, objective) if asked else 0
+    return not scores_first(gating, updates=updates, micro_batches=count)
+
+
+def _micro_batches_of_all(passes: Passes, objective: Objective) -> int:
+    """Into how many micro-batches the training pass cuts the batch; 0 if it leaves out rows that credit depends on."""
+    batch = objective.batch
     counted = [row for row in batch.rows if batch.lengths[row]]
-    if updates > 1 or not needs_whole_batch(gating):
-        cuts = 1  # of no account, so they are not made
-    elif objective.trained(counted) != counted:
-        return False  # rows with A = 0 count for credit, and no training pass goes over them
-    else:
-        cuts = len(passes.microbatches(batch, counted))
-    return not scores_first(gating, updates=updates, micro_batches=cuts, drawn_by_another=batch.drawn_by_another)
+    return len(passes.microbatches(batch, counted)) if objective.trained(counted) == counted else 0
 
 
 def train_inline(passes: Passes, objective: Objective, series: UpdateSeries) -> Scored | None:
@@ -58,8 +64,8 @@ class _InlinePass:
 
     def __init__(self, passes: Passes, objective: Objective) -> None:
         self._passes, self._objective = passes, objective
-        self._record = _Record(objective.batch, has_reference=passes.reference is not None)
-        self._scored: Scored | None = None  # if it had to be scored first after all
+        self._record: _Record  # of the last try
+        self._scored: Scored | None = None  # if the batch had to be scored first after all
 
     def begin(self) -> LossTokensOf:
         """The loss's tokens of micro-batches, for a new try."""
@@ -85,7 +91,7 @@ class _InlinePass:
 
 
 class _Record:
-    """Signals and credit of micro-batches, put together as [B, T] on the CPU. Rows that none held are unmasked."""
+    """Signals and credit of micro-batches, put together as [B, T]. Rows that none of them held are unmasked."""
 
     def __init__(self, batch: StepBatch, *, has_reference: bool) -> None:
         names = ("logprobs", "entropy", "ref_logprobs", "hellinger") if has_reference else ("logprobs", "entropy")

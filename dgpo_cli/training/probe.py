@@ -1,8 +1,8 @@
 """One full-length update on made-up rollouts, and the most memory that it took.
 
-The real updater runs: scoring, credit, loss, backward, optimizer. Rollouts are random ids, advantages +1 and -1; the
-weights and moments are thrown away afterwards. Two short updates go first: one of another, small model, so that the
-libraries' own memory is not counted, and one of the model itself, so that its moments stand as they do in a run.
+The real updater runs: scoring, credit, loss, backward, optimizer. Rollouts are random ids, advantages are +1 and -1.
+Weights and moments are thrown away afterwards. Two short updates go first. One is of a small model, so that the memory
+of the libraries themselves is not counted. The other is of the model itself, so that its moments stand as in a run.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class PeakMemory:
 
 
 def give_freed_memory_back() -> None:
-    """Let the C library return freed tensors to the system, now and from now on: else what it keeps counts as needed.
+    """Let the C library return freed tensors to the system, now and from now on. Only glibc can be told so.
 
-    Elsewhere than under glibc nothing happens.
+    Else the memory that it keeps for later would count as needed.
     """
     name = ctypes.util.find_library("c")
     library = ctypes.CDLL(name) if name else None
@@ -83,21 +83,22 @@ def give_freed_memory_back() -> None:
 
 
 def probed_settings(settings: OptimConfig) -> OptimConfig:
-    """At most two minibatches: the second update has all that later ones have."""
+    """At most two updates, of a minibatch each: a third would hold nothing that the second does not."""
     updates = settings.minibatches * settings.epochs
     return replace(settings, minibatches=min(2, updates), epochs=1)
 
 
 def warm_up(updater: Updater, *, lr: float) -> None:
-    """A short update: whatever is loaded or made once is there afterwards."""
+    """A short update, after which everything is there that is loaded or made once."""
     give_freed_memory_back()
     rows = 2 * updater.settings.minibatches * updater.processes.size
     _update(updater, _made_up(updater, rows, SHORT + 1, SHORT), lr)
 
 
 def run_probe(updater: Updater, memory: PeakMemory, batch: Batch, *, lr: float) -> Measured:
-    """Update on `batch.rows` full-length rollouts a micro-batch, two micro-batches an update where a run has more.
+    """Update on micro-batches of `batch.rows` full-length rollouts each, and measure the peak.
 
+    An update has two micro-batches if the run's have two or more: with the second, activations stand beside gradients.
     Of several processes each gets so many.
     """
     warm_up(updater, lr=lr)
@@ -120,7 +121,7 @@ def _update(updater: Updater, batch: StepBatch, lr: float) -> None:
 
 
 def _made_up(updater: Updater, rows: int, width: int, completion: int) -> StepBatch:
-    """Rollouts of random ids, in groups of one. Every other prompt is a token shorter: so there is padding."""
+    """Rollouts of random ids, in groups of one. Every other prompt is a token shorter, so that there is padding."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, updater.model.vocabulary_size, (rows, width), generator=generator)
     rollouts = []

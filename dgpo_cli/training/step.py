@@ -57,7 +57,11 @@ class StepBatch:
 
 @dataclass(frozen=True)
 class Scored:
-    """The signals [B, T] of a batch, and the credit that comes of them. Rows that were not scored are unmasked."""
+    """The signals [B, T] of a batch, and the credit that comes of them. Rows that were not scored are unmasked.
+
+    Both are on the CPU. They are a few numbers a token, and credit goes through them row by row: a GPU would not be
+    quicker, and its memory is for activations.
+    """
 
     signals: TokenSignals
     credit: Credit

@@ -51,31 +51,95 @@ def test_clip_fractions_count_where_the_gradient_is_cut() -> None:
     assert bool(loss_of(0.5, -2.0).clipped_low.all())
 
 
-def test_credit_multiplies_the_clipped_loss_and_carries_no_gradient() -> None:
+def test_a_factor_multiplies_loss_and_gradient_of_its_token_and_gets_none_itself() -> None:
     logprobs = torch.tensor([[-1.0, -1.0]], requires_grad=True)
-    credit = torch.tensor([[0.5, 1.5]], requires_grad=True)
+    factors = torch.tensor([[0.5, 1.5]], requires_grad=True)
     mask = torch.ones(1, 2, dtype=torch.bool)
     loss = policy_loss(
-        logprobs, logprobs.detach(), torch.tensor([2.0]), credit, mask, clip_low=0.2, clip_high=0.2
+        logprobs, logprobs.detach(), torch.tensor([2.0]), factors, mask, clip_low=0.2, clip_high=0.2
     ).token_loss
-    assert loss.detach().tolist() == [pytest.approx([-1.0, -3.0])]
+    assert loss.detach().tolist() == [pytest.approx([-1.0, -3.0])]  # - w * 1 * 2
     loss.sum().backward()
-    assert credit.grad is None
+    assert factors.grad is None
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == [pytest.approx([-1.0, -3.0])]
 
 
+def test_factors_multiply_each_other_as_credit_and_a_correction_do() -> None:
+    """Credit 1.5 of a token whose correction is 0.4, and A = 2: - 1.5 * 0.4 * 2 = -1.2. Its KL stays whole."""
+    logprobs = torch.tensor([[-1.0]])
+    result = policy_loss(
+        logprobs,
+        logprobs,
+        torch.tensor([2.0]),
+        torch.tensor([[1.5]]) * torch.tensor([[0.4]]),
+        torch.ones(1, 1, dtype=torch.bool),
+        clip_low=0.2,
+        clip_high=0.2,
+        kl_coef=0.5,
+        ref_logprobs=torch.tensor([[-1.0 + math.log(2.0)]]),
+    )
+    assert float(result.token_loss) == pytest.approx(-1.2 + 0.5 * (1 - math.log(2.0)), rel=1e-5)
+
+
 @pytest.mark.parametrize("level", ["token", "sequence"])
-def test_credit_changes_the_gradient_under_both_ratio_levels(level: str) -> None:
+def test_factors_of_one_change_no_bit(level: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    old = -3 * torch.rand(4, 6, generator=generator)
+    start = old + 0.4 * torch.randn(4, 6, generator=generator)
+    mask = torch.arange(6)[None, :] < torch.tensor([6, 3, 1, 5])[:, None]
+    advantages = torch.tensor([1.3, -0.7, 0.9, -1.1])
+    logprobs, same = start.clone().requires_grad_(), start.clone().requires_grad_()
+    loss = policy_loss(
+        logprobs, old, advantages, torch.ones(4, 6), mask, clip_low=0.2, clip_high=0.28, ratio_level=level
+    ).token_loss
+    ratio = importance_ratio(same, old, mask, level=level)
+    plain = -torch.minimum(ratio * advantages[:, None], ratio.clamp(0.8, 1.28) * advantages[:, None])
+    plain = torch.where(mask, plain, 0.0)
+    loss.sum().backward()
+    plain.sum().backward()
+    assert logprobs.grad is not None
+    assert same.grad is not None
+    assert torch.equal(loss, plain)
+    assert torch.equal(logprobs.grad, same.grad)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "expected"),
+    [
+        ("rollout_mean", 1 / (2 * 2) + 1 / (2 * 1)),  # of the first rollout one token of two is left
+        ("token_mean", 2 / 3),
+        ("constant", 2 / (2 * 10)),
+    ],
+)
+def test_a_factor_of_zero_leaves_the_denominators(aggregation: str, expected: float) -> None:
+    """Two rollouts of 2 and 1 tokens, A = -1 and ratio 1, so each token's loss is its factor: 1 but for the second."""
+    mask = torch.tensor([[True, True], [True, False]])
+    logprobs = torch.full((2, 2), -1.0)
+    loss = policy_loss(
+        logprobs,
+        logprobs,
+        torch.tensor([-1.0, -1.0]),
+        torch.tensor([[1.0, 0.0], [1.0, 1.0]]),
+        mask,
+        clip_low=0.2,
+        clip_high=0.2,
+    ).token_loss
+    weights = token_weights(mask.sum(1), aggregation=aggregation, max_tokens=10)
+    assert float((loss * weights[:, None]).sum()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_factors_change_the_gradient_under_both_ratio_levels(level: str) -> None:
     gradients: list[Tensor] = []
-    for credit in (torch.ones(1, 2), torch.tensor([[0.5, 1.5]])):
+    for factors in (torch.ones(1, 2), torch.tensor([[0.5, 1.5]])):
         logprobs = torch.tensor([[-1.0, -1.1]], requires_grad=True)
         mask = torch.ones(1, 2, dtype=torch.bool)
         policy_loss(
             logprobs,
             torch.tensor([[-1.05, -1.05]]),
             torch.tensor([1.0]),
-            credit,
+            factors,
             mask,
             clip_low=0.2,
             clip_high=0.2,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,117 +12,22 @@ from typing import Any
 import pytest
 import torch
 from model_factory import save_random_model
+from step_factory import ADVANTAGES, MAX_TOKENS, RecordingOptimizer, batch, naive_loss, options, run
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dgpo_cli.algorithm import Algorithm, Credit
+from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import OptimConfig
-from dgpo_cli.config.compose import compose
-from dgpo_cli.config.groups import AlgoConfig, GatingConfig, LossAggregation, ScorePolicy
+from dgpo_cli.config.groups import LossAggregation
 from dgpo_cli.models.adapted_layers import adapt_layers
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.lora import add_adapter
-from dgpo_cli.models.scoring import score_rollouts
-from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
-from dgpo_cli.training.step import StepBatch, StepResult
+from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.update import Updater
-from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
-GROUP = 4
-MAX_TOKENS = 12
 GATINGS = ("uniform", "paper", "hellinger", "calibrated", "surprisal", "top_entropy", "random")
-
-
-class RecordingOptimizer(Optimizer):
-    """The real optimizer; it also keeps the gradients that it was given."""
-
-    def __init__(self, model: torch.nn.Module, settings: OptimConfig) -> None:
-        super().__init__(model, settings)
-        self.gradients: list[list[Tensor]] = []
-
-    def update(self, lr: float, loss: float = 0.0) -> UpdateOutcome:
-        self.gradients.append([parameter.grad.clone() for parameter in self.parameters])
-        return super().update(lr, loss)
-
-
-@pytest.fixture(scope="module")
-def policy(random_model: Path) -> LanguageModel:
-    return load_model(str(random_model))
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    return load_model(str(save_random_model(tmp_path_factory.mktemp("m") / "reference", seed=3)))
-
-
-@pytest.fixture(scope="module")
-def options() -> Callable[..., tuple[AlgoConfig, GatingConfig]]:
-    """The settings of an algo and a gating option, as the command composes them."""
-
-    def composed(algo: str, gating: str = "uniform") -> tuple[AlgoConfig, GatingConfig]:
-        config = compose("train", [f"algo={algo}", f"gating={gating}"])
-        return config.algo, config.gating
-
-    return composed
-
-
-def batch(advantages: list[float], lengths: list[int] | None = None) -> StepBatch:
-    generator = torch.Generator().manual_seed(5)
-    lengths = lengths or [3 + 2 * (row % 4) for row in range(len(advantages))]
-    rollouts = []
-    for row, length in enumerate(lengths):
-        ids = torch.randint(2, 400, (5 + row % 3 + length,), generator=generator).tolist()
-        prompt = Prompt(Problem(row, str(row), (("user", ""),), ""), "", tuple(ids[: len(ids) - length]))
-        rollouts.append(Rollout(SampleRequest(prompt, row, 0), tuple(ids[len(ids) - length :]), "", "stop"))
-    return StepBatch(rollouts, lengths, torch.tensor(advantages), GROUP, list(range(len(advantages))))
-
-
-ADVANTAGES = [1.2, -0.4, -0.4, -0.4, 0.9, 0.9, -0.9, -0.9]
-
-
-def run(
-    policy: LanguageModel,
-    reference: LanguageModel | None,
-    algorithm: Algorithm,
-    step: StepBatch,
-    terms: bool = False,
-    **settings: float | int,
-) -> tuple[StepResult, RecordingOptimizer, LanguageModel]:
-    """One step on a copy of the policy."""
-    model = LanguageModel(copy.deepcopy(policy.model), policy.tokenizer, policy.path, policy.has_head)
-    optim = replace(OptimConfig(), warmup_steps=0, grad_clip=0.0, **settings)
-    optimizer = RecordingOptimizer(model.model, optim)
-    updater = Updater(model, reference, algorithm, optimizer, optim, temperature=1.0)
-    result = updater.run(step, lr=1e-3, noise_floor=1e-7, guard=StopGuard(0.0), terms=terms)
-    return result, optimizer, model
-
-
-def naive_loss(
-    model: torch.nn.Module, reference: torch.nn.Module, algo: AlgoConfig, step: StepBatch, credit: Tensor
-) -> Tensor:
-    """The loss of ALGORITHMS in float64, rollout by rollout, on plain transformers logits; old = current policy."""
-    total = torch.zeros((), dtype=torch.float64)
-    for row, rollout in enumerate(step.rollouts):
-        length = step.lengths[row]
-        ids = torch.tensor([[*rollout.request.prompt.token_ids, *rollout.token_ids]])
-        start = ids.shape[1] - length
-        chosen = ids[0, start:, None]
-        logp = torch.log_softmax(model(ids).logits[0, start - 1 : -1], -1).gather(1, chosen)[:, 0]
-        with torch.no_grad():
-            logq = torch.log_softmax(reference(ids).logits[0, start - 1 : -1], -1).gather(1, chosen)[:, 0]
-        ratio, advantage = (logp - logp.detach()).exp(), float(step.advantages[row])
-        clipped = ratio.clamp(1 - algo.clip_low, 1 + algo.clip_high)
-        token = -credit[row, :length].double() * torch.minimum(ratio * advantage, clipped * advantage)
-        token = token + algo.kl_coef * ((logq - logp).exp() - (logq - logp) - 1)
-        if algo.loss_aggregation is LossAggregation.rollout_mean:
-            total = total + token.sum() / length / len(step.rollouts)
-        elif algo.loss_aggregation is LossAggregation.token_mean:
-            total = total + token.sum() / sum(step.lengths)
-        else:
-            total = total + token.sum() / (len(step.rollouts) * MAX_TOKENS)
-    return total
 
 
 @pytest.mark.parametrize("aggregation", list(LossAggregation))
@@ -131,7 +35,6 @@ def naive_loss(
 def test_loss_and_gradient_agree_with_naive_float64(
     policy: LanguageModel,
     reference: LanguageModel,
-    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
     name: str,
     gating: str,
     aggregation: LossAggregation,
@@ -151,9 +54,7 @@ def test_loss_and_gradient_agree_with_naive_float64(
 
 
 @pytest.mark.parametrize(("name", "gating"), [("grpo", "uniform"), ("dgpo", "calibrated")])
-def test_loss_and_gradient_of_an_adapter_agree_with_naive_float64(
-    random_model: Path, options: Callable[..., tuple[AlgoConfig, GatingConfig]], name: str, gating: str
-) -> None:
+def test_loss_and_gradient_of_an_adapter_agree_with_naive_float64(random_model: Path, name: str, gating: str) -> None:
     """The same naive step, policy and reference being two models there and one with its adapter on and off here."""
     policy = load_model(str(random_model))
     policy.adapter = add_adapter(policy.model, rank=3, alpha=6, target_modules=None, base="", revision=None, seed=1)
@@ -192,7 +93,6 @@ def test_loss_and_gradient_of_an_adapter_agree_with_naive_float64(
 def test_micro_batches_change_nothing(
     policy: LanguageModel,
     reference: LanguageModel,
-    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
     gating: str,
 ) -> None:
     algorithm = Algorithm(*options("dgpo", gating), max_completion_tokens=MAX_TOKENS)
@@ -213,7 +113,6 @@ def test_micro_batches_change_nothing(
 def test_mean_credit_is_one_in_every_rollout(
     policy: LanguageModel,
     reference: LanguageModel,
-    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
     gating: str,
 ) -> None:
     algorithm = Algorithm(*options("dapo", gating), max_completion_tokens=MAX_TOKENS)
@@ -224,9 +123,7 @@ def test_mean_credit_is_one_in_every_rollout(
     assert torch.allclose(sums, torch.ones_like(sums), atol=1e-6)
 
 
-def test_uniform_gating_is_grpo_bit_for_bit(
-    policy: LanguageModel, reference: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
-) -> None:
+def test_uniform_gating_is_grpo_bit_for_bit(policy: LanguageModel, reference: LanguageModel) -> None:
     weights = []
     for name in ("grpo", "dgpo"):
         algo, gate = options(name, "uniform")
@@ -237,9 +134,7 @@ def test_uniform_gating_is_grpo_bit_for_bit(
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_at_the_reference_every_gating_of_distance_is_uniform(
-    policy: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
-) -> None:
+def test_at_the_reference_every_gating_of_distance_is_uniform(policy: LanguageModel) -> None:
     for gating in ("paper", "hellinger", "calibrated"):
         algorithm = Algorithm(*options("dgpo", gating), max_completion_tokens=MAX_TOKENS)
         result, _, _ = run(policy, policy.frozen_copy(), algorithm, batch(ADVANTAGES))
@@ -250,107 +145,11 @@ def test_at_the_reference_every_gating_of_distance_is_uniform(
         assert torch.equal(result.credit.weights, result.signals.mask.float())
 
 
-@pytest.mark.parametrize("kl_coef", [0.0, 0.1])
-def test_equal_rewards_move_no_weight_without_kl(
-    policy: LanguageModel,
-    reference: LanguageModel,
-    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
-    kl_coef: float,
-) -> None:
-    algo, gate = options("grpo")
-    algorithm = Algorithm(replace(algo, kl_coef=kl_coef), gate, max_completion_tokens=MAX_TOKENS)
-    result, _, model = run(policy, reference, algorithm, batch([0.0] * 8))
-    same = all(
-        torch.equal(left, right)
-        for left, right in zip(policy.model.parameters(), model.model.parameters(), strict=True)
-    )
-    assert same is (kl_coef == 0.0)
-    assert result.skipped == (1 if kl_coef == 0.0 else 0)
-
-
-def test_rollouts_without_signal_stay_in_the_denominator(
-    policy: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
-) -> None:
-    algo, gate = options("dapo")
-    algorithm = Algorithm(algo, gate, max_completion_tokens=MAX_TOKENS)
-    alone, _, _ = run(policy, None, algorithm, batch(ADVANTAGES[:4], [4] * 4))
-    beside, _, _ = run(policy, None, algorithm, batch(ADVANTAGES[:4] + [0.0] * 4, [4] * 8))
-    assert beside.tallies[0].loss == pytest.approx(alone.tallies[0].loss / 2, rel=1e-5)
-
-
-def test_a_rollout_without_counted_tokens_raises_nothing(
-    policy: LanguageModel, reference: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
-) -> None:
+def test_a_rollout_without_counted_tokens_raises_nothing(policy: LanguageModel, reference: LanguageModel) -> None:
     algorithm = Algorithm(*options("dgpo", "calibrated"), max_completion_tokens=MAX_TOKENS)
     result, _, _ = run(policy, reference, algorithm, batch(ADVANTAGES, [3, 0, 5, 0, 2, 1, 4, 4]))
     assert math.isfinite(result.tallies[0].loss)
     assert result.tallies[0].tokens == 19
-
-
-@pytest.mark.parametrize("score_policy", ["old", "current"])
-def test_minibatches_and_epochs_update_so_often(
-    policy: LanguageModel,
-    reference: LanguageModel,
-    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
-    score_policy: str,
-) -> None:
-    algo, gate = options("dgpo", "paper")
-    gate = replace(gate, score_policy=type(gate.score_policy)[score_policy])
-    algorithm = Algorithm(algo, gate, max_completion_tokens=MAX_TOKENS)
-    result, optimizer, _ = run(policy, reference, algorithm, batch(ADVANTAGES), minibatches=2, epochs=3)
-    assert len(result.outcomes) == len(optimizer.gradients) == 6
-    assert result.tallies[0].ratio_error / result.tallies[0].tokens < 1e-6
-    assert result.tallies[2].ratio_error / result.tallies[2].tokens > 1e-4
-
-
-def test_first_of_several_minibatches_has_its_own_denominator(
-    policy: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
-) -> None:
-    algo, gate = options("grpo")
-    algorithm = Algorithm(replace(algo, kl_coef=0.0), gate, max_completion_tokens=MAX_TOKENS)
-    halves, optimizer, _ = run(policy, None, algorithm, batch(ADVANTAGES), minibatches=2)
-    alone, other, _ = run(policy, None, algorithm, batch(ADVANTAGES[:4]))
-    assert halves.tallies[0].loss == pytest.approx(alone.tallies[0].loss, rel=1e-5, abs=1e-6)
-    for left, right in zip(optimizer.gradients[0], other.gradients[0], strict=True):
-        assert torch.allclose(left, right, atol=1e-5 * float(right.abs().max()) + 1e-9)
-
-
-def test_a_gradient_that_is_not_finite_is_skipped(
-    policy: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
-) -> None:
-    algorithm = Algorithm(*options("grpo"), max_completion_tokens=MAX_TOKENS)
-    step = batch([float("inf"), 0.0, 0.0, 0.0, 1.0, 1.0, -1.0, -1.0])
-    result, _, model = run(policy, policy.frozen_copy(), algorithm, step)
-    assert result.nonfinite == result.skipped == 1
-    assert all(
-        torch.equal(left, right)
-        for left, right in zip(policy.model.parameters(), model.model.parameters(), strict=True)
-    )
-
-
-def test_the_terms_gradient_norms_are_those_of_each_alone_and_move_nothing(
-    policy: LanguageModel, reference: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
-) -> None:
-    algo, gating = options("grpo", "paper")
-    algorithm = Algorithm(algo, gating, max_completion_tokens=MAX_TOKENS)
-    step = batch(ADVANTAGES)
-    without, _, plain = run(policy, reference, algorithm, step)
-    result, _, model = run(policy, reference, algorithm, step, terms=True)
-    for ours, theirs in zip(model.model.parameters(), plain.model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-    assert without.term_norms == {}
-    assert result.credit is not None
-    naive = copy.deepcopy(policy.model).double()
-    other = copy.deepcopy(reference.model).double()
-    cases = {
-        "grad_norm/policy": (replace(algo, kl_coef=0.0), step),
-        "grad_norm/kl": (algo, replace(step, advantages=torch.zeros(len(ADVANTAGES)))),
-    }
-    for name, (term, given) in cases.items():
-        loss = naive_loss(naive, other, term, given, result.credit.weights)
-        gradients = torch.autograd.grad(loss, list(naive.parameters()))
-        norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
-        assert result.term_norms[name] == pytest.approx(norm, rel=1e-4)
 
 
 def adapted(path: Path, *, renewed: bool, checkpointing: bool) -> tuple[LanguageModel, LanguageModel]:
@@ -368,7 +167,7 @@ def whole(path: Path, *, checkpointing: bool) -> tuple[LanguageModel, LanguageMo
 
 
 def trained(
-    policy: LanguageModel, reference: LanguageModel, algorithm: Algorithm, *, refresh: bool, **settings: int
+    policy: LanguageModel, reference: LanguageModel, algorithm: Algorithm, *, refresh: bool, **settings: Any
 ) -> tuple[list[float], dict[str, Tensor]]:
     """Losses of every update of three steps, the reference renewed after each, and the weights that came of them."""
     optim = replace(OptimConfig(), **settings)
@@ -389,7 +188,6 @@ def trained(
 @pytest.mark.parametrize(("name", "gating"), [("grpo", "uniform"), ("dgpo", "calibrated")])
 def test_checkpointed_activations_change_no_bit(
     random_model: Path,
-    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
     name: str,
     gating: str,
     rank: int,
@@ -424,9 +222,7 @@ class HeadProducts(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
-def test_each_update_of_an_adapter_takes_two_products_with_the_head(
-    tmp_path: Path, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
-) -> None:
+def test_each_update_of_an_adapter_takes_two_products_with_the_head(tmp_path: Path) -> None:
     """Scoring before them: one for the policy, one for its distance. Then two an update for every token of it."""
     width, vocabulary = 32, 5000
     path = save_random_model(tmp_path / "model", vocab_size=vocabulary, hidden_size=width)
@@ -436,150 +232,3 @@ def test_each_update_of_an_adapter_takes_two_products_with_the_head(
         trained(policy, reference, algorithm, refresh=False, minibatches=2, epochs=2)
     tokens = sum(batch(ADVANTAGES).lengths)
     assert products.count == 3 * (2 + 2 * 2) * tokens * width * vocabulary  # 3 steps, 2 epochs
-
-
-def current(options: Callable[..., tuple[AlgoConfig, GatingConfig]], gating: str, name: str = "dgpo") -> Algorithm:
-    algo, gate = options(name, gating)
-    gate = replace(gate, score_policy=ScorePolicy.current, temperature=0.02 if gating == "paper" else gate.temperature)
-    return Algorithm(algo, gate, max_completion_tokens=MAX_TOKENS)
-
-
-@pytest.mark.parametrize("gating", ["paper", "calibrated", "top_entropy", "random"])
-def test_credit_by_the_current_policy_is_reported_as_it_was_used(
-    policy: LanguageModel,
-    reference: LanguageModel,
-    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
-    gating: str,
-) -> None:
-    """2 minibatches x 2 epochs, each scored here again by a model that took the updates before it one by one."""
-    algorithm = current(options, gating)
-    result, _, _ = run(policy, reference, algorithm, batch(ADVANTAGES), minibatches=2, epochs=2)
-    model = LanguageModel(copy.deepcopy(policy.model), policy.tokenizer, policy.path, policy.has_head)
-    optim = replace(OptimConfig(), warmup_steps=0, grad_clip=0.0, minibatches=2, epochs=2)
-    weights, diagnostics = torch.zeros(8, 9), []
-    found: list[Credit] = []
-
-    class Watching(Optimizer):
-        """The real one; before each update it scores the minibatch with the weights as they are."""
-
-        def update(self, lr: float, loss: float = 0.0) -> UpdateOutcome:
-            rows = [0, 1, 2, 3] if len(found) % 2 == 0 else [4, 5, 6, 7]
-            step = batch(ADVANTAGES)
-            signals = score_rollouts(
-                model, reference, step.rollouts, step.lengths, temperature=1.0, tokens=16384, rows=rows
-            )
-            found.append(
-                algorithm.credit(
-                    signals,
-                    vocabulary_size=model.vocabulary_size,
-                    noise_floor=1e-7,
-                    control_seeds=step.control_seeds,
-                )
-            )
-            diagnostics.append(algorithm.diagnostics(signals, found[-1], step.advantages))
-            weights[rows] += found[-1].weights[rows] / 2
-            return super().update(lr, loss)
-
-    updater = Updater(model, reference, algorithm, Watching(model.model, optim), optim, temperature=1.0)
-    updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, guard=StopGuard(0.0))
-    assert len(found) == 4
-    assert result.credit is not None
-    assert result.used is not None
-    assert torch.equal(result.credit.weights, weights)
-    assert result.used.times() == [2] * 8
-    names = {"credit/ess", "credit/max", "credit/std", "score/mean", "credit/noise_gate"}
-    for name in names | ({"hellinger/max"} if algorithm.needs_reference else set()):
-        values = [one[name] for one in diagnostics]
-        assert result.used.diagnostics()[name] == pytest.approx(sum(values) / 4, rel=1e-12)
-    first = algorithm.diagnostics(result.signals, found[0], batch(ADVANTAGES).advantages)
-    assert result.used.diagnostics()["credit/ess"] != first["credit/ess"]
-
-
-@pytest.mark.parametrize("gating", ["paper", "top_entropy"])
-def test_the_reference_runs_once_a_step_however_often_the_policy_is_scored(
-    policy: LanguageModel,
-    reference: LanguageModel,
-    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
-    gating: str,
-) -> None:
-    tokens = 0
-
-    def counted(_: Any, __: Any, inputs: dict[str, Any]) -> None:
-        nonlocal tokens
-        mask = inputs["attention_mask"]
-        tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
-
-    hook = reference.model.model.register_forward_pre_hook(counted, with_kwargs=True)
-    step = batch(ADVANTAGES)
-    try:
-        run(policy, reference, current(options, gating, "grpo"), step, True, minibatches=2, epochs=3)
-    finally:
-        hook.remove()
-    lengths = [len(rollout.request.prompt.token_ids) + len(rollout.token_ids) for rollout in step.rollouts]
-    assert tokens == sum(lengths)
-
-
-def test_one_update_by_the_current_policy_is_one_by_the_policy_that_sampled(
-    policy: LanguageModel, reference: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
-) -> None:
-    algorithm = current(options, "paper")
-    old = Algorithm(
-        algorithm.algo,
-        replace(algorithm.gating, score_policy=ScorePolicy.old),
-        max_completion_tokens=MAX_TOKENS,
-    )
-    ours, _, model = run(policy, reference, algorithm, batch(ADVANTAGES))
-    theirs, _, same = run(policy, reference, old, batch(ADVANTAGES))
-    assert ours.used is None
-    assert ours.credit is not None
-    assert theirs.credit is not None
-    assert torch.equal(ours.credit.weights, theirs.credit.weights)
-    assert all(torch.equal(a, b) for a, b in zip(model.model.parameters(), same.model.parameters(), strict=True))
-
-
-def test_an_update_that_was_not_applied_used_no_credit(
-    policy: LanguageModel, reference: LanguageModel, options: Callable[..., tuple[AlgoConfig, GatingConfig]]
-) -> None:
-    """Of three minibatches the first has no finite gradient and the second no signal: the third alone counts."""
-    algorithm = current(options, "paper")
-    advantages = [math.inf, 0.0, 0.0, 0.0, *[0.0] * 4, *ADVANTAGES[:3], 0.0]
-    result, _, _ = run(policy, reference, algorithm, batch(advantages), minibatches=3)
-    assert result.used is not None
-    assert result.used.times() == [0] * 8 + [1, 1, 1, 0]
-    assert (result.skipped, result.nonfinite, result.nonfinite_streak) == (2, 1, 0)
-    assert result.credit is not None
-    assert not result.credit.weights[:8].any()
-    assert result.credit.weights[8:11].sum(1).tolist() == pytest.approx([3, 5, 7], rel=1e-5)  # mean 1 over the tokens
-
-
-BAD, GOOD, NOTHING = [math.inf, 0.0, 0.0, 0.0], [1.0, -1.0, 0.5, -0.5], [0.0] * 4
-
-
-@pytest.mark.parametrize(
-    ("minibatches", "before", "taken", "streak"),
-    [
-        ([BAD, GOOD, BAD, GOOD], 0, 4, 0),
-        ([BAD, BAD, GOOD, BAD], 0, 4, 1),
-        ([GOOD, GOOD, GOOD, BAD], 2, 4, 1),
-        ([BAD, GOOD, GOOD, GOOD], 2, 1, 3),  # the third in a row, over two steps: nothing follows it
-        ([BAD, NOTHING, BAD, BAD], 0, 3, 3),  # what was skipped for want of signal ends no streak
-        ([NOTHING, NOTHING, NOTHING, NOTHING], 2, 0, 2),
-        ([BAD, BAD, BAD, GOOD], 0, 3, 3),
-    ],
-)
-def test_updates_without_a_finite_gradient_are_counted_in_order_and_over_steps(
-    policy: LanguageModel,
-    options: Callable[..., tuple[AlgoConfig, GatingConfig]],
-    minibatches: list[list[float]],
-    before: int,
-    taken: int,
-    streak: int,
-) -> None:
-    algorithm = Algorithm(*options("dapo"), max_completion_tokens=MAX_TOKENS)
-    model = LanguageModel(copy.deepcopy(policy.model), policy.tokenizer, policy.path, policy.has_head)
-    optim = replace(OptimConfig(), minibatches=4, max_nonfinite=3)
-    updater = Updater(model, None, algorithm, Optimizer(model.model, optim), optim, temperature=1.0)
-    step = batch([advantage for one in minibatches for advantage in one])
-    result = updater.run(step, lr=1e-3, noise_floor=0.0, guard=StopGuard(0.0), nonfinite_streak=before)
-    assert len(result.outcomes) == taken
-    assert result.nonfinite_streak == streak
