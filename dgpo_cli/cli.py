@@ -172,7 +172,7 @@ def _print_configs(configs: list[Any], package: str | None) -> None:
     """`--cfg job`: what the job gets, run folders looked up and values resolved."""
     from omegaconf import OmegaConf
 
-    from dgpo_cli.config.compose import node_of
+    from dgpo_cli.config.stored import node_of
 
     for number, config in enumerate(configs):
         node: Any = node_of(config)

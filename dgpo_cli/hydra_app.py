@@ -23,9 +23,11 @@ from dgpo_cli.config.benchmarks import joined as benchmarks_joined
 from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.commands import COMMANDS
-from dgpo_cli.config.compose import composed, config_roots, container_of, hydra_ready, own_overrides, register
+from dgpo_cli.config.compose import composed, hydra_ready, own_overrides, register
 from dgpo_cli.config.finish import finish
+from dgpo_cli.config.keys import config_roots
 from dgpo_cli.config.overrides import Request
+from dgpo_cli.config.stored import container_of
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.terminal import say
 

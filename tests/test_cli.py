@@ -19,9 +19,10 @@ import pytest
 
 import dgpo_cli
 from dgpo_cli.cli import VERBS, main
-from dgpo_cli.config.compose import hydra_ready, load
+from dgpo_cli.config.compose import hydra_ready
 from dgpo_cli.config.overrides import prepare
 from dgpo_cli.config.plan import claim_folder, plan
+from dgpo_cli.config.stored import load
 from dgpo_cli.errors import Problem
 from dgpo_cli.jobs import report
 
@@ -30,7 +31,7 @@ import json, signal, sys, time, types
 from pathlib import Path
 
 def train(config, folder):
-    from dgpo_cli.config.compose import save
+    from dgpo_cli.config.stored import save
     from dgpo_cli.errors import DataError, Interrupted, RunError
 
     assert isinstance(folder, Path) and folder.is_dir()

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from dgpo_cli.cli import main
 from dgpo_cli.command_lines import command, override, quoted, shell_word
-from dgpo_cli.config.compose import load
 from dgpo_cli.config.overrides import parse
+from dgpo_cli.config.stored import load
 
 # One folder with all that Hydra, OmegaConf and a shell read in their own way; `${seed}` is even a key that there is.
 NASTY = "-lr=1e-3,#{x}'\"üß🎈 ${x}interp${seed}[1](b)!;&|~%@+*?`id`$(id)$HOME\\ "

@@ -27,9 +27,9 @@ from dgpo_cli.commands.parts import (
 from dgpo_cli.config.attempts import begin
 from dgpo_cli.config.checks import warnings as config_warnings
 from dgpo_cli.config.commands import TrainConfig
-from dgpo_cli.config.compose import node_of
 from dgpo_cli.config.evaluation_reward import own_grader, reward_of_evaluation
 from dgpo_cli.config.groups import FilterBy, LoggerMode, RewardConfig, Schedule
+from dgpo_cli.config.stored import node_of
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.engines.shared_engine import SharedEngine
 from dgpo_cli.engines.transformers_engine import TransformersEngine

@@ -9,7 +9,7 @@ from typing import Any
 
 from dgpo_cli.commands.gating_choice import gating_of_stored, gatings_of, warn_of_other_credit
 from dgpo_cli.config.commands import RolloutConfig
-from dgpo_cli.config.compose import save as save_config
+from dgpo_cli.config.stored import save as save_config
 from dgpo_cli.disk import writing
 from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.records.regated import SHOWN, Gated, as_trained, diagnosed, gate

@@ -19,8 +19,8 @@ from dgpo_cli.commands.parts import (
 )
 from dgpo_cli.commands.rescoring import report, rescore, show_tokens
 from dgpo_cli.config.commands import RolloutConfig
-from dgpo_cli.config.compose import save as save_config
 from dgpo_cli.config.groups import ComputeDtype
+from dgpo_cli.config.stored import save as save_config
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.prompts import make_prompts
 from dgpo_cli.disk import writing

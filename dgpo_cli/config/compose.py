@@ -6,7 +6,6 @@ composes once more for the run. Hydra is imported inside the functions: importin
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -16,31 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgpo_cli.command_lines import escaped, quoted
+from dgpo_cli.command_lines import quoted
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.config.hydra_errors import config_error
 from dgpo_cli.config.keys import config_roots
 from dgpo_cli.errors import ConfigError
-from dgpo_cli.files import write_atomically
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dgpo_cli.config.overrides import Request
-
-__all__ = [
-    "complete",
-    "compose",
-    "composed",
-    "config_roots",
-    "container_of",
-    "hydra_ready",
-    "load",
-    "node_of",
-    "own_overrides",
-    "register",
-    "save",
-]
 
 DATA_OF_MODELS = "dapo_math_17k"  # for a model option that brings no data of its own
 LONGEST_JOB_FOLDER = 100  # characters; file systems allow 255
@@ -185,100 +170,3 @@ def first_job(request: Request) -> list[str]:
         elif not override.is_sweep_override():
             first.append(text)
     return first
-
-
-def config_error(error: Exception, command: str) -> ConfigError:
-    """Hydra's complaint in a user's words. What was typed is checked before: what is left stands in files, mostly."""
-    lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
-    text = "\n".join(lines)
-    in_file = re.match(r"In '(.*)': \w+ raised while composing config:", text)
-    place = f"{in_file[1]}.yaml: " if in_file else ""
-    named = re.search(r"^full_key: (\S+)", text, re.MULTILINE)
-    path = named[1] if named else ""
-    key = catalogue.keys(command).get(path)
-    if path and re.search(r"^Key '.*' (is )?not in", text, re.MULTILINE):
-        close = catalogue.nearest_key(path, command)
-        listing = (
-            f"dgpo {command} --cfg hydra lists Hydra's keys" if path.startswith("hydra.") else f"dgpo {command} -h"
-        )
-        return ConfigError(f"{place}unknown key '{path}'", f"did you mean {close}?" if close else listing)
-    if key is not None:
-        given = re.search(r"^(?:Value|Invalid value) ('.*?')", text, re.MULTILINE)
-        got = f", got {given[1]}" if given else ""
-        return ConfigError(f"{place}{path}: expected {catalogue.describe_type(key.type)}{got}", f"dgpo help {path}")
-    lines = lines[1:] if in_file and len(lines) > 1 else lines
-    return ConfigError(place + lines[0], _hint(lines, command))
-
-
-def _hint(lines: list[str], command: str) -> str:
-    if "does not support sweep type" in lines[0]:
-        return f"list the values: dgpo {command} -m seed=0,1,2; or choose a sweeper that can: hydra/sweeper=NAME"
-    twice = re.match(r"Multiple values for (\w+)", lines[0])
-    if twice:
-        return f"let each option of your own bring it, in its defaults list: - /{twice[1]}: OPTION"
-    start = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
-    end = next((i for i, line in enumerate(lines) if line.startswith("Config search path")), None)
-    if start is not None:
-        return f"options: {', '.join(lines[start + 1 : end])}"
-    return f"dgpo {command} --info defaults-tree shows what brings what"
-
-
-def save(config: Any, file: Path) -> None:
-    """Write a typed configuration as the run's config.yaml: whole or not at all, for a run without it cannot go on."""
-    from omegaconf import OmegaConf
-
-    write_atomically(file, OmegaConf.to_yaml(node_of(config)))
-
-
-def node_of(config: Any) -> DictConfig:
-    """A typed configuration as OmegaConf's: what looks like an interpolation in it, such as a path, stays text."""
-    from omegaconf import OmegaConf
-
-    node = OmegaConf.structured(_escaped(config))
-    assert OmegaConf.is_dict(node)
-    return node  # type: ignore[no-any-return]
-
-
-def container_of(config: Any) -> dict[str, Any]:
-    """As `node_of`, as plain values that can be written to a file and merged into the schema again."""
-    from omegaconf import OmegaConf
-
-    plain = OmegaConf.to_container(node_of(config), resolve=False, enum_to_str=True)
-    assert isinstance(plain, dict)
-    return {str(name): value for name, value in plain.items()}
-
-
-def _escaped(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
-        return replace(value, **{field.name: _escaped(getattr(value, field.name)) for field in fields})
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return escaped(value) if isinstance(value, str) else value
-
-
-def load(command: str, file: Path) -> Any:
-    """The typed configuration that `save` wrote; keys that it lacks take their defaults."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_object(load_node(command, file))
-
-
-def load_node(command: str, file: Path) -> DictConfig:
-    """As `load`, before it becomes the dataclass."""
-    import yaml
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        stored = OmegaConf.load(file)
-        merged = OmegaConf.merge(OmegaConf.structured(COMMANDS[command]), stored)
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: there is no such file", "a run's folder holds config.yaml") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read: {str(error).splitlines()[0]}", "is this a run's folder?") from error
-    except (OmegaConfBaseException, ValueError) as error:
-        message = f"{file}: not a configuration of dgpo {command}: {str(error).splitlines()[0]}"
-        raise ConfigError(message, "is this a run's folder?") from error
-    assert isinstance(merged, DictConfig)
-    return merged

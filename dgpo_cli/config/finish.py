@@ -18,9 +18,10 @@ from dgpo_cli.command_lines import escaped
 from dgpo_cli.config import evaluation_reward
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig, TrainConfig
-from dgpo_cli.config.compose import config_error, load_node
 from dgpo_cli.config.gatings import CHOOSES, gating_of_file
+from dgpo_cli.config.hydra_errors import config_error
 from dgpo_cli.config.overrides import parse
+from dgpo_cli.config.stored import load_node
 from dgpo_cli.errors import ConfigError, Problem
 from dgpo_cli.files import read_name
 

@@ -22,8 +22,9 @@ from dgpo_cli.command_lines import command
 from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.choices import against_each_other
-from dgpo_cli.config.compose import complete, composed, config_error, first_job
+from dgpo_cli.config.compose import complete, composed, first_job
 from dgpo_cli.config.finish import finish
+from dgpo_cli.config.hydra_errors import config_error
 from dgpo_cli.config.overrides import Request, parse
 from dgpo_cli.environment import is_follower
 from dgpo_cli.errors import ConfigError, Problem, UsageError

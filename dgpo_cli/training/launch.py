@@ -24,7 +24,7 @@ import psutil
 
 from dgpo_cli.command_lines import command
 from dgpo_cli.config.commands import TrainConfig
-from dgpo_cli.config.compose import container_of
+from dgpo_cli.config.stored import container_of
 from dgpo_cli.environment import STORE
 from dgpo_cli.errors import Interrupted, RunError, UsageError
 from dgpo_cli.processes import LostProcess

@@ -9,6 +9,7 @@ from typing import Any
 
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.gating_needs import gates_noise
 from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.engines.shared_engine import SharedEngine
@@ -192,7 +193,7 @@ class Trainer:
 
     @property
     def _measures_noise(self) -> bool:
-        return self.algorithm.gates and self.algorithm.gating.noise_gate
+        return gates_noise(self.algorithm.gating)
 
     def _noise_floor(self, batch: StepBatch) -> float:
         """Measured once, on the first rollouts there are, and kept in the checkpoint."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from dgpo_cli.config.commands import OptimConfig
+from dgpo_cli.config.gating_needs import gates_noise
 from dgpo_cli.errors import RunError
 from dgpo_cli.planning.memory import Batch
 from dgpo_cli.training.step import StepBatch
@@ -107,7 +108,7 @@ def run_probe(updater: Updater, memory: PeakMemory, batch: Batch, *, lr: float) 
     rows = batch.rows * min(2, batch.micro_batches) * minibatches * updater.processes.size
     full = _made_up(updater, rows, batch.width, batch.counted)
     started = time.perf_counter()
-    if updater.algorithm.gates and updater.algorithm.gating.noise_gate:
+    if gates_noise(updater.algorithm.gating):
         updater.noise_floor(full)
     _update(updater, full, lr)
     peak = memory.peak()

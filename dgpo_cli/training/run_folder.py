@@ -17,7 +17,7 @@ import torch
 
 import dgpo_cli
 from dgpo_cli.config.commands import TrainConfig
-from dgpo_cli.config.compose import save as save_config
+from dgpo_cli.config.stored import save as save_config
 from dgpo_cli.disk import writing
 from dgpo_cli.errors import ConfigError, RunError
 from dgpo_cli.files import append_line, read_lines, remove_tree, to_json, write_atomically

@@ -17,7 +17,8 @@ from model_factory import save_random_model
 from stored_rollouts import made_up, page_credit, page_data, write_rollouts
 
 from dgpo_cli.cli import main
-from dgpo_cli.config.compose import compose, save
+from dgpo_cli.config.compose import compose
+from dgpo_cli.config.stored import save
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 import pytest
 
-from dgpo_cli.config.compose import complete, compose, hydra_ready, job_folder, load, save
+from dgpo_cli.config.compose import complete, compose, hydra_ready, job_folder
 from dgpo_cli.config.finish import finish
 from dgpo_cli.config.overrides import prepare
+from dgpo_cli.config.stored import load, save
 from dgpo_cli.errors import ConfigError
 
 

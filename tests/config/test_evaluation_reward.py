@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from dgpo_cli.config.checks import validate
-from dgpo_cli.config.compose import compose, save
+from dgpo_cli.config.compose import compose
 from dgpo_cli.config.evaluation_reward import own_grader, reward_of_evaluation
 from dgpo_cli.config.groups import RewardConfig
+from dgpo_cli.config.stored import save
 from dgpo_cli.errors import ConfigError
 
 FUNCTION = RewardConfig("function", "r.py:f")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from dgpo_cli.config.compose import compose, save
+from dgpo_cli.config.compose import compose
 from dgpo_cli.config.groups import RewardConfig
+from dgpo_cli.config.stored import save
 from dgpo_cli.errors import ConfigError
 
 

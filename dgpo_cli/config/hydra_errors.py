@@ -1,0 +1,44 @@
+"""Hydra's and OmegaConf's complaints in a user's words: which key or option, what was expected, what to type."""
+
+from __future__ import annotations
+
+import re
+
+from dgpo_cli.config import keys as catalogue
+from dgpo_cli.errors import ConfigError
+
+
+def config_error(error: Exception, command: str) -> ConfigError:
+    """Hydra's complaint in a user's words. What was typed is checked before: what is left stands in files, mostly."""
+    lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+    text = "\n".join(lines)
+    in_file = re.match(r"In '(.*)': \w+ raised while composing config:", text)
+    place = f"{in_file[1]}.yaml: " if in_file else ""
+    named = re.search(r"^full_key: (\S+)", text, re.MULTILINE)
+    path = named[1] if named else ""
+    key = catalogue.keys(command).get(path)
+    if path and re.search(r"^Key '.*' (is )?not in", text, re.MULTILINE):
+        close = catalogue.nearest_key(path, command)
+        listing = (
+            f"dgpo {command} --cfg hydra lists Hydra's keys" if path.startswith("hydra.") else f"dgpo {command} -h"
+        )
+        return ConfigError(f"{place}unknown key '{path}'", f"did you mean {close}?" if close else listing)
+    if key is not None:
+        given = re.search(r"^(?:Value|Invalid value) ('.*?')", text, re.MULTILINE)
+        got = f", got {given[1]}" if given else ""
+        return ConfigError(f"{place}{path}: expected {catalogue.describe_type(key.type)}{got}", f"dgpo help {path}")
+    lines = lines[1:] if in_file and len(lines) > 1 else lines
+    return ConfigError(place + lines[0], _hint(lines, command))
+
+
+def _hint(lines: list[str], command: str) -> str:
+    if "does not support sweep type" in lines[0]:
+        return f"list the values: dgpo {command} -m seed=0,1,2; or choose a sweeper that can: hydra/sweeper=NAME"
+    twice = re.match(r"Multiple values for (\w+)", lines[0])
+    if twice:
+        return f"let each option of your own bring it, in its defaults list: - /{twice[1]}: OPTION"
+    start = next((i for i, line in enumerate(lines) if line.startswith("Available options")), None)
+    end = next((i for i, line in enumerate(lines) if line.startswith("Config search path")), None)
+    if start is not None:
+        return f"options: {', '.join(lines[start + 1 : end])}"
+    return f"dgpo {command} --info defaults-tree shows what brings what"
