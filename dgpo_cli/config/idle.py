@@ -15,7 +15,7 @@ from typing import Any
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.checks import credits_divergence
 from dgpo_cli.config.groups import LoggerMode, Schedule, Signal
-from dgpo_cli.config.strategy_checks import SHARDED
+from dgpo_cli.config.strategies import SHARDED
 
 TIMED = ("robust", "function")  # graders that run in processes with a time limit
 
