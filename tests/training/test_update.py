@@ -21,6 +21,7 @@ from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig, LossAggregation, ScorePolicy
 from dgpo_cli.models.adapted_layers import adapt_layers
+from dgpo_cli.models.frozen import frozen_copy, renew, renewable_reference
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.lora import add_adapter
@@ -167,7 +168,7 @@ def test_loss_and_gradient_of_an_adapter_agree_with_naive_float64(
     naive = copy.deepcopy(policy.model).double()
     frozen = load_model(str(random_model)).model.double()
     before = {key: value.clone() for key, value in policy.model.state_dict().items()}
-    updater = Updater(policy, policy.frozen_copy(), algorithm, optimizer, optim, temperature=1.0)
+    updater = Updater(policy, frozen_copy(policy), algorithm, optimizer, optim, temperature=1.0)
     result = updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, guard=StopGuard(0.0))
     assert result.credit is not None
     assert result.signals is not None
@@ -241,7 +242,7 @@ def test_at_the_reference_every_gating_of_distance_is_uniform(
 ) -> None:
     for gating in ("paper", "hellinger", "calibrated"):
         algorithm = Algorithm(*options("dgpo", gating), max_completion_tokens=MAX_TOKENS)
-        result, _, _ = run(policy, policy.frozen_copy(), algorithm, batch(ADVANTAGES))
+        result, _, _ = run(policy, frozen_copy(policy), algorithm, batch(ADVANTAGES))
         assert result.signals is not None
         assert result.credit is not None
         assert result.signals.hellinger is not None
@@ -319,7 +320,7 @@ def test_a_gradient_that_is_not_finite_is_skipped(
 ) -> None:
     algorithm = Algorithm(*options("grpo"), max_completion_tokens=MAX_TOKENS)
     step = batch([float("inf"), 0.0, 0.0, 0.0, 1.0, 1.0, -1.0, -1.0])
-    result, _, model = run(policy, policy.frozen_copy(), algorithm, step)
+    result, _, model = run(policy, frozen_copy(policy), algorithm, step)
     assert result.nonfinite == result.skipped == 1
     assert all(
         torch.equal(left, right)
@@ -357,13 +358,13 @@ def adapted(path: Path, *, renewed: bool, checkpointing: bool) -> tuple[Language
     policy = load_model(str(path))
     policy.adapter = add_adapter(policy.model, rank=3, alpha=6, target_modules=None, base="", revision=None, seed=1)
     adapt_layers(policy.model, checkpointing=checkpointing, compiled=False)
-    return policy, policy.renewable_reference(None) if renewed else policy.frozen_copy()
+    return policy, renewable_reference(policy, None) if renewed else frozen_copy(policy)
 
 
 def whole(path: Path, *, checkpointing: bool) -> tuple[LanguageModel, LanguageModel]:
     policy = load_model(str(path))
     adapt_layers(policy.model, checkpointing=checkpointing, compiled=False)
-    return policy, policy.frozen_copy()
+    return policy, frozen_copy(policy)
 
 
 def trained(
@@ -378,7 +379,7 @@ def trained(
         result = updater.run(batch(ADVANTAGES), lr=1e-2, noise_floor=1e-9, guard=StopGuard(0.0))
         losses += [tally.loss for tally in result.tallies]
         if refresh:
-            reference.copy_weights_from(policy)
+            renew(reference, policy)
     return losses, {name: weight.detach().clone() for name, weight in optimizer.named}
 
 
