@@ -74,10 +74,11 @@ def measure(task: dict[str, Any]) -> Any:
 
 def ratios(task: dict[str, Any]) -> dict[str, float]:
     """Fastest CPU seconds of a step's updates for each setting, taken in turn."""
+    from dgpo_cli.models.frozen import frozen_copy
     from dgpo_cli.training.optimizer import Optimizer
 
     model = random_model(hidden=896, layers=task["layers"], intermediate=4864, heads=14)
-    reference = model.frozen_copy()
+    reference = frozen_copy(model)
     optimizer = Optimizer(model.model, SETTINGS_OF_UPDATES)  # one for all: four would hold their moments four times
     steps = {name: updater(model, reference, optimizer, *setting) for name, setting in SETTINGS.items()}
     fastest = dict.fromkeys(SETTINGS, float("inf"))
@@ -92,6 +93,7 @@ def ratios(task: dict[str, Any]) -> dict[str, float]:
 
 def peak(task: dict[str, Any]) -> int:
     """MiB that a step of so many counted tokens takes at its peak, above what stands before it."""
+    from dgpo_cli.models.frozen import frozen_copy
     from dgpo_cli.training.optimizer import Optimizer
 
     model = random_model(hidden=32, layers=2, intermediate=64, heads=2)
@@ -99,7 +101,7 @@ def peak(task: dict[str, Any]) -> int:
         update = body_pass(model)
     else:
         optimizer = Optimizer(model.model, SETTINGS_OF_UPDATES)
-        update = updater(model, model.frozen_copy(), optimizer, "dgpo", 0.0)
+        update = updater(model, frozen_copy(model), optimizer, "dgpo", 0.0)
     update(random_batch(rollouts=4, prompt=8, completion=16))  # the optimizer's moments and the buffers of a first pass
     batch = random_batch(rollouts=16, prompt=16, completion=task["tokens"] // 16)
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak counts from here

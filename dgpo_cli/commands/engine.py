@@ -44,15 +44,15 @@ def make_generator(config: EvalConfig, problems: ProblemSet, note: Callable[[str
 
 
 def _local(config: EvalConfig) -> Generator:
-    from dgpo_cli.commands.parts import benchmark_prompts, load_policy, prepare_device
+    from dgpo_cli.commands.parts import benchmark_prompts
     from dgpo_cli.engines.transformers_engine import TransformersEngine
-    from dgpo_cli.models.loading import weights_hash_files
-    from dgpo_cli.models.placement import Placement
-    from dgpo_cli.processes import SOLO
+    from dgpo_cli.models.model_paths import weights_hash_files
+    from dgpo_cli.models.placement import prepare_device
+    from dgpo_cli.models.policy import load_policy
 
     settings = config.model
-    placement = Placement(config.strategy, prepare_device(config.strategy, settings), SOLO, settings.dtype)
-    policy = placement.policy(lambda device: load_policy(settings, device), trains=False)
+    placement = prepare_device(config.strategy, settings)
+    policy = load_policy(settings, placement)
     facts = {
         "model": {
             "path": settings.path,

@@ -1,142 +1,22 @@
-"""The parts that several commands build from their configuration: model, prompts, grader."""
+"""The parts that several commands build from their configuration: graders and prompts.
+
+Policies and references are loaded in models/policy.py and models/reference.py.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
-import torch
-
-from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, RewardConfig, StrategyConfig
-from dgpo_cli.config.model_groups import ModelConfig, ReferenceConfig
-from dgpo_cli.core.seeds import derive_seed
+from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, RewardConfig
+from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.data.problems import ProblemSet, load_problem_set
-from dgpo_cli.data.prompts import make_prompts, stop_token_ids
-from dgpo_cli.errors import ConfigError, DataError, Problem, RunError
-from dgpo_cli.models.language_model import LanguageModel, Policy
-from dgpo_cli.models.loading import adapter_base, load_model
-from dgpo_cli.models.lora import add_adapter, load_adapter
-from dgpo_cli.models.tokenizer_checks import check_stops, check_tokenizer
-from dgpo_cli.processes import SOLO, Processes, gpu_of
+from dgpo_cli.data.prompts import make_prompts
+from dgpo_cli.errors import ConfigError, DataError, Problem
+from dgpo_cli.models.policy import Policy
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import columns_asked, try_grader
 from dgpo_cli.terminal import say
-from dgpo_cli.training.checkpoint import adapter_folder
 from dgpo_cli.types import Grader, Prompt
 
 SHOWN_GOLDS = 5
-
-
-def prepare_device(strategy: StrategyConfig, model: ModelConfig, processes: Processes = SOLO) -> str:
-    """The device of a run, of each of its processes one of its own; sets the number of CPU threads.
-
-    Raises:
-        RunError: cuda was asked for and there is none.
-    """
-    threads = strategy.threads or model.threads
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if strategy.device.name == "cuda" and not torch.cuda.is_available():
-        raise RunError("strategy.device=cuda, but torch sees no GPU here", "strategy.device=auto or cpu")
-    if strategy.device.name == "cpu" or not torch.cuda.is_available():
-        return "cpu"
-    return "cuda" if processes.alone else f"cuda:{gpu_of(processes.local_rank)}"
-
-
-def load_policy(settings: ModelConfig, device: str, *, path: str | None = None, merge_adapter: bool = False) -> Policy:
-    """The model of the configuration, or the same at another path (a checkpoint)."""
-    if settings.path is None:
-        raise ConfigError("model.path is not set", "model.path=FOLDER or a hub id, or model=tiny")
-    model = load_model(
-        path or settings.path,
-        dtype=settings.dtype.name,
-        device=device,
-        revision=settings.revision if path is None else None,
-        trust_remote_code=settings.trust_remote_code,
-        merge_adapter=merge_adapter,
-    )
-    stop_ids = stop_token_ids(
-        model.tokenizer, model.model.generation_config, settings.chat_template, settings.stop_tokens
-    )
-    _check_ids(model, stop_ids, settings.stop_tokens)
-    return Policy(model, stop_ids)
-
-
-def _check_ids(model: LanguageModel, stop_ids: frozenset[int], typed: list[str]) -> None:
-    """Whether the tokenizer speaks of the ids that the model has; says what never comes."""
-    where = {"path": model.path, "key": "model.path"}
-    notes = check_tokenizer(model.tokenizer, model.embedded_ids, **where)
-    notes += check_stops(model.tokenizer, stop_ids, model.vocabulary_size, typed=typed, **where)
-    for note in notes:
-        say(note)
-
-
-def load_trainee(settings: ModelConfig, device: str, checkpoint: Path | None, *, seed: int) -> Policy:
-    """The policy to train, as it was before the first step or as a checkpoint left it.
-
-    With LoRA that is the configured model, frozen, and its adapter; without, an adapter at model.path is merged.
-    """
-    lora = settings.lora
-    if not lora.rank:
-        return load_policy(settings, device, path=str(checkpoint / "model") if checkpoint else None, merge_adapter=True)
-    policy = load_policy(settings, device)
-    model, name = policy.model, str(settings.path)
-    if model.adapter is not None:
-        raise ConfigError(
-            f"model.path: '{name}' is an adapter, and model.lora.rank={lora.rank} would train one on top of it",
-            "model.lora.rank=0 trains on from the merged weights",
-        )
-    if checkpoint is not None:
-        adapter = load_adapter(model.model, adapter_folder(checkpoint), trained=True)
-    else:
-        adapter = add_adapter(
-            model.model,
-            rank=lora.rank,
-            alpha=lora.alpha,
-            target_modules=lora.target_modules,
-            base=adapter_base(name),
-            revision=settings.revision,
-            seed=derive_seed("lora", seed),
-        )
-    return replace(policy, model=replace(model, adapter=adapter))
-
-
-def is_base_of(policy: LanguageModel, settings: ReferenceConfig, model: ModelConfig) -> bool:
-    """Whether the reference is what the policy's adapter is trained on: the same model with the adapter off."""
-    initial = settings.name == "initial"
-    path, revision = (model.path, model.revision) if initial else (settings.path, settings.revision)
-    return path is not None and policy.adapter is not None and policy.adapter.is_on(adapter_base(path), revision)
-
-
-def load_reference(settings: ReferenceConfig, model: ModelConfig, policy: LanguageModel, device: str) -> LanguageModel:
-    """The frozen reference, on the policy's vocabulary. The base of a policy with an adapter is not loaded again.
-
-    Raises:
-        ConfigError: it has another vocabulary than the policy.
-    """
-    initial = settings.name == "initial"
-    path = model.path if initial else settings.path
-    if path is None:
-        raise ConfigError("reference=path needs reference.path", "reference.path=FOLDER or a hub id")
-    if is_base_of(policy, settings, model):
-        return policy.frozen_copy()
-    reference = load_model(
-        path,
-        dtype=model.dtype.name,
-        device=device,
-        revision=model.revision if initial else settings.revision,
-        trust_remote_code=model.trust_remote_code,
-        key="model.path" if initial else "reference.path",
-        merge_adapter=True,  # as `load_trainee` does: an initial policy that is loaded again is the same to the bit
-    )
-    reference.model.requires_grad_(False)
-    if reference.vocabulary_size != policy.vocabulary_size:
-        raise ConfigError(
-            f"the reference {path} has {reference.vocabulary_size} output ids, the policy {policy.vocabulary_size}: a "
-            "distance between them has no meaning",
-            "reference.path=MODEL of the same family",
-        )
-    return reference
 
 
 def load_grader(settings: RewardConfig) -> Grader:

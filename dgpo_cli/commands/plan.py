@@ -13,6 +13,7 @@ from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.lora_checks import holds_adapter
 from dgpo_cli.config.model_groups import ArchitectureConfig
+from dgpo_cli.config.strategies import SHARDED
 from dgpo_cli.data.problems import load_problem_set
 from dgpo_cli.data.prompts import SLOT, read_template
 from dgpo_cli.environment import place
@@ -21,7 +22,6 @@ from dgpo_cli.planning.architecture import Architecture, from_config, from_json
 from dgpo_cli.planning.needs import MOST_GPUS, fewest_gpus
 from dgpo_cli.planning.plan import (
     GPU_SIZES,
-    SHARDED,
     Data,
     Machine,
     Plan,
@@ -87,9 +87,9 @@ def architecture_of(group: str, path: str | None, stated: ArchitectureConfig | N
         ConfigError: none of these is there.
     """
     if path is not None and holds_adapter(path):
-        from dgpo_cli.models.lora import base_of
+        from dgpo_cli.models.model_paths import named_base
 
-        path, _ = base_of(Path(path))
+        path, _ = named_base(Path(path))
     folder = _folder(path)
     try:
         if folder is not None and (folder / "config.json").is_file():

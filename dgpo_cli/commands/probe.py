@@ -9,12 +9,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from dgpo_cli.algorithm import Algorithm
-from dgpo_cli.commands.build import load_frozen
-from dgpo_cli.commands.parts import load_trainee, prepare_device
 from dgpo_cli.commands.plan import plan_of
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.model_groups import ModelConfig, ReferenceConfig
-from dgpo_cli.models.placement import Placement
+from dgpo_cli.models.placement import Placement, prepare_device
+from dgpo_cli.models.policy import load_trainee
+from dgpo_cli.models.reference import load_reference
 from dgpo_cli.planning.plan import Plan, probed_batch
 from dgpo_cli.processes import Processes
 from dgpo_cli.progress import measured
@@ -41,31 +41,33 @@ def probe(config: TrainConfig, processes: Processes) -> None:
 
 
 def measure(config: TrainConfig, plan: Plan, processes: Processes) -> Measured:
-    """Load what a run loads, and update once at full length."""
-    device = prepare_device(config.strategy, config.model, processes)
+    """Load the models that a run loads, and update once at full length."""
+    placement = prepare_device(config.strategy, config.model, processes)
     tiny = ModelConfig(name="tiny", path="bundled:tiny", lora=config.model.lora)
     small = replace(config, model=tiny, reference=ReferenceConfig())
-    warm_up(_updater(small, device, processes), lr=config.optim.lr)
-    memory = PeakMemory(device)
-    updater = _updater(config, device, processes)
+    warm_up(_updater(small, replace(placement, weights=tiny.dtype)), lr=config.optim.lr)
+    memory = PeakMemory(placement.device)
+    updater = _updater(config, placement)
     measured = run_probe(updater, memory, probed_batch(config, plan), lr=config.optim.lr)
     return replace(measured, peak_bytes=max(processes.gathered(measured.peak_bytes)))
 
 
-def _updater(config: TrainConfig, device: str, processes: Processes) -> Updater:
-    placement = Placement(config.strategy, device, processes, config.model.dtype)
+def _updater(config: TrainConfig, placement: Placement) -> Updater:
     with measured():
-        policy = placement.policy(lambda place: load_trainee(config.model, place, None, seed=config.seed))
+        policy = load_trainee(config.model, placement, None, seed=config.seed).model
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
+    reference = None
+    if algorithm.needs_reference:
+        reference = load_reference(config.reference, config.model, policy, placement)
     settings = probed_settings(config.optim)
     return Updater(
-        policy.model,
-        load_frozen(config, policy.model, algorithm, None, placement),
+        policy,
+        reference,
         algorithm,
-        Optimizer(policy.model.model, settings, processes),
+        Optimizer(policy.model, settings, placement.processes),
         settings,
         temperature=config.rollout.temperature,
-        processes=processes,
+        processes=placement.processes,
     )
 
 

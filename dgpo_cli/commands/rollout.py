@@ -9,14 +9,7 @@ from typing import Any
 
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.gating_choice import computable, gatings_of, needs_of_reference, refuse_unmeasured
-from dgpo_cli.commands.parts import (
-    is_base_of,
-    load_data_prompts,
-    load_grader,
-    load_policy,
-    load_reference,
-    prepare_device,
-)
+from dgpo_cli.commands.parts import load_data_prompts, load_grader
 from dgpo_cli.commands.rescoring import report, rescore, show_tokens
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.groups import ComputeDtype
@@ -27,11 +20,12 @@ from dgpo_cli.disk import writing
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
-from dgpo_cli.models.language_model import LanguageModel, Policy
+from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.noise_floor import measure_noise_floor
-from dgpo_cli.models.placement import Placement
+from dgpo_cli.models.placement import Placement, prepare_device
+from dgpo_cli.models.policy import Policy, load_policy
+from dgpo_cli.models.reference import load_reference
 from dgpo_cli.models.scoring import score_rollouts
-from dgpo_cli.processes import SOLO
 from dgpo_cli.records.regated import gate
 from dgpo_cli.records.rollout_records import rollout_records
 from dgpo_cli.records.stored_rollouts import rollouts_at_hand
@@ -57,9 +51,8 @@ def run(config: RolloutConfig, folder: Path) -> None:
         rescore(config, folder)
         return
     refuse_unmeasured(config)
-    device = prepare_device(config.strategy, config.model)
-    placement = Placement(config.strategy, device, SOLO, config.model.dtype)
-    policy = placement.policy(lambda device: load_policy(config.model, device), trains=False)
+    placement = prepare_device(config.strategy, config.model)
+    policy = load_policy(config.model, placement)
     grader = load_grader(config.reward) if config.prompt is None else None
     try:
         prompts = _prompts(config, policy, grader)
@@ -131,9 +124,7 @@ def _requests(config: RolloutConfig, prompts: list[Prompt]) -> list[SampleReques
 def _reference(config: RolloutConfig, policy: LanguageModel, placement: Placement) -> LanguageModel | None:
     if config.reference.name == "none":
         return None
-    if is_base_of(policy, config.reference, config.model):
-        return policy.frozen_copy()
-    return placement.reference(lambda device: load_reference(config.reference, config.model, policy, device))
+    return load_reference(config.reference, config.model, policy, placement)
 
 
 def _records(

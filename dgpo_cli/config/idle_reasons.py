@@ -13,7 +13,7 @@ from typing import Any
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.gating_needs import needs_reference, shapes_credit
 from dgpo_cli.config.groups import LoggerMode, Schedule
-from dgpo_cli.config.strategy_checks import SHARDED
+from dgpo_cli.config.strategies import SHARDED
 
 TIMED = ("robust", "function")  # graders that run in processes with a time limit
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.strategies import SHARDED
 from dgpo_cli.errors import Problem
-
-SHARDED = ("fsdp", "fsdp_offload")
 
 
 def several_processes(config: Any) -> Iterator[Problem]:

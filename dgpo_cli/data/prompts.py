@@ -1,13 +1,12 @@
 """From problems to prompts: a template, then the tokenizer's chat template or plain text, tokenised once.
 
-It owns the exact text and ids that a model sees, and the ids that end a completion. The templates are `dapo`,
+It owns the exact text and ids that a model sees. The templates are `dapo`,
 `boxed`, `plain` and files of the user's own; each is put on the last user turn.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,34 +134,6 @@ def untokenised_prompts(
     return prompts
 
 
-def stop_token_ids(
-    tokenizer: Any, generation_config: Any, chat_template: bool, stop_tokens: Sequence[str] = ()
-) -> frozenset[int]:
-    """The ids that end a completion: the tokenizer's eos, generation_config's, the chat template's end of turn, and
-    `stop_tokens`, texts that are one token each.
-
-    Which of the first two a model emits depends on how it was trained (Qwen2.5's instruct models emit <|im_end|>,
-    the base models <|endoftext|>), so both count. The end of turn counts only where the chat template is used.
-    Raises ConfigError for a text that is no single token.
-    """
-    configured = getattr(generation_config, "eos_token_id", None)
-    ids = {tokenizer.eos_token_id, *(configured if isinstance(configured, list | tuple) else [configured])}
-    if chat_template:
-        ids.add(_end_of_turn(tokenizer))
-    ids |= {_single_token(tokenizer, text) for text in stop_tokens}
-    return frozenset(int(one) for one in ids if one is not None and one >= 0)
-
-
-def _single_token(tokenizer: Any, text: str) -> int:
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        raise ConfigError(
-            f"model.stop_tokens: expected texts of one token, '{text}' is {len(ids)} of this model's",
-            "the name of a special token, such as <|im_end|>; [] adds none",
-        )
-    return int(ids[0])
-
-
 def _check_system_prompt(system_prompt: str | None, chat_template: bool) -> None:
     if system_prompt is not None and not chat_template:
         raise ConfigError(
@@ -241,16 +212,3 @@ def _unfed(prompts: list[Prompt], tokenizer: Any, embedded_ids: int, chat_templa
             + ("; model.chat_template=false writes no tokens of a chat" if chat_template else ""),
         )
     ]
-
-
-def _end_of_turn(tokenizer: Any) -> int | None:
-    """The first special token after an assistant's turn, where the template writes one."""
-    answer = "ANSWER"
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
-    try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except Exception:  # a template that cannot render an assistant's turn has no end of turn to show
-        return None
-    tail = text.rpartition(answer)[2]
-    special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", {})}
-    return next((one for one in tokenizer(tail, add_special_tokens=False)["input_ids"] if one in special), None)

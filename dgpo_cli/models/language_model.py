@@ -6,29 +6,21 @@ and sampling (engines).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dgpo_cli.core.output_head import is_low, whole_product, widened
+from dgpo_cli.core.output_head import is_low, widened
 from dgpo_cli.core.token_stats import Head
 from dgpo_cli.errors import RunError
-from dgpo_cli.models.lora import (
-    REFERENCE,
-    AdapterView,
-    add_reference,
-    all_parameters,
-    load_adapter,
-)
-from dgpo_cli.models.precision import cast_frozen, cast_head, float32_logits
-from dgpo_cli.models.sharding import ShardSettings, gathered, kept_whole, local
+from dgpo_cli.models.lora import AdapterView, all_parameters
+from dgpo_cli.models.output_layer import float32_logits, head_of, logits_of
+from dgpo_cli.models.sharding import ShardSettings, gathered, kept_whole
 
 NextLogits = Callable[..., tuple[Tensor, Any]]  # inputs of a transformers model -> logits [b, V] and its cache
 
@@ -110,51 +102,13 @@ class LanguageModel:
 
     def head(self) -> Head:
         """The output head, its weight tied or not: what turns hidden states into logits. Gathered, where sharded."""
-        head = _head_of(self.model)
+        head = head_of(self.model)
         if self.shards is not None:
             bias = None if head.bias is None else gathered(head.bias, self.device)
             head = replace(head, weight=gathered(head.weight, self.device), bias=bias)
         if self.compute_dtype is not None:
             head = replace(head, weight=self._in_compute_dtype(head.weight))
         return head
-
-    def frozen_copy(self, *, renewed: bool = False) -> LanguageModel:
-        """A copy without gradients: the reference `initial`. With an adapter no copy: the same model with it off.
-
-        renewed: its weights will be replaced (`copy_weights_from`) and saved.
-        """
-        if self.adapter is not None:
-            return replace(self, adapter=AdapterView(self.model, None))
-        model = copy.deepcopy(self.model).requires_grad_(False)
-        return replace(self, model=model).with_frozen_cast(renewed=renewed)
-
-    def with_frozen_cast(self, *, renewed: bool = False) -> LanguageModel:
-        """The same model, its frozen float32 weights cast once to the dtype that they compute in; no number changes."""
-        if self.compute_dtype is None or self.shards is not None:
-            return self
-        kept = cast_frozen(self.model, self.compute_dtype, keep=renewed)
-        return replace(self, low_head=cast_head(self.model, self.compute_dtype), full_weights=kept)
-
-    def renewable_reference(self, stored: Path | None) -> LanguageModel:
-        """The reference of an adapter that is renewed: a second one, frozen, in the same model; or the stored one."""
-        assert self.adapter is not None
-        if stored is None:
-            return replace(self, adapter=add_reference(self.model))
-        return replace(self, adapter=load_adapter(self.model, stored, name=REFERENCE))
-
-    def copy_weights_from(self, other: LanguageModel) -> None:
-        """Take over the weights of a model of the same shape (reference.refresh_every)."""
-        if self.adapter is not None and other.adapter is not None:
-            self.adapter.renewed_from(other.adapter)
-        else:
-            with torch.no_grad():
-                for mine, theirs in zip(self.model.parameters(), other.model.parameters(), strict=True):
-                    local(mine).copy_(local(theirs))
-                theirs_by_name = dict(other.model.named_parameters()) if self.full_weights else {}
-                for name, weight in self.full_weights.items():
-                    weight.copy_(theirs_by_name[name])
-                if self.low_head is not None:
-                    self.low_head.copy_(self.model.get_output_embeddings().weight)
 
     def on(self, device: str) -> LanguageModel:
         """The same model, all of its weights on a device."""
@@ -213,35 +167,9 @@ class LanguageModel:
         return logits_of(head, output.last_hidden_state[:, -1]), _cache_of(output)
 
 
-@dataclass(frozen=True)
-class Policy:
-    """A loaded model and where its completions stop."""
-
-    model: LanguageModel
-    stop_ids: frozenset[int]
-
-
 def _cache_of(output: Any) -> Any:
     """Keys and values of what was fed so far; without them the next token would be drawn from the last one alone."""
     cache = getattr(output, "past_key_values", None)
     if cache is None:
         raise RunError("the model returns no past_key_values, and nothing can be drawn without", "another model.path")
     return cache
-
-
-def logits_of(head: Head, hidden: Tensor) -> Tensor:
-    """Logits [b, V] of hidden states [b, D], never rounded below float32."""
-    logits = whole_product(head.weight, hidden) * head.scale
-    if head.bias is not None:
-        logits = logits + head.bias
-    return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
-
-
-def _head_of(model: Any) -> Head:
-    layer, config = model.get_output_embeddings(), model.config.get_text_config()
-    scale = 1.0
-    if getattr(config, "logit_scale", None) is not None:  # Cohere multiplies
-        scale = float(config.logit_scale)
-    elif getattr(config, "logits_scaling", None) is not None:  # Granite divides
-        scale = 1.0 / float(config.logits_scaling)
-    return Head(layer.weight, getattr(layer, "bias", None), getattr(config, "final_logit_softcapping", None), scale)

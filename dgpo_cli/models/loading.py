@@ -13,14 +13,11 @@ import torch
 
 from dgpo_cli.config.lora_checks import holds_adapter
 from dgpo_cli.errors import DataError, Problem
-from dgpo_cli.models.language_model import LanguageModel, logits_of
-from dgpo_cli.models.lora import (
-    CONFIG,
-    base_of,
-    load_adapter,
-    merged,
-)
-from dgpo_cli.models.pretrained import BUNDLED, quiet_transformers, read_tokenizer, read_weights, resolve_path
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.lora import load_adapter, merged
+from dgpo_cli.models.model_paths import ADAPTER_CONFIG, BUNDLED, base_path, resolve_path
+from dgpo_cli.models.output_layer import logits_of
+from dgpo_cli.models.pretrained import quiet_transformers, read_tokenizer, read_weights
 from dgpo_cli.terminal import say
 
 
@@ -84,12 +81,6 @@ def _take_into_memory(model: Any) -> None:
             tensor.data = tensor.data.clone()
 
 
-def adapter_base(path: str) -> str:
-    """What an adapter's folder names as its base: a folder by its whole path, so that any peft here finds it."""
-    folder = Path(resolve_path(path))
-    return str(folder.resolve()) if folder.is_dir() else path
-
-
 def _adapter_folder(path: str, revision: str | None) -> Path | None:
     """The folder of an adapter, fetched where it is one on the hub; None for a model of its own."""
     folder = resolve_path(path)
@@ -118,7 +109,7 @@ def _load_base(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> 
     except DataError as error:
         first = Problem(
             f"{key}: {adapter} is an adapter of '{path}', which cannot be loaded here",
-            f"put the base model there, or write where it is into {adapter / CONFIG}: base_model_name_or_path",
+            f"put the base model there, or write where it is into {adapter / ADAPTER_CONFIG}: base_model_name_or_path",
         )
         raise DataError("", problems=(first, *(error.problems if _is_here(path) else ()))) from error
 
@@ -133,14 +124,6 @@ def _is_here(path: str) -> bool:
         return cached_file(path, "config.json", local_files_only=True) is not None
     except Exception:  # of many kinds: a name that is none, a cache that is empty
         return False
-
-
-def base_path(adapter: Path) -> tuple[str, str | None]:
-    """The base model of an adapter's folder, and its revision."""
-    path, revision = base_of(adapter)
-    if not Path(path).exists() and Path(path).parts[-3:-1] == ("dgpo_cli", "bundled"):
-        path = BUNDLED + Path(path).name  # the bundled model of another installation
-    return path, revision
 
 
 @torch.no_grad()
@@ -162,12 +145,3 @@ def _head_reproduces_logits(model: LanguageModel) -> bool:
     tolerance = 1e-4 if whole.dtype == model.model.dtype else 3e-2
     # Weights that hold a NaN say nothing about it: the first rollout will tell.
     return not bool((logits - whole).abs().max() > tolerance * (1.0 + whole.abs().max()))
-
-
-def weights_hash_files(path: str) -> list[Path]:
-    """The weight files of a local model folder, for a manifest; none for a hub id. An adapter's: with its base's."""
-    folder = Path(resolve_path(path))
-    if not folder.is_dir():
-        return []
-    base = weights_hash_files(base_path(folder)[0]) if holds_adapter(str(folder)) else []
-    return sorted(folder.glob("*.safetensors")) + base

@@ -10,7 +10,6 @@ in a pass, or none, an `AdapterView` says; outside of any the policy's is on.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +21,11 @@ from typing import Any
 import torch
 
 from dgpo_cli.errors import ConfigError, DataError
+from dgpo_cli.models.model_paths import ADAPTER_CONFIG
 
 POLICY = "default"  # as peft calls the adapter of a folder
 REFERENCE = "reference"
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of every name in a folder that peft writes
 
 
@@ -203,30 +203,15 @@ def _unfit(folder: Path, kind: str, error: Exception) -> DataError:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     return DataError(
         f"the adapter in {folder} cannot be put on {kind}: {reason}",
-        f"the folder holds {CONFIG} and {WEIGHTS}, and belongs to the base model that the former names",
+        f"the folder holds {ADAPTER_CONFIG} and {WEIGHTS}, and belongs to the base model that the former names",
     )
 
 
 def _misfit(folder: Path, kind: str, missing: int, unused: int) -> DataError:
     return DataError(
         f"the adapter in {folder} does not fit {kind}: {missing} weights are missing and {unused} belong to no layer",
-        f"check that {CONFIG} names the base model that it was trained on",
+        f"check that {ADAPTER_CONFIG} names the base model that it was trained on",
     )
-
-
-def base_of(folder: Path) -> tuple[str, str | None]:
-    """The base model of an adapter's folder and its revision.
-
-    Raises:
-        DataError: its configuration names none.
-    """
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return str(config["base_model_name_or_path"] or ""), config.get("revision")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{folder / CONFIG} names no base model", "it is written by save_pretrained of peft, or by dgpo train"
-        ) from error
 
 
 def all_parameters(model: Any) -> list[torch.nn.Parameter]:

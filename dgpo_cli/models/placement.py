@@ -1,25 +1,57 @@
-"""Where a run's models compute: in this process, in several that each have them whole, or shared out among those."""
+"""Where a run's models compute: on which device, in which dtype, whole in each process or sharded over all of them.
+
+It leaves out where weights come from (policy.py and reference.py read them), and how a model is cut into shards
+(sharding.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from dgpo_cli.config.groups import ComputeDtype, Dtype, StrategyConfig
+from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.config.precision import compute_dtype
-from dgpo_cli.errors import ConfigError
+from dgpo_cli.config.strategies import OFFLOADED, SHARDED
+from dgpo_cli.errors import ConfigError, RunError
 from dgpo_cli.models.adapted_layers import adapt_layers, give_compilers_time
-from dgpo_cli.models.language_model import LanguageModel, Policy
+from dgpo_cli.models.frozen import cast_once
+from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.sharding import ShardSettings, shard, skeleton_of
-from dgpo_cli.processes import Processes
+from dgpo_cli.processes import SOLO, Processes, gpu_of
+
+T = TypeVar("T")
+
+
+def prepare_device(strategy: StrategyConfig, model: ModelConfig, processes: Processes = SOLO) -> Placement:
+    """Set the number of CPU threads, and choose the device: each process of a run on GPUs has one of its own.
+
+    Raises:
+        RunError: cuda was asked for and there is none.
+    """
+    threads = strategy.threads or model.threads
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Placement(strategy, _device(strategy, processes), processes, model.dtype)
+
+
+def _device(strategy: StrategyConfig, processes: Processes) -> str:
+    if strategy.device.name == "cuda" and not torch.cuda.is_available():
+        raise RunError("strategy.device=cuda, but torch sees no GPU here", "strategy.device=auto or cpu")
+    if strategy.device.name == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    return "cuda" if processes.alone else f"cuda:{gpu_of(processes.local_rank)}"
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Puts a loaded model where it computes. Only the main process reads weights that are shared out."""
+    """Where models compute, and the way of a loaded model to there.
+
+    If models are sharded, the main process alone reads weights. The others pass None for a model, and get their shards
+    of it: all processes have to place the same models in the same order.
+    """
 
     strategy: StrategyConfig
     device: str  # cpu, cuda or cuda:1
@@ -28,7 +60,7 @@ class Placement:
 
     @property
     def shards(self) -> bool:
-        return self.strategy.name in ("fsdp", "fsdp_offload")
+        return self.strategy.name in SHARDED
 
     @property
     def computes_in(self) -> Dtype:
@@ -37,55 +69,48 @@ class Placement:
 
     @property
     def compute_dtype(self) -> torch.dtype | None:
-        """What passes are told to compute in; None leaves it to the weights."""
+        """The dtype that passes are told to compute in; None leaves it to the weights."""
         left = self.strategy.compute_dtype is not ComputeDtype.bfloat16 and not self.device.startswith("cuda")
         return None if left or self.computes_in is Dtype.float32 else torch.bfloat16
 
-    def policy(self, load: Callable[[str], Policy], *, trains: bool = True) -> Policy:
-        """The policy that `load(device)` gives; without `trains` no weight of it takes a gradient."""
-        if not self.shards:
-            policy = load(self._loads_on)
-            if not trains:
-                policy.model.model.requires_grad_(False)
-            return replace(policy, model=self._whole(policy.model))
-        source = load("cpu") if self.processes.main else None
-        stop_ids = self.processes.from_main(None if source is None else source.stop_ids)
-        whole = None if source is None else source.model
-        model = self._shared(whole, rest_on_cpu=self.strategy.name == "fsdp_offload")
-        return Policy(model, stop_ids or frozenset())
-
-    def reference(self, load: Callable[[str], LanguageModel], *, renewed: bool = False) -> LanguageModel:
-        """The frozen reference that `load(device)` gives; `renewed` as in `LanguageModel.frozen_copy`."""
-        if not self.shards:
-            return self._whole(load(self._loads_on), renewed=renewed)
-        source = load("cpu") if self.processes.main else None
-        rests = self.strategy.reference_offload or self.strategy.name == "fsdp_offload"
-        return self._shared(source, rest_on_cpu=rests, frozen=True)
+    @property
+    def loads_here(self) -> bool:
+        """Whether this process reads weights."""
+        return self.processes.main or not self.shards
 
     @property
-    def _loads_on(self) -> str:
-        """Weights that are cast come to the device in the dtype that they are held in there."""
-        return self.device if self.compute_dtype is None else "cpu"
+    def loads_on(self) -> str:
+        """The device that weights are read onto."""
+        # Weights that will be cast are cast on the CPU: the GPU never holds them in float32 as well.
+        return "cpu" if self.shards or self.compute_dtype is not None else self.device
 
-    def _whole(self, model: LanguageModel, *, renewed: bool = False) -> LanguageModel:
-        self._adapt(model.model)
-        model = replace(model, compute_dtype=self.compute_dtype).with_frozen_cast(renewed=renewed)
+    def policy(self, loaded: LanguageModel | None) -> LanguageModel:
+        """The policy where it computes. Its weights stay as they were loaded, if they take a gradient."""
+        if self.shards:
+            return self._sharded(loaded, rest_on_cpu=self.strategy.name == OFFLOADED, frozen=False)
+        return self._whole(loaded)
+
+    def reference(self, loaded: LanguageModel | None, *, renewed: bool = False) -> LanguageModel:
+        """A frozen model of its own where it computes; `renewed` as in `frozen.cast_once`."""
+        if self.shards:
+            rest_on_cpu = self.strategy.reference_offload or self.strategy.name == OFFLOADED
+            return self._sharded(loaded, rest_on_cpu=rest_on_cpu, frozen=True)
+        return self._whole(loaded, renewed=renewed)
+
+    def known(self, value: T | None) -> T:
+        """The value that the process which reads weights found, in every process that needs it."""
+        known = self.processes.from_main(value) if self.shards else value
+        assert known is not None
+        return known
+
+    def _whole(self, loaded: LanguageModel | None, *, renewed: bool = False) -> LanguageModel:
+        assert loaded is not None
+        self._adapt(loaded.model)
+        model = cast_once(replace(loaded, compute_dtype=self.compute_dtype), renewed=renewed)
         return model.on(self.device)
 
-    def _shared(self, source: LanguageModel | None, *, rest_on_cpu: bool, frozen: bool = False) -> LanguageModel:
-        shell = None
-        if source is not None:
-            if not source.has_head:
-                raise ConfigError(
-                    f"strategy={self.strategy.name}: the output head of {type(source.model).__name__} cannot be told "
-                    "apart from its body, so it cannot be sharded",
-                    "strategy=single or strategy=ddp",
-                )
-            skeleton = skeleton_of(source.model)
-            adapter = None if source.adapter is None else replace(source.adapter, model=skeleton)
-            shell = replace(source, model=skeleton, adapter=adapter)
-        shell = self.processes.from_main(shell)
-        assert shell is not None
+    def _sharded(self, loaded: LanguageModel | None, *, rest_on_cpu: bool, frozen: bool) -> LanguageModel:
+        shell = self.known(None if loaded is None else self._shell_of(loaded))
         settings = ShardSettings(
             torch.device(self.device),
             getattr(torch, self.computes_in.name),
@@ -93,11 +118,23 @@ class Placement:
             self.strategy.gather_for_generation,
         )
         if frozen:
-            # What is computed with is all that is ever read of them: the same numbers in half the memory.
-            _cast(shell.model, settings.compute_dtype)
-        shard(shell.model, settings, None if source is None else source.model)
+            # A pass reads nothing of frozen weights but their cast: the same numbers in half the memory.
+            _cast_all(shell.model, settings.compute_dtype)
+        shard(shell.model, settings, None if loaded is None else loaded.model)
         self._adapt(shell.model)
         return replace(shell, shards=settings, compute_dtype=self.compute_dtype)
+
+    def _shell_of(self, loaded: LanguageModel) -> LanguageModel:
+        """The same model without memory for its weights: it can be sent to the other processes."""
+        if not loaded.has_head:
+            raise ConfigError(
+                f"strategy={self.strategy.name}: the output head of {type(loaded.model).__name__} cannot be told "
+                "apart from its body, so it cannot be sharded",
+                "strategy=single or strategy=ddp",
+            )
+        skeleton = skeleton_of(loaded.model)
+        adapter = None if loaded.adapter is None else replace(loaded.adapter, model=skeleton)
+        return replace(loaded, model=skeleton, adapter=adapter)
 
     def _adapt(self, model: Any) -> None:
         if self.strategy.compile:
@@ -105,7 +142,7 @@ class Placement:
         adapt_layers(model, checkpointing=self.strategy.activation_checkpointing, compiled=self.strategy.compile)
 
 
-def _cast(model: Any, dtype: torch.dtype) -> None:
+def _cast_all(model: Any, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
         parameter.requires_grad_(False)

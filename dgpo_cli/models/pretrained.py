@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from dgpo_cli.bundled import bundled_path
 from dgpo_cli.errors import DataError
 from dgpo_cli.models.loading_checks import (
     check_weights,
@@ -21,14 +20,8 @@ from dgpo_cli.models.loading_checks import (
     refuse_two_checkpoints,
     without_pad_beyond,
 )
+from dgpo_cli.models.model_paths import BUNDLED, resolve_path
 from dgpo_cli.terminal import say
-
-BUNDLED = "bundled:"
-
-
-def resolve_path(path: str) -> str:
-    """`bundled:NAME` to its folder; any other path stays."""
-    return str(bundled_path(path.removeprefix(BUNDLED))) if path.startswith(BUNDLED) else path
 
 
 def read_weights(path: str, dtype: str, options: dict[str, Any], key: str) -> Any:

@@ -8,18 +8,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
 from torch import Tensor
 
 from dgpo_cli.models.language_model import LanguageModel
-from dgpo_cli.models.loading import base_path
-from dgpo_cli.models.lora import (
-    adapter_facts,
-    all_parameters,
-    merged,
-    save_adapter,
-)
-from dgpo_cli.models.pretrained import resolve_path
-from dgpo_cli.models.sharding import full, save_weights
+from dgpo_cli.models.lora import adapter_facts, all_parameters, merged, save_adapter
+from dgpo_cli.models.model_paths import base_path, resolve_path
+from dgpo_cli.models.sharding import full
 
 
 def save_model(model: LanguageModel, folder: Path, *, writes: bool = True) -> None:
@@ -28,7 +25,7 @@ def save_model(model: LanguageModel, folder: Path, *, writes: bool = True) -> No
     Of several processes with a sharded model all have to call it, and only the one that `writes` does.
     """
     if model.shards is not None and model.adapter is None:
-        save_weights(model.model, folder, writes=writes)
+        _save_sharded(model.model, folder, writes=writes)
     elif model.adapter is not None:
         added = None if model.shards is None else gathered_adapters(model)
         if writes:
@@ -44,6 +41,33 @@ def gathered_adapters(model: LanguageModel) -> dict[str, Tensor]:
     """The weights of a sharded model's adapters by name, whole, on the CPU. Every process has to ask."""
     added = {id(parameter) for parameter in all_parameters(model.model)}
     return {name: full(weight.detach()).cpu() for name, weight in model.model.named_parameters() if id(weight) in added}
+
+
+def _save_sharded(model: Any, folder: Path, *, writes: bool) -> None:
+    """Write a sharded model as `save_pretrained` would, whole weights in files of up to 5 GB; one file in memory.
+
+    Every process has to call it; the one that `writes` is the only one that does.
+    """
+    weights = dict(model.named_parameters())
+    shapes = {name: torch.empty(weight.shape, dtype=weight.dtype, device="meta") for name, weight in weights.items()}
+    plan = split_torch_state_dict_into_shards(shapes, filename_pattern="model{suffix}.safetensors")
+    for file, names in plan.filename_to_tensors.items():
+        held: dict[str, Tensor] = {}
+        for name in names:
+            whole = full(weights[name].detach())
+            if writes:
+                held[name] = whole.cpu().contiguous()
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(held, folder / file, metadata={"format": "pt"})
+    if not writes:
+        return
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
 
 
 def save_merged(model: LanguageModel, adapter: Path, folder: Path) -> None:

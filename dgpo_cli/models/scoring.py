@@ -19,8 +19,9 @@ from dgpo_cli.core.token_stats import (
     token_logprobs_and_stats,
     token_stats,
 )
-from dgpo_cli.models.language_model import LanguageModel, logits_of
+from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.microbatch import MicroBatch, dealt, make_microbatches, mask_of, scatter_rows
+from dgpo_cli.models.output_layer import logits_of
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import beat
 from dgpo_cli.types import Rollout

@@ -12,17 +12,13 @@ would be what runs on GPUs.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
@@ -130,33 +126,6 @@ def fill(model: Any, device: torch.device, source: Any | None) -> None:
             start, stop = rows_of(target.shape[0], dist.get_rank(), dist.get_world_size())
             whole = whole[start:stop]
         local(target).copy_(whole)
-
-
-def save_weights(model: Any, folder: Path, *, writes: bool) -> None:
-    """Write a sharded model as `save_pretrained` would, whole weights in files of up to 5 GB; one file in memory.
-
-    Every process has to call it; the one that `writes` is the only one that does.
-    """
-    weights = dict(model.named_parameters())
-    shapes = {name: torch.empty(weight.shape, dtype=weight.dtype, device="meta") for name, weight in weights.items()}
-    plan = split_torch_state_dict_into_shards(shapes, filename_pattern="model{suffix}.safetensors")
-    for file, names in plan.filename_to_tensors.items():
-        held: dict[str, Tensor] = {}
-        for name in names:
-            whole = full(weights[name].detach())
-            if writes:
-                held[name] = whole.cpu().contiguous()
-        if writes:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(held, folder / file, metadata={"format": "pt"})
-    if not writes:
-        return
-    if plan.is_sharded:
-        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-    model.config.save_pretrained(folder)
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
 
 
 def rows_of(rows: int, rank: int, size: int) -> tuple[int, int]:

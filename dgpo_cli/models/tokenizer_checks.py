@@ -5,10 +5,9 @@ The prompts themselves are looked at where they are made (`data.prompts`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import Any
 
-from dgpo_cli.errors import ConfigError, DataError
+from dgpo_cli.errors import DataError
 
 SAMPLE = "The answer is 12."
 SHOWN = 3
@@ -31,7 +30,7 @@ def check_tokenizer(tokenizer: Any, embedded: int, *, path: str, key: str) -> li
     if ordinary:
         raise DataError(
             f"{key}: the tokenizer of {path} has {_count(ordinary, 'token')} beyond the {embedded} that the model "
-            f"embeds: {_named(ordinary)}",
+            f"embeds: {named_ids(ordinary)}",
             ONE_FOLDER,
         )
     _refuse_unspelled(tokenizer, embedded, path, key)
@@ -40,33 +39,8 @@ def check_tokenizer(tokenizer: Any, embedded: int, *, path: str, key: str) -> li
         return []
     return [
         f"warning: the tokenizer of {path} has {_count(warned, 'added token')} beyond the {embedded} that the model "
-        f"embeds: {_named(warned)}; a prompt that holds one is refused"
+        f"embeds: {named_ids(warned)}; a prompt that holds one is refused"
     ]
-
-
-def check_stops(
-    tokenizer: Any, stop_ids: Collection[int], rows: int, *, typed: Sequence[str], path: str, key: str
-) -> list[str]:
-    """Compare the ids that end a completion with the `rows` of the output head: only those can be drawn.
-
-    Raises:
-        ConfigError: a text of model.stop_tokens is none of them.
-        DataError: there are ids to stop at, and none of them can be drawn.
-    """
-    for text in typed:
-        one = tokenizer(text, add_special_tokens=False)["input_ids"][0]
-        if one >= rows:
-            raise ConfigError(
-                f"model.stop_tokens: '{text}' is id {one}, and the model draws {rows} ids: it would end nothing",
-                "model.stop_tokens=[]",
-            )
-    beyond = [(one, tokenizer.convert_ids_to_tokens(one)) for one in sorted(stop_ids) if one >= rows]
-    if not beyond:
-        return []
-    message = f"{key}: {path} is to stop at {_named(beyond)}, beyond the {rows} ids that the model draws"
-    if len(beyond) == len(stop_ids):
-        raise DataError(f"{message}: no completion would end", f"model.stop_tokens=[TOKEN]; or {ONE_FOLDER}")
-    return [f"warning: {message}: such a stop never comes"]
 
 
 def _refuse_empty(tokenizer: Any, path: str, key: str) -> None:
@@ -92,7 +66,7 @@ def _refuse_unspelled(tokenizer: Any, embedded: int, path: str, key: str) -> Non
         ) from error
 
 
-def _named(tokens: list[tuple[int, str | None]]) -> str:
+def named_ids(tokens: list[tuple[int, str | None]]) -> str:
     shown = [f"id {one}" + (f" {token}" if token else "") for one, token in tokens[:SHOWN]]
     return ", ".join(shown) + (f" and {len(tokens) - SHOWN} more" if len(tokens) > SHOWN else "")
 

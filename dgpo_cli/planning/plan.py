@@ -13,6 +13,7 @@ from typing import Any
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.groups import BenchmarkConfig, Dtype, ScorePolicy, Signal
 from dgpo_cli.config.precision import compute_dtype
+from dgpo_cli.config.strategies import OFFLOADED, SHARDED
 from dgpo_cli.planning.architecture import Adapters, Architecture
 from dgpo_cli.planning.memory import (
     NO_ADAPTERS,
@@ -35,7 +36,6 @@ ASSUMED_PROCESSES = 8
 ASSUMED_PROMPT_TOKENS = 1024  # where the data is not at hand
 GPU_SIZES = {"80 GB": 85_000_000_000, "141 GB": 150_000_000_000}  # what CUDA gives of an H100 and of an H200
 USABLE = 0.92  # of a device's memory: the rest is the driver's context and what the allocator cannot reuse
-SHARDED = ("fsdp", "fsdp_offload")
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def _setting(config: Any, layout: Layout, *, trains: bool) -> Setting:
         sharded=sharded,
         copies=layout.processes if layout.strategy == "ddp" else 1,
         shards=layout.processes if sharded else 1,
-        offloaded=layout.strategy == "fsdp_offload",
+        offloaded=layout.strategy == OFFLOADED,
         weight_bytes=stored,
         compute_bytes=2 if dtype is Dtype.bfloat16 else 4,
         checkpointing=strategy.activation_checkpointing and trains,

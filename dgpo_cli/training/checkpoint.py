@@ -141,7 +141,7 @@ class Checkpoints:
         self.processes.highest(0)  # the folder is there
         optimizer.save(folder / "state")
         if reference is not None:
-            save_model(reference, folder / "state" / "reference", writes=main)
+            save_model(reference, reference_folder(folder), writes=main)
         if main:
             (folder / COUNTERS).write_text(json.dumps(asdict(state)), encoding="utf-8")
 
@@ -165,10 +165,15 @@ class Checkpoints:
                 remove_tree(path)
 
 
-def adapter_folder(checkpoint: Path) -> Path:
-    """Where a checkpoint of a LoRA run holds its adapter."""
+def policy_folder(checkpoint: Path) -> Path:
+    """Where a checkpoint holds the weights that training goes on from: of a LoRA run its adapter, else the model."""
     merged = checkpoint / MERGED_FROM
     return merged if merged.is_dir() else checkpoint / "model"
+
+
+def reference_folder(checkpoint: Path) -> Path:
+    """Where a checkpoint holds its reference, if that is renewed."""
+    return checkpoint / "state" / "reference"
 
 
 def load_state(path: Path) -> RunState:

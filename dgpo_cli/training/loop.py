@@ -14,6 +14,7 @@ from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.engines.shared_engine import SharedEngine
 from dgpo_cli.errors import RunError
+from dgpo_cli.models.frozen import renew
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
 from dgpo_cli.records.rollout_records import rollout_records
@@ -229,7 +230,7 @@ class Trainer:
 
     def _refresh_reference(self, step: int) -> None:
         if self.reference is not None and self._due(step, self.config.reference.refresh_every):
-            self.reference.copy_weights_from(self.model)
+            renew(self.reference, self.model)
 
     def _saves_rollouts(self, step: int) -> bool:
         mode = self.config.rollout.save

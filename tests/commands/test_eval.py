@@ -71,11 +71,11 @@ def test_two_benchmarks_load_one_model_and_give_a_list(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from dgpo_cli.commands import parts
+    from dgpo_cli.models import policy
 
     loads = []
-    load = parts.load_policy
-    monkeypatch.setattr(parts, "load_policy", lambda *args: loads.append(args) or load(*args))
+    load = policy.load_policy
+    monkeypatch.setattr(policy, "load_policy", lambda *args: loads.append(args) or load(*args))
     command.run(
         [config(benchmark, random_model), config(benchmark, random_model, name="short", limit=2)], tmp_path / "out"
     )

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from tokenizer_factory import tokenizer_of
 
 from dgpo_cli.data.prompts import (
     TEMPLATES,
     apply_template,
     make_prompts,
     read_template,
-    stop_token_ids,
     untokenised_prompts,
 )
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.types import Problem
-
-CHAT = (
-    "{{ bos_token }}{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|turn|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
-)
-SPECIAL = ["<s>", "</s>", "<|start|>", "<|turn|>"]
-
-
-def tokenizer_of(*, adds_bos: bool, chat: bool = True) -> Any:
-    """One token a character; with `adds_bos` the post-processor puts <s> first, as Llama's does."""
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *map(chr, range(32, 127)), "\n"])}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
-    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    inner.add_special_tokens(SPECIAL)
-    if adds_bos:
-        inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="?")
-    tokenizer.chat_template = CHAT if chat else None
-    return tokenizer
 
 
 def problem(text: str, index: int = 0) -> Problem:
@@ -134,36 +112,6 @@ def test_prompts_that_do_not_fit_are_named_with_the_numbers() -> None:
         "has 12 tokens",
     ]
     assert caught.value.problems[0].hint == "benchmark.max_tokens=6"
-
-
-@pytest.mark.parametrize(
-    ("configured", "chat", "expected"),
-    [
-        (None, False, {1}),
-        (7, False, {1, 7}),
-        ([7, 9], False, {1, 7, 9}),
-        ([7], True, {1, 3, 7}),
-    ],
-)
-def test_stop_ids_are_those_of_tokenizer_configuration_and_end_of_turn(
-    configured: Any, chat: bool, expected: set[int]
-) -> None:
-    generation_config = SimpleNamespace(eos_token_id=configured)
-    assert stop_token_ids(tokenizer_of(adds_bos=False), generation_config, chat) == expected
-
-
-def test_a_template_without_an_end_of_turn_adds_no_stop_id() -> None:
-    tokenizer = tokenizer_of(adds_bos=False)
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
-    assert stop_token_ids(tokenizer, None, True) == {1}
-
-
-def test_tokens_named_beside_them_end_a_completion_too() -> None:
-    tokenizer = tokenizer_of(adds_bos=False)
-    newline = tokenizer("\n")["input_ids"][0]
-    assert stop_token_ids(tokenizer, None, False, ["\n"]) == {1, newline}
-    with pytest.raises(ConfigError, match="'ab' is 2 of this model's"):
-        stop_token_ids(tokenizer, None, False, ["ab"])
 
 
 def test_prompts_for_a_server_have_the_text_that_this_process_would_tokenise() -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from dgpo_cli.data.prompts import make_prompts, stop_token_ids
+from dgpo_cli.data.prompts import make_prompts
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError, RewardError
 from dgpo_cli.evaluation.evaluate import Progress, evaluate, generation_units
 from dgpo_cli.evaluation.results import EvaluationResult
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
+from dgpo_cli.models.stop_ids import stop_token_ids
 from dgpo_cli.types import ColumnsAsked, GradeRequest, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
 
 SAMPLING = Sampling(temperature=1.0, top_p=0.9, max_tokens=6)

@@ -1,21 +1,37 @@
-"""Loading models: their heads told apart from their bodies, and what is refused."""
+"""Passes of any causal model agree with plain transformers, and what is drawn has the distribution that is scored."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from model_factory import ARCHITECTURES, byte_level_tokenizer, save_random_model
-from safetensors.torch import load_file, save_file
 
 from dgpo_cli.engines.transformers_engine import TransformersEngine
-from dgpo_cli.errors import DataError
-from dgpo_cli.models.adapted_layers import adapt_layers
+from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
+from dgpo_cli.models.output_layer import logits_of
 from dgpo_cli.models.scoring import score_rollouts
-from dgpo_cli.types import Problem, Prompt, SampleRequest, Sampling
+from dgpo_cli.training.engine_gap import logprob_gap
+from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest, Sampling
+
+LOW = torch.bfloat16
+IDS = (5, 9, 11, 7)
+PROMPT = Prompt(Problem(0, "0", (("user", "x"),), ""), "x", IDS)
+VOCABULARY = 32_768
+
+
+def low(model: LanguageModel) -> LanguageModel:
+    return replace(model, compute_dtype=LOW)
+
+
+def drawn(model: LanguageModel, samples: int, tokens: int, temperature: float = 1.0) -> list[Rollout]:
+    asked = [SampleRequest(PROMPT, sample, sample) for sample in range(samples)]
+    engine = TransformersEngine(model, stop_ids=frozenset(), batch_size=samples)
+    return engine.generate(asked, Sampling(temperature, 1.0, tokens))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -42,66 +58,71 @@ def test_any_causal_model_is_sampled_and_scored(name: str, tmp_path: Path) -> No
         assert torch.allclose(signals.logprobs[row, : lengths[row]].double(), chosen, atol=1e-4)
 
 
-def test_a_head_that_cannot_be_told_apart_falls_back_and_says_so(
-    tmp_path: Path, halved_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plain = load_model(str(save_random_model(tmp_path / "plain")))
-    assert "warning" not in capsys.readouterr().err
-    halved = load_model(str(halved_folder))
-    assert capsys.readouterr().err.count("could not be told apart") == 1
-    assert plain.has_head
-    assert not halved.has_head
-    prompt = Prompt(Problem(0, "0", (("user", "x"),), ""), "x", (5, 9, 11))
-    made = TransformersEngine(plain, stop_ids=frozenset(), batch_size=1).generate(
-        [SampleRequest(prompt, 0, 0)], Sampling(1.0, 1.0, 5)
-    )
-    flatter = score_rollouts(halved, None, made, [5], temperature=1.0, tokens=4096)
-    warmer = score_rollouts(plain, None, made, [5], temperature=2.0, tokens=4096)
-    assert torch.allclose(flatter.entropy, warmer.entropy, atol=1e-4)
+def distribution(logits: torch.Tensor) -> torch.Tensor:
+    return torch.log_softmax(logits.double(), -1)
 
 
-def refused(path: Path | str) -> str:
-    with pytest.raises(DataError) as caught:
-        load_model(str(path))
-    assert caught.value.exit_code == 2
-    assert caught.value.problems[0].hint
-    return str(caught.value)
+def apart(p: torch.Tensor, q: torch.Tensor) -> tuple[float, float]:
+    """KL and squared Hellinger distance of two log-distributions."""
+    distance = 0.5 * (torch.exp(p / 2) - torch.exp(q / 2)).square().sum()
+    return float((p.exp() * (p - q)).sum()), float(distance)
 
 
-def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    assert "no config.json" in refused(tmp_path / "empty")
-    weightless = save_random_model(tmp_path / "weightless")
-    (weightless / "model.safetensors").unlink()
-    (weightless / "pytorch_model.bin").write_bytes(b"pickle")
-    assert "no .safetensors weights" in refused(weightless)
-    torn = save_random_model(tmp_path / "torn")
-    content = (torn / "model.safetensors").read_bytes()
-    (torn / "model.safetensors").write_bytes(content[: len(content) // 2])
-    assert "cannot be loaded" in refused(torn)
-    other = save_random_model(tmp_path / "other")
-    tensors = load_file(other / "model.safetensors")
-    del tensors["model.norm.weight"]
-    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
-    assert "does not hold every weight" in refused(other)
+def sharp(folder: Path, largest: float = 22.0) -> Path:
+    """A model of 32k ids whose largest logit after IDS is 22, most of the mass on ids within 10 of it."""
+    save_random_model(folder, vocab_size=VOCABULARY, hidden_size=64, tied=False, max_context=64)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        top = model(torch.tensor([IDS])).logits[0, -1].max()
+        model.lm_head.weight.mul_(largest / top)
+    model.save_pretrained(folder)
+    return folder
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own imports
-def test_a_copy_of_a_compiled_model_computes_with_its_own_weights(random_model):
-    model = load_model(str(random_model))
-    adapt_layers(model.model, checkpointing=True, compiled=True)
-    reference = model.frozen_copy()
-    ids = torch.tensor([[5, 6, 7]])
-    with torch.compiler.set_stance("force_eager"), torch.no_grad():  # what is compiled is not the question
-        before = reference.hidden_states(ids, None)
-        for weight in model.model.parameters():
-            weight.mul_(1.5)
-        assert torch.equal(reference.hidden_states(ids, None), before)
-        assert not torch.equal(model.hidden_states(ids, None), before)
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sharp(tmp_path_factory.mktemp("wide") / "model")
 
 
-def test_a_model_that_is_loaded_lies_in_memory_as_its_copy_does(random_model):
-    """Where weights begin decides how products are rounded: reloaded references would differ from copied ones."""
-    model = load_model(str(random_model))
-    for one in (model, model.frozen_copy()):
-        assert not any(weight.data_ptr() % 64 for weight in one.model.parameters())
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"], ids=["float32 weights", "bfloat16 weights"])
+@pytest.mark.parametrize("has_head", [True, False])
+def test_what_is_drawn_from_has_the_distribution_that_is_scored(wide: Path, has_head: bool, dtype: str) -> None:
+    model = low(load_model(str(wide), dtype=dtype))
+    model.has_head = has_head
+    ids = torch.tensor([IDS])
+    with torch.no_grad():
+        hidden = model.hidden_states(ids, None)[0, -1:]
+        scored = distribution(logits_of(model.head(), hidden)[0])
+        rounded = distribution(torch.nn.functional.linear(hidden, model.head().weight)[0])
+    with model.sampling() as next_logits:
+        logits, _ = next_logits(input_ids=ids, attention_mask=None, position_ids=None, past_key_values=None)
+    assert logits.dtype == torch.float32
+    kl, distance = apart(distribution(logits[0]), scored)
+    assert abs(kl) < 1e-6
+    assert distance < 1e-7
+    kl, distance = apart(rounded, scored)  # as it was
+    assert kl > 1e-4
+    assert distance > 2e-5
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+def test_the_engines_log_probs_are_those_of_the_trainer(wide: Path, has_head: bool) -> None:
+    model = load_model(str(wide))
+    gaps = {}
+    for one in (model, low(model)):
+        one.has_head = has_head
+        made = drawn(one, samples=8, tokens=6, temperature=0.8)
+        signals = score_rollouts(one, None, made, [6] * 8, temperature=0.8, tokens=4096)
+        gaps[one.compute_dtype] = logprob_gap(made, signals)
+    assert gaps[None]["engine/logprob_gap_max"] < 1e-4
+    assert 1e-3 < gaps[LOW]["engine/logprob_gap_max"] < 1  # of the body in bfloat16, with a cache and without
+
+
+def test_a_model_in_one_piece_draws_and_scores_in_float32(halved_folder: Path) -> None:
+    model = low(load_model(str(halved_folder)))
+    assert not model.has_head
+    made = drawn(model, 4, 5)
+    signals = score_rollouts(model, None, made, [5] * 4, temperature=1.0, tokens=4096)
+    with torch.no_grad():
+        assert model.logits(torch.tensor([IDS]), None).dtype == torch.float32
+    assert logprob_gap(made, signals)["engine/logprob_gap_mean"] < 0.02

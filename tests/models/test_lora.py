@@ -13,17 +13,23 @@ from model_factory import save_random_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dgpo_cli.commands.parts import load_reference, load_trainee
-from dgpo_cli.config.model_groups import LoraConfig, ModelConfig, ReferenceConfig
+from dgpo_cli.config.groups import StrategyConfig
+from dgpo_cli.config.model_groups import LoraConfig, ModelConfig
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.errors import ConfigError, DataError
+from dgpo_cli.models.frozen import frozen_copy, renew, renewable_reference
 from dgpo_cli.models.language_model import LanguageModel
-from dgpo_cli.models.loading import adapter_base, load_model, weights_hash_files
+from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.lora import AdapterView, add_adapter, save_adapter
+from dgpo_cli.models.model_paths import adapter_base, weights_hash_files
+from dgpo_cli.models.placement import Placement
+from dgpo_cli.models.policy import load_trainee
 from dgpo_cli.models.saving import architecture_summary, save_merged, save_model
 from dgpo_cli.models.scoring import score_rollouts
+from dgpo_cli.processes import SOLO
 from dgpo_cli.types import Problem, Prompt, SampleRequest, Sampling
 
+HERE = Placement(StrategyConfig(), "cpu", SOLO)
 IDS = torch.arange(2, 22).reshape(2, 10)
 
 
@@ -92,7 +98,7 @@ def test_a_seed_fixes_the_adapter_whatever_was_drawn_before(random_model: Path) 
 def test_the_reference_is_the_frozen_base_bit_for_bit_and_copies_no_weight(
     base: LanguageModel, trained: LanguageModel
 ) -> None:
-    reference = trained.frozen_copy()
+    reference = frozen_copy(trained)
     assert reference.model is trained.model
     assert reference.head().weight is trained.head().weight
     assert torch.equal(states(reference), states(base))
@@ -106,7 +112,7 @@ def test_reference_log_probs_are_those_of_the_frozen_base(base: LanguageModel, t
     requests = [SampleRequest(prompt, sample, sample) for sample in range(3)]
     made = TransformersEngine(trained, stop_ids=frozenset({0}), batch_size=3).generate(requests, Sampling(1.0, 1.0, 9))
     lengths = [len(rollout.token_ids) for rollout in made]
-    shared = score_rollouts(trained, trained.frozen_copy(), made, lengths, temperature=1.0, tokens=4096)
+    shared = score_rollouts(trained, frozen_copy(trained), made, lengths, temperature=1.0, tokens=4096)
     alone = score_rollouts(trained, base, made, lengths, temperature=1.0, tokens=4096)
     assert shared.ref_logprobs is not None
     assert alone.ref_logprobs is not None
@@ -127,7 +133,7 @@ def test_a_pass_of_the_reference_amid_the_policys_leaves_its_gradient_alone(trai
         return [parameter.grad.clone() for parameter in trained.adapter.parameters() if parameter.grad is not None]
 
     plain = gradients(lambda: None)
-    amid = gradients(lambda: states(trained.frozen_copy()))
+    amid = gradients(lambda: states(frozen_copy(trained)))
     assert len(plain) == len(trained.adapter.parameters())
     assert all(torch.equal(left, right) for left, right in zip(plain, amid, strict=True))
     assert all(parameter.grad is None for parameter in trained.model.parameters() if not parameter.requires_grad)
@@ -199,7 +205,7 @@ def test_a_renewed_reference_is_the_adapters_earlier_weights(
     random_model: Path, base: LanguageModel, tmp_path: Path
 ) -> None:
     policy = adapted(random_model)
-    reference = policy.renewable_reference(None)
+    reference = renewable_reference(policy, None)
     assert policy.adapter is not None
     assert reference.adapter is not None
     assert reference.model is policy.model
@@ -209,7 +215,7 @@ def test_a_renewed_reference_is_the_adapters_earlier_weights(
     disturb(policy.adapter)
     moved = states(policy)
     assert torch.equal(states(reference), states(base))
-    reference.copy_weights_from(policy)
+    renew(reference, policy)
     assert torch.equal(states(reference), moved)
     disturb(policy.adapter, seed=8)
     assert torch.equal(states(reference), moved)
@@ -219,7 +225,7 @@ def test_a_renewed_reference_is_the_adapters_earlier_weights(
     save_model(policy, tmp_path / "policy")
     save_model(reference, tmp_path / "reference")
     resumed = load_model(str(tmp_path / "policy"))
-    again = resumed.renewable_reference(tmp_path / "reference")
+    again = renewable_reference(resumed, tmp_path / "reference")
     assert torch.equal(states(again), moved)
     assert torch.equal(states(resumed), states(policy))
 
@@ -234,34 +240,23 @@ def test_outside_of_any_view_the_policys_adapter_is_on(random_model: Path, tmp_p
     """There checkpointed layers compute again."""
     policy = adapted(random_model)
     assert policy.adapter is not None
-    reference = policy.renewable_reference(None)
+    reference = renewable_reference(policy, None)
     assert is_on(policy) == {("default", False)}
     disturb(policy.adapter)
     save_model(policy, tmp_path / "policy")
     save_model(reference, tmp_path / "reference")
     resumed = load_model(str(tmp_path / "policy"))
-    resumed.renewable_reference(tmp_path / "reference")
+    renewable_reference(resumed, tmp_path / "reference")
     assert is_on(resumed) == {("default", False)}
     assert reference.adapter is not None
     with reference.adapter.on():
         assert is_on(policy) == {("reference", False)}
-        with policy.frozen_copy().adapter.on():  # type: ignore[union-attr]
+        with frozen_copy(policy).adapter.on():  # type: ignore[union-attr]
             assert {off for _, off in is_on(policy)} == {True}
         assert is_on(policy) == {("reference", False)}
     with pytest.raises(IndexError):
         reference.hidden_states(torch.tensor([[10**6]]), None)
     assert is_on(policy) == {("default", False)}
-
-
-def test_the_base_named_as_a_reference_is_not_loaded_again(
-    trained: LanguageModel, random_model: Path, tmp_path: Path
-) -> None:
-    model = ModelConfig(path="an adapter")
-    again = load_reference(ReferenceConfig(name="path", path=str(random_model)), model, trained, "cpu")
-    assert again.model is trained.model
-    other = save_random_model(tmp_path / "other", seed=4)
-    apart = load_reference(ReferenceConfig(name="path", path=str(other)), model, trained, "cpu")
-    assert apart.model is not trained.model
 
 
 @pytest.mark.parametrize(("target", "expected"), [("lm_head", "policy and reference share"), ("qproj", "[down_proj,")])
@@ -331,7 +326,7 @@ def test_an_adapter_on_the_hub_is_fetched_and_its_base_loaded(
     assert loaded.adapter is not None
     assert torch.equal(states(loaded), states(trained))
     with pytest.raises(ConfigError, match="would train one on top of it"):
-        load_trainee(ModelConfig(path="someone/adapter", lora=LoraConfig(rank=2)), "cpu", None, seed=0)
+        load_trainee(ModelConfig(path="someone/adapter", lora=LoraConfig(rank=2)), HERE, None, seed=0)
 
 
 def test_layers_of_any_kind_take_an_adapter(tmp_path: Path) -> None:
@@ -346,6 +341,6 @@ def test_layers_of_any_kind_take_an_adapter(tmp_path: Path) -> None:
     assert model.adapter is not None
     assert len(model.adapter.parameters()) == 2 * 2 * 4
     disturb(model.adapter)
-    assert torch.equal(states(model.frozen_copy()), states(load_model(str(tmp_path / "gpt2"))))
+    assert torch.equal(states(frozen_copy(model)), states(load_model(str(tmp_path / "gpt2"))))
     save_model(model, tmp_path / "adapter")
     assert torch.equal(states(load_model(str(tmp_path / "adapter"))), states(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dgpo_cli.config.groups import ComputeDtype, Dtype, StrategyConfig
 from dgpo_cli.models.placement import Placement
 from dgpo_cli.planning.architecture import from_config
 from dgpo_cli.planning.plan import Data, Machine, plan_evaluation, plan_rollout, plan_training
-from dgpo_cli.processes import SOLO
+from dgpo_cli.processes import SOLO, Processes
 
 PLANS: dict[str, Any] = {"train": plan_training, "eval": plan_evaluation, "rollout": plan_rollout}
 SMALL_STEP = [
@@ -47,6 +48,25 @@ def test_what_a_command_computes_in_is_what_its_plan_says(asked: str, weights: s
         architecture = from_config(config.model.architecture)
         made = plan(config, architecture, Machine(), Data())
         assert made.precision["compute"] == expected, command
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rank", "reads", "on"),
+    [
+        ("single", 0, True, "cuda:1"),
+        ("ddp", 0, True, "cuda:1"),
+        ("ddp", 1, True, "cuda:1"),
+        ("fsdp", 0, True, "cpu"),
+        ("fsdp", 1, False, "cpu"),
+        ("fsdp_offload", 1, False, "cpu"),
+    ],
+)
+def test_of_sharded_models_the_main_process_alone_reads_weights(strategy: str, rank: int, reads: bool, on: str) -> None:
+    settings = StrategyConfig(name=strategy, compute_dtype=ComputeDtype.float32)
+    placed = Placement(settings, "cuda:1", Processes(rank=rank, size=2))
+    assert (placed.loads_here, placed.loads_on) == (reads, on)
+    cast = replace(placed, strategy=replace(settings, compute_dtype=ComputeDtype.bfloat16))
+    assert cast.loads_on == "cpu"  # where it is cast
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -12,11 +12,13 @@ import transformers
 from model_factory import byte_level_tokenizer, save_random_model
 
 from dgpo_cli.cli import main
-from dgpo_cli.commands.parts import load_policy
+from dgpo_cli.config.groups import StrategyConfig
 from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.errors import DgpoError
-from dgpo_cli.models.language_model import Policy
 from dgpo_cli.models.loading import load_model
+from dgpo_cli.models.placement import Placement
+from dgpo_cli.models.policy import Policy, load_policy
+from dgpo_cli.processes import SOLO
 from dgpo_cli.records.rollout_records import token_speller
 
 KNOWN = len(byte_level_tokenizer())  # 2 special tokens, 256 bytes and the merges of two sentences
@@ -38,7 +40,7 @@ def tight(tmp_path: Path) -> Path:
 
 
 def policy_of(folder: Path, **settings: Any) -> Policy:
-    return load_policy(ModelConfig(path=str(folder), **settings), "cpu")
+    return load_policy(ModelConfig(path=str(folder), **settings), Placement(StrategyConfig(), "cpu", SOLO))
 
 
 def refused(folder: Path, **settings: Any) -> str:

@@ -24,6 +24,7 @@ from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.environment import place
 from dgpo_cli.meeting import meet
+from dgpo_cli.models.frozen import frozen_copy
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.processes import SOLO, Processes, join, leave
@@ -83,7 +84,7 @@ def main() -> None:
     here = place()
     processes = join(meet(here, 60), device="cpu", connect_seconds=60) if here.size > 1 else SOLO
     model = load_model(sys.argv[1])
-    reference = model.frozen_copy()
+    reference = frozen_copy(model)
     with torch.no_grad():
         for number, weight in enumerate(reference.model.parameters()):
             weight.mul_(1.0 + 0.1 * (number % 3))

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from dgpo_cli.algorithm import Algorithm
-from dgpo_cli.commands.parts import load_trainee
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.environment import place
 from dgpo_cli.meeting import meet
+from dgpo_cli.models.frozen import frozen_copy, renew, renewable_reference
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.placement import Placement
+from dgpo_cli.models.policy import load_trainee
 from dgpo_cli.models.sharding import full, is_sharded, local
 from dgpo_cli.processes import SOLO, Processes, join, leave
 from dgpo_cli.training.optimizer import Optimizer
@@ -78,14 +79,14 @@ def batch() -> StepBatch:
 
 def steps(config: TrainConfig, placement: Placement) -> tuple[list[StepResult], dict[str, Tensor], dict[str, Tensor]]:
     """Some steps from the loaded model, against a reference that is another one: results, first gradient, weights."""
-    policy = placement.policy(lambda device: load_trainee(config.model, device, None, seed=0)).model
+    policy = load_trainee(config.model, placement, None, seed=0).model
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=max(LENGTHS))
     optimizer = Recording(policy.model, config.optim, placement.processes)
     refresh = bool(config.reference.refresh_every)
     if policy.adapter:
-        reference = policy.renewable_reference(None) if refresh else policy.frozen_copy()
+        reference = renewable_reference(policy, None) if refresh else frozen_copy(policy)
     else:
-        reference = placement.reference(lambda device: moved(config, device))
+        reference = placement.reference(moved(config, placement.loads_on) if placement.loads_here else None)
     updater = Updater(
         policy, reference, algorithm, optimizer, config.optim, temperature=0.9, processes=placement.processes
     )
@@ -93,7 +94,7 @@ def steps(config: TrainConfig, placement: Placement) -> tuple[list[StepResult], 
     for _ in range(STEPS):
         results.append(updater.run(batch(), lr=1e-3, noise_floor=1e-9, guard=StopGuard(0.0)))
         if refresh:
-            reference.copy_weights_from(policy)
+            renew(reference, policy)
     weights = {name: full(weight.detach()).clone() for name, weight in optimizer.named}
     with torch.no_grad():  # what comes after an evaluation finds the weights where they belong, and as float32
         policy.hidden_states(torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.int64))
@@ -101,7 +102,7 @@ def steps(config: TrainConfig, placement: Placement) -> tuple[list[StepResult], 
         assert weight.dtype == torch.float32
         assert is_sharded(weight) == placement.shards
     if not policy.adapter:
-        reference.copy_weights_from(policy)
+        renew(reference, policy)
         for mine, theirs in zip(reference.model.parameters(), policy.model.parameters(), strict=True):
             assert torch.equal(local(mine), local(theirs))
     assert optimizer.gradient is not None
@@ -171,7 +172,7 @@ def stopped(model: str, strategy: str, processes: Processes, *, at: int) -> None
 
     def stepped(*guards: StopGuard) -> tuple[list[bool], dict[str, Tensor]]:
         """Whether each try at the first step was stopped, and the weights after them."""
-        policy = placement.policy(lambda device: load_trainee(config.model, device, None, seed=0)).model
+        policy = load_trainee(config.model, placement, None, seed=0).model
         algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=max(LENGTHS))
         optimizer = Optimizer(policy.model, settings, processes)
         updater = Updater(policy, None, algorithm, optimizer, settings, temperature=0.9, processes=processes)

@@ -11,6 +11,7 @@ from model_factory import save_random_model
 from dgpo_cli.config.commands import OptimConfig, TrainConfig
 from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.errors import ConfigError
+from dgpo_cli.models.frozen import renewable_reference
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.lora import add_adapter
 from dgpo_cli.training.checkpoint import Checkpoints, RunState
@@ -43,7 +44,7 @@ def test_a_checkpoint_of_an_adapter_takes_what_was_predicted(tmp_path: Path, mer
     model.adapter = add_adapter(
         model.model, rank=8, alpha=None, target_modules=None, base=str(base), revision=None, seed=0
     )
-    reference = model.renewable_reference(None)
+    reference = renewable_reference(model, None)
     optimizer = Optimizer(model.model, OptimConfig())
     for parameter in optimizer.parameters:
         parameter.grad = torch.ones_like(parameter)

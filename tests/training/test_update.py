@@ -20,6 +20,7 @@ from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import LossAggregation
 from dgpo_cli.models.adapted_layers import adapt_layers
+from dgpo_cli.models.frozen import frozen_copy, renew, renewable_reference
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.lora import add_adapter
@@ -69,7 +70,7 @@ def test_loss_and_gradient_of_an_adapter_agree_with_naive_float64(random_model: 
     naive = copy.deepcopy(policy.model).double()
     frozen = load_model(str(random_model)).model.double()
     before = {key: value.clone() for key, value in policy.model.state_dict().items()}
-    updater = Updater(policy, policy.frozen_copy(), algorithm, optimizer, optim, temperature=1.0)
+    updater = Updater(policy, frozen_copy(policy), algorithm, optimizer, optim, temperature=1.0)
     result = updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, guard=StopGuard(0.0))
     assert result.credit is not None
     assert result.signals is not None
@@ -137,7 +138,7 @@ def test_uniform_gating_is_grpo_bit_for_bit(policy: LanguageModel, reference: La
 def test_at_the_reference_every_gating_of_distance_is_uniform(policy: LanguageModel) -> None:
     for gating in ("paper", "hellinger", "calibrated"):
         algorithm = Algorithm(*options("dgpo", gating), max_completion_tokens=MAX_TOKENS)
-        result, _, _ = run(policy, policy.frozen_copy(), algorithm, batch(ADVANTAGES))
+        result, _, _ = run(policy, frozen_copy(policy), algorithm, batch(ADVANTAGES))
         assert result.signals is not None
         assert result.credit is not None
         assert result.signals.hellinger is not None
@@ -157,13 +158,13 @@ def adapted(path: Path, *, renewed: bool, checkpointing: bool) -> tuple[Language
     policy = load_model(str(path))
     policy.adapter = add_adapter(policy.model, rank=3, alpha=6, target_modules=None, base="", revision=None, seed=1)
     adapt_layers(policy.model, checkpointing=checkpointing, compiled=False)
-    return policy, policy.renewable_reference(None) if renewed else policy.frozen_copy()
+    return policy, renewable_reference(policy, None) if renewed else frozen_copy(policy)
 
 
 def whole(path: Path, *, checkpointing: bool) -> tuple[LanguageModel, LanguageModel]:
     policy = load_model(str(path))
     adapt_layers(policy.model, checkpointing=checkpointing, compiled=False)
-    return policy, policy.frozen_copy()
+    return policy, frozen_copy(policy)
 
 
 def trained(
@@ -178,7 +179,7 @@ def trained(
         result = updater.run(batch(ADVANTAGES), lr=1e-2, noise_floor=1e-9, guard=StopGuard(0.0))
         losses += [tally.loss for tally in result.tallies]
         if refresh:
-            reference.copy_weights_from(policy)
+            renew(reference, policy)
     return losses, {name: weight.detach().clone() for name, weight in optimizer.named}
 
 

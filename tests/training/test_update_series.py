@@ -12,6 +12,7 @@ from step_factory import ADVANTAGES, MAX_TOKENS, batch, naive_loss, options, run
 
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import OptimConfig
+from dgpo_cli.models.frozen import frozen_copy
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.stopping import StopGuard
@@ -53,7 +54,7 @@ def test_equal_rewards_move_no_weight_without_kl(
 def test_a_gradient_that_is_not_finite_is_skipped(policy: LanguageModel) -> None:
     algorithm = Algorithm(*options("grpo"), max_completion_tokens=MAX_TOKENS)
     step = batch([float("inf"), 0.0, 0.0, 0.0, 1.0, 1.0, -1.0, -1.0])
-    result, _, model = run(policy, policy.frozen_copy(), algorithm, step)
+    result, _, model = run(policy, frozen_copy(policy), algorithm, step)
     assert result.nonfinite == result.skipped == 1
     assert all(
         torch.equal(left, right)

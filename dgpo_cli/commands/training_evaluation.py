@@ -1,0 +1,93 @@
+"""Evaluation between the steps of a run: by the code of `dgpo eval`, and by the grader that it would use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from dgpo_cli.commands.parts import benchmark_prompts, load_grader
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.evaluation_reward import own_grader, reward_of_evaluation
+from dgpo_cli.config.groups import BenchmarkConfig, RewardConfig
+from dgpo_cli.engines.shared_engine import SharedEngine
+from dgpo_cli.evaluation.benchmark import load_benchmark
+from dgpo_cli.evaluation.evaluate import evaluate
+from dgpo_cli.evaluation.manifest import reward_facts
+from dgpo_cli.models.policy import Policy
+from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
+from dgpo_cli.terminal import say
+from dgpo_cli.training.run_folder import RunFolder
+from dgpo_cli.types import Grader, Prompt, Sampling
+
+
+def evaluation_after_steps(
+    config: TrainConfig, policy: Policy, engine: SharedEngine, folder: RunFolder
+) -> Callable[[int], dict[str, Any] | None]:
+    """A function that evaluates after a step and gives its row of eval.jsonl; None without a benchmark.
+
+    Raises:
+        ConfigError: the grader does not say right or wrong.
+        DataError: the benchmark cannot be read, or does not fit the model.
+    """
+    if config.benchmark.name is None:
+        return lambda step: None
+    benchmark = _shortened(config)
+    reward = reward_of_evaluation(config)
+    name = str(benchmark.name)
+    with closing(load_grader(reward)) as grader:
+        loaded = load_benchmark(benchmark, grader=grader, limit=benchmark.limit)
+        prompts = benchmark_prompts(loaded, benchmark, config.model, policy)
+        if reward.name == "function":
+            _try_on(prompts[0], grader, reward, name)
+
+    def after(step: int) -> dict[str, Any]:
+        def make_room(differences: list[str]) -> None:
+            """A part of this evaluation from before a resume that changed it: no setting would make it fit again."""
+            aside = folder.set_evaluation_aside(step)
+            say(f"note: {differences[0]}: moved to {aside}, the evaluation begins anew")
+
+        with closing(load_grader(reward)) as grader:
+            result = evaluate(
+                engine,
+                grader,
+                prompts,
+                benchmark=name,
+                k=benchmark.k,
+                sampling=Sampling(benchmark.temperature, benchmark.top_p, benchmark.max_tokens),
+                seed=config.seed,
+                batch_size=config.engine.batch_size,
+                pass_at=None if benchmark.pass_at is None else [k for k in benchmark.pass_at if k <= benchmark.k],
+                folder=folder.evaluation_folder(step),
+                model=config.model.name,
+                manifest={"step": step, **_evaluated_with(config, policy), **reward_facts(reward)},
+                make_room=make_room,
+            )
+        return {"step": step, **folder.evaluation_row(result.as_record())}
+
+    return after
+
+
+def _shortened(config: TrainConfig) -> BenchmarkConfig:
+    """The benchmark with the samples and problems that training asks for."""
+    benchmark = config.benchmark
+    return replace(benchmark, k=config.eval.k or benchmark.k, limit=config.eval.limit or benchmark.limit)
+
+
+def _evaluated_with(config: TrainConfig, policy: Policy) -> dict[str, Any]:
+    """What may change between two sessions of a run, and decides its samples to the last bit."""
+    return {
+        "model": {"path": config.model.path},
+        "device": policy.model.device.type,
+        "compute_dtype": policy.model.computes_in,
+        "compile": config.strategy.compile,
+    }
+
+
+def _try_on(prompt: Prompt, grader: Grader, reward: RewardConfig, benchmark: str) -> None:
+    sample = try_grader(grader, prompt)
+    otherwise = (
+        f"benchmark.reward={own_grader(benchmark)} grades {benchmark} by its own; benchmark=none evaluates nothing"
+    )
+    require_right_or_wrong(sample, reward, "the evaluation in training", otherwise)
