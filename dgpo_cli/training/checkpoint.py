@@ -184,7 +184,7 @@ def load_state(path: Path) -> RunState:
         stored["decay_from"] = tuple(stored["decay_from"])
     if stored.get("scores_given") is not None:
         stored["scores_given"] = ScoresGiven(**stored["scores_given"])
-    known = {one.name for one in fields(RunState)}  # an older version may have written others
+    known = {one.name for one in fields(RunState)}  # another version may have written more
     return RunState(**{name: value for name, value in stored.items() if name in known})
 
 
@@ -226,16 +226,20 @@ def _damage(folder: Path) -> str | None:
         return "no readable manifest.json"
     if COUNTERS.as_posix() not in expected:
         return f"manifest.json does not name {COUNTERS}"
-    for name, (size, digest) in expected.items():
-        path = folder / name
-        try:
-            if not path.resolve().is_relative_to(folder.resolve()):
-                return f"manifest.json names {name!r}, which is not in it"
-            if not path.is_file() or path.stat().st_size != size:
-                return f"{name} is missing or of another size"
-            with path.open("rb") as stream:
-                if sha256(stream) != digest:
-                    return f"{name} has another SHA-256"
-        except (OSError, ValueError) as error:  # a flipped bit made a name that no file can have, or the disk fails
-            return f"{name!r} cannot be read: {error}"
+    found = (_damage_of_file(folder, name, size, digest) for name, (size, digest) in expected.items())
+    return next((damage for damage in found if damage is not None), None)
+
+
+def _damage_of_file(folder: Path, name: str, size: int, digest: str) -> str | None:
+    path = folder / name
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return f"manifest.json names {name!r}, which is not in it"
+        if not path.is_file() or path.stat().st_size != size:
+            return f"{name} is missing or of another size"
+        with path.open("rb") as stream:
+            if sha256(stream) != digest:
+                return f"{name} has another SHA-256"
+    except (OSError, ValueError) as error:  # a flipped bit made a name that no file can have, or the disk fails
+        return f"{name!r} cannot be read: {error}"
     return None
