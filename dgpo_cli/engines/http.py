@@ -2,6 +2,10 @@
 
 The key is sent and never shown: it is taken out of whatever a server says. Redirects are refused, since following one
 would hand the key to another host.
+
+Not httpx: it has neither retries nor a deadline for the whole of an answer, takes twice as long for a request, and
+huggingface_hub brings it under one name or another by its version. A connection a request costs little beside a
+completion.
 """
 
 from __future__ import annotations
@@ -28,13 +32,13 @@ SHOWN_CHARACTERS = 200
 CHUNK = 1 << 16
 LARGEST_ANSWER = 1 << 28  # bytes: far more than any completion
 PASSING = (408, 409, 425, 429)  # and 5xx: the same request may be answered later
-OF_THE_SERVER = (401, 402, 403, 404, 405, 429, 503)  # whatever the request asks
+OF_THE_SERVER = (401, 402, 403, 404, 405, 429, 503)  # any other request would fail like this one
 MORE_TIME = "engine.timeout_seconds, engine.retries and a smaller engine.concurrency give it more time"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server said, errors that are not worth another try included."""
+    """What a server said. Errors for which another try is of no use are answers too."""
 
     status: int
     content: bytes
@@ -48,7 +52,7 @@ class Answer:
         return self.content.decode("utf-8", errors="replace")
 
     def json(self) -> Any:
-        """The parsed content; None where it is not JSON."""
+        """The parsed content; None if it is not JSON."""
         try:
             return json.loads(self.content)
         except (ValueError, RecursionError):
@@ -57,7 +61,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt failed, in a sentence and in a word to count by, and how long the server asks to wait."""
+    """Why an attempt failed.
+
+    reason        a sentence
+    cause         a word to count by
+    wait_seconds  that the server asks for
+    """
 
     reason: str
     cause: str
@@ -65,7 +74,7 @@ class Failure:
     connected: bool = True
     again: bool = True  # whether the same request may be answered later
     whole_server: bool = False
-    hint: str = ""  # the caller's where it is empty
+    hint: str = ""  # empty: the caller's
 
 
 def _no_flaw(_: Answer) -> Failure | None:
@@ -90,7 +99,7 @@ class HttpClient:
         self.timeout_seconds = timeout_seconds
         self.backoff_seconds = backoff_seconds
         self.stop = threading.Event()
-        # A proxy of the environment cannot reach this machine's own addresses.
+        # A proxy of the environment can't reach this machine's own addresses.
         proxies = [urllib.request.ProxyHandler({})] if _is_loopback(self.url) else []
         self._opener = urllib.request.build_opener(_NoRedirects, *proxies)
 
@@ -104,14 +113,17 @@ class HttpClient:
         retries: int | None = None,
         flaw: Callable[[Answer], Failure | None] = _no_flaw,
     ) -> Answer:
-        """GET, or POST with a payload. Any answer but 408, 409, 425, 429 and 5xx is returned, the rest is tried again.
+        """GET, or POST with a payload. Status 408, 409, 425, 429 and 5xx are tried again; any other is returned.
 
-        With `first` a server that cannot be reached at all is not tried again: its address is wrong, or it is not
-        running. `hint` is for a server that is there and fails; `retries` takes the place of the client's. `flaw` says
-        why an answer of status 2xx is none: many servers and proxies answer 200 and put their error into the content.
+        Args:
+            first: don't try a server again that can't be reached: its address is wrong, or it is not running.
+            hint: what to do if the server is there and fails.
+            retries: in place of the client's.
+            flaw: why an answer of status 2xx is none. Many servers and proxies answer 200 and put their error into the
+                content.
 
         Raises:
-            ServerError: nothing answers, or too late, or only what is tried again, after all retries.
+            ServerError: no answer that can be returned, after all retries.
         """
         most = self.retries if retries is None else retries
         attempt = 0
@@ -126,7 +138,7 @@ class HttpClient:
             hopeless = not outcome.again or (first and not outcome.connected) or asked > self.timeout_seconds
             if attempt >= most or hopeless or self.stop.is_set():
                 raise self._gave_up(path, outcome, attempt + 1, hint)
-            # Full back-off with jitter, so that requests that failed together do not come back together.
+            # The wait doubles each time. It is random, or requests that failed together would come back together.
             backoff = min(self.backoff_seconds * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.0)
             if self.stop.wait(max(asked, backoff)):
                 raise self._gave_up(path, outcome, attempt + 1, hint)
@@ -146,6 +158,7 @@ class HttpClient:
         request = urllib.request.Request(self.url + path, data=data, headers=headers)
         deadline = time.monotonic() + self.timeout_seconds
         try:
+            # This time-out is for each wait on the socket; `_read` holds the whole answer to the deadline.
             with self._opener.open(request, timeout=self.timeout_seconds) as response:
                 return Answer(response.status, _read(response, deadline))
         except urllib.error.HTTPError as error:
@@ -159,11 +172,11 @@ class HttpClient:
             return self._late() if late else _unreachable(error.reason)
         except TimeoutError:
             return self._late()
-        except (OSError, http.client.HTTPException, zlib.error, EOFError) as error:
+        except (OSError, http.client.HTTPException, zlib.error, EOFError) as error:  # once it was connected
             return Failure(_words(error), "connection_lost")
         except UnicodeError:
             return _unreachable("the host's name is no name")
-        except ValueError as error:  # of an address that it redirects to
+        except ValueError as error:  # a redirect to what is no address
             return Failure(f"its answer cannot be read ({error})", "connection_lost")
 
     def _passing(self, answer: Answer, wait_seconds: float | None) -> Failure:
@@ -189,7 +202,7 @@ def _unreachable(reason: Any) -> Failure:
 
 
 def said(answer: Answer) -> str:
-    """The message in an error's JSON, in the shapes that servers give it; else the text."""
+    """The message in an error's JSON, at the places where servers put it; if there is none, the text."""
     record = answer.json()
     for name in ("error", "message", "detail"):
         while isinstance(record, dict) and record.get(name):
@@ -212,7 +225,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _read(response: Any, deadline: float) -> bytes:
-    """The whole content. The socket's own time-out counts from the last byte, so a trickle needs a deadline too."""
+    """The whole content. The socket's own time-out begins anew with each byte, so a trickle needs a deadline too."""
     parts = []
     while part := response.read1(CHUNK):
         parts.append(part)
@@ -220,13 +233,13 @@ def _read(response: Any, deadline: float) -> bytes:
             raise http.client.HTTPException("its answer is larger than any completion")
         if time.monotonic() > deadline:
             raise TimeoutError
-    if response.length:
+    if response.length:  # bytes that were announced and never came: read1 ends without a word
         raise http.client.IncompleteRead(b"".join(parts), response.length)
     return _plain(b"".join(parts), (response.headers.get("Content-Encoding") or "").strip().lower())
 
 
 def _plain(content: bytes, encoding: str) -> bytes:
-    """Nobody asks for compressed answers, and some proxies send them all the same."""
+    """The content without compression. Nobody asks for it, and some proxies compress all the same."""
     if encoding not in ("gzip", "x-gzip", "deflate"):
         return content
     opened = zlib.decompressobj(wbits=47)  # either header
@@ -237,7 +250,7 @@ def _plain(content: bytes, encoding: str) -> bytes:
 
 
 def _read_what_is_there(error: urllib.error.HTTPError, deadline: float) -> bytes:
-    """The content of an error; its status is enough where that cannot be read."""
+    """The content of an error, or nothing if it can't be read: the status is enough."""
     try:
         return _read(error, deadline)
     except (OSError, http.client.HTTPException, zlib.error, EOFError):

@@ -5,7 +5,8 @@
     checkpoints/step_000050/manifest.json   size and SHA-256 of every file, written last
     checkpoints/latest               the name of the newest complete one; checkpoints/best likewise
 
-A checkpoint is written into a temporary folder, synced and renamed, and only then named by `latest`.
+A checkpoint is written into a temporary folder, synced and renamed, and only then named by `latest`. So a kill at any
+moment leaves the one before as it was, and at most a temporary folder, which the next start or save removes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ COUNTERS = Path("state", "counters.json")
 
 @dataclass
 class RunState:
-    """Everything that the next step depends on beside weights and optimizer."""
+    """Everything that the next step depends on beside weights and optimizer.
+
+    No random state is among it: every draw has a seed of its own, derived from the run's seed and the draw's number.
+    """
 
     step: int = 0  # the last step that was finished
     next_draw: int = 0
@@ -44,9 +48,9 @@ class RunState:
     warned: list[str] = field(default_factory=list)
     tracker_id: str | None = None
     planned_steps: int | None = None  # that the schedule was laid out for
-    tokens_per_microbatch: int | None = None  # smaller than the setting where memory did not suffice
-    decay_from: tuple[int, float] | None = None  # step and lr that a decay starts at, where a resume moved its end
-    scores_given: ScoresGiven | None = None  # by a user's function: what a late call scores goes by them
+    tokens_per_microbatch: int | None = None  # smaller than the setting if memory did not suffice
+    decay_from: tuple[int, float] | None = None  # step and lr that a decay starts at, if a resume moved its end
+    scores_given: ScoresGiven | None = None  # by a user's function; they say what a call that comes too late scores
 
 
 def checkpoint_name(step: int) -> str:
@@ -86,10 +90,10 @@ class Checkpoints:
                     _replace(temporary, target)
                     write_atomically(self.folder / "latest", target.name)
             except Exception:
-                remove_tree(temporary, ignore_errors=True)
+                remove_tree(temporary, ignore_errors=True)  # a full disk gets its room back
                 raise
         if self.processes.main:
-            self._drop_old(state.step)
+            self._drop_old(state.step)  # only now: until `latest` names the new one, the old ones are all there is
         self.processes.highest(0)  # no process goes on before the checkpoint stands
         return target
 
@@ -102,9 +106,9 @@ class Checkpoints:
             write_atomically(self.folder / "best", checkpoint_name(step))
 
     def rewind(self, newest: Path | None) -> None:
-        """Take back what a continued run does not go on from: half-written checkpoints, and names of later ones.
+        """Remove half-written checkpoints, and the names of those that are newer than `newest`, where the run goes on.
 
-        Later checkpoints are damaged ones; they stay until the run has saved another.
+        The newer ones are damaged. They stay until the run has saved another.
         """
         for unfinished in self.folder.glob(f"{TEMPORARY}*"):
             remove_tree(unfinished, ignore_errors=True)
@@ -118,7 +122,7 @@ class Checkpoints:
                 file.unlink(missing_ok=True)
 
     def newest_intact(self) -> tuple[Path | None, list[str]]:
-        """The newest checkpoint whose every file is as it was written, and warnings about those that are not."""
+        """The newest checkpoint with every file as it was written, and a warning for each newer one."""
         warnings: list[str] = []
         for path in sorted(self.folder.glob("step_*"), reverse=True):
             damage = _damage(path)
@@ -135,7 +139,10 @@ class Checkpoints:
         optimizer: Optimizer,
         reference: LanguageModel | None,
     ) -> None:
-        """Every process writes its part, the main one what there is once. A model goes out whole, by the main one."""
+        """Every process writes its part of the optimizer. The main one writes all else: models go out whole.
+
+        A model in one piece costs a gathering, and loads as it is in transformers, vLLM and `dgpo eval`.
+        """
         main = self.processes.main
         self._save_weights(model, folder)
         self.processes.highest(0)  # the folder is there
@@ -155,7 +162,7 @@ class Checkpoints:
             save_model(model, checkpoint / "model", writes=main)
 
     def _drop_old(self, step: int) -> None:
-        """Keep the newest up to `step` and the best. Later ones were damaged: the run went back behind them."""
+        """Keep the newest up to `step` and the best. Later ones were damaged: the run went back to before them."""
         current = checkpoint_name(step)
         complete = sorted(self.folder.glob("step_*"))
         newest = [path.name for path in complete if path.name <= current][-self.keep :]
@@ -182,12 +189,17 @@ def load_state(path: Path) -> RunState:
         stored["decay_from"] = tuple(stored["decay_from"])
     if stored.get("scores_given") is not None:
         stored["scores_given"] = ScoresGiven(**stored["scores_given"])
-    known = {one.name for one in fields(RunState)}
+    known = {one.name for one in fields(RunState)}  # another version may have written more
     return RunState(**{name: value for name, value in stored.items() if name in known})
 
 
 def _replace(temporary: Path, target: Path) -> None:
-    """Give a complete checkpoint its name. One that has it was damaged, or its run was stopped before `latest`."""
+    """Give a complete checkpoint its name.
+
+    Another can have the name already: it was damaged, or its run was stopped before `latest` named it. A folder that is
+    not empty can't be replaced in one call, so that one is moved away first. A kill in between leaves the name free,
+    and `newest_intact` finds the one before.
+    """
     replaced = target.with_name(f"{TEMPORARY}replaced_{target.name}")
     if target.exists():
         os.replace(target, replaced)
@@ -197,6 +209,7 @@ def _replace(temporary: Path, target: Path) -> None:
 
 
 def _write_manifest(folder: Path) -> None:
+    """Size and SHA-256 of every file as it is read back, all of them synced: the manifest must not be on disk first."""
     files: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -210,7 +223,7 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None. A manifest that says anything else than it was given is damage too."""
+    """What is wrong with a checkpoint, or None. A manifest that can't be ours is damage too."""
     try:
         files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
         expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
@@ -218,16 +231,20 @@ def _damage(folder: Path) -> str | None:
         return "no readable manifest.json"
     if COUNTERS.as_posix() not in expected:
         return f"manifest.json does not name {COUNTERS}"
-    for name, (size, digest) in expected.items():
-        path = folder / name
-        try:
-            if not path.resolve().is_relative_to(folder.resolve()):
-                return f"manifest.json names {name!r}, which is not in it"
-            if not path.is_file() or path.stat().st_size != size:
-                return f"{name} is missing or of another size"
-            with path.open("rb") as stream:
-                if sha256(stream) != digest:
-                    return f"{name} has another SHA-256"
-        except (OSError, ValueError) as error:  # no name of a file, or a disk that does not give it
-            return f"{name!r} cannot be read: {error}"
+    found = (_damage_of_file(folder, name, size, digest) for name, (size, digest) in expected.items())
+    return next((damage for damage in found if damage is not None), None)
+
+
+def _damage_of_file(folder: Path, name: str, size: int, digest: str) -> str | None:
+    path = folder / name
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return f"manifest.json names {name!r}, which is not in it"
+        if not path.is_file() or path.stat().st_size != size:
+            return f"{name} is missing or of another size"
+        with path.open("rb") as stream:
+            if sha256(stream) != digest:
+                return f"{name} has another SHA-256"
+    except (OSError, ValueError) as error:  # a flipped bit made a name that no file can have, or the disk fails
+        return f"{name!r} cannot be read: {error}"
     return None

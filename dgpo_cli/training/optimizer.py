@@ -1,7 +1,11 @@
 """AdamW in float32 and the learning rate of a step, on one process or several.
 
-With a whole model in each of several processes their gradients are summed here; sharded weights sum theirs as they go.
-What is saved of it says where each process's rows belong, so any number of processes can go on from it.
+If every process holds the whole model, the gradients are summed here; sharded weights sum theirs during the backward
+pass. Each saved file says where its rows belong in the whole tensor, so any number of processes can go on from it.
+
+torch.distributed.checkpoint could write and read these files too. It is not used: its own format is a pickle, its
+safetensors writer makes a second copy of the moments in memory, a missing file can leave rows unread without a word,
+and no torch version promises to read the files of another.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from torch import Tensor
 
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import Schedule
+from dgpo_cli.errors import RunError
 from dgpo_cli.models.sharding import full, is_sharded, local, rows_of
 from dgpo_cli.processes import SOLO, Processes, watching_for_loss
 from dgpo_cli.progress import beat, each, together
@@ -34,7 +39,7 @@ BUCKET = 2**24  # weights whose gradients travel together: 64 MiB
 def learning_rate(step: int, steps: int, settings: OptimConfig, decay_from: tuple[int, float] | None = None) -> float:
     """The learning rate of step `step` (from 1): linear warm-up, then the schedule, which ends at the last step.
 
-    `decay_from` is a step and the learning rate there, from which a decay goes on to an end that a resume has moved.
+    `decay_from`: a step and its learning rate. If a resume has moved the end, the decay goes on from there.
     """
     if step <= settings.warmup_steps:
         return settings.lr * step / settings.warmup_steps
@@ -52,7 +57,7 @@ def learning_rate(step: int, steps: int, settings: OptimConfig, decay_from: tupl
 
 @dataclass(frozen=True)
 class UpdateOutcome:
-    """What an optimizer update did. `applied` is False where the loss or its gradient was not finite."""
+    """What an optimizer update did. `applied` is False if the loss or its gradient was not finite."""
 
     applied: bool
     grad_norm: float  # before clipping
@@ -78,7 +83,7 @@ class Optimizer:
             lr=settings.lr,
             betas=(settings.betas[0], settings.betas[1]),
             eps=settings.eps,
-            # In one kernel on a GPU: otherwise an update holds another float of every weight for a moment.
+            # One kernel on a GPU. The other implementations hold another float of every weight for a moment.
             fused=True if self.parameters and all(weight.is_cuda for weight in self.parameters) else None,
         )
 
@@ -87,11 +92,11 @@ class Optimizer:
 
     @torch.no_grad()
     def update(self, lr: float, loss: float = 0.0) -> UpdateOutcome:
-        """Clip, check and apply the gradient that stands in the weights, then drop it; `loss` must be finite too."""
-        if not self.sharded and not self.processes.alone:
-            _sum_over_processes(self.parameters)
+        """Clip the gradient that stands in the weights, check it, apply it, drop it. `loss` must be finite too."""
+        self._sum_gradients()
         norm = self.clipped_norm(self.settings.grad_clip or math.inf)
         beat()
+        # One step with inf or NaN would spoil weights and moments for good; a step less costs nothing.
         if not (math.isfinite(norm) and math.isfinite(loss)):
             self.zero_grad()
             return UpdateOutcome(False, norm, 0.0)
@@ -100,33 +105,27 @@ class Optimizer:
             group["lr"] = lr
         self.adam.step()
         beat()
-        changed = sum(
-            int((_watched(parameter) != old).sum()) for parameter, old in zip(self.parameters, before, strict=True)
-        )
         self.zero_grad()
-        counts = torch.tensor([changed, sum(old.numel() for old in before)], dtype=torch.int64)
-        if self.sharded:
-            self.processes.total(counts)
-        return UpdateOutcome(True, norm, int(counts[0]) / max(1, int(counts[1])))
+        return UpdateOutcome(True, norm, self._changed_fraction(before))
 
     def spent_norm(self) -> float:
         """The norm of the gradient that stands in the weights, which is then dropped."""
-        if not self.sharded and not self.processes.alone:
-            _sum_over_processes(self.parameters)
+        self._sum_gradients()
         norm = self.clipped_norm(math.inf)
         self.zero_grad()
         return norm
 
     def clipped_norm(self, limit: float) -> float:
-        """Clip the gradient to `limit`; its norm before that."""
+        """Clip the gradient to `limit`. Returns its norm before that."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
         return float(full(norm))
 
     def save(self, folder: Path) -> None:
-        """Write what this process holds of the moments; without shards the main process holds it all.
+        """Write the moments that this process holds. Without shards the main process writes them all.
 
         Each file says at which row of the whole tensor its rows begin.
         """
+        # Without shards every process holds the same.
         if not self.sharded and not self.processes.main:
             return
         rank, size = (self.processes.rank, self.processes.size) if self.sharded else (0, 1)
@@ -143,7 +142,13 @@ class Optimizer:
         save_file(tensors, folder / f"optimizer-{rank:05d}-of-{size:05d}.safetensors", {"starts": json.dumps(starts)})
 
     def load(self, folder: Path) -> None:
-        """Take over the moments that any number of processes saved in `folder`: of each weight, the rows held here."""
+        """Read the moments that any number of processes saved in `folder`: of each weight, the rows held here.
+
+        A weight that no file knows had no gradient before the save, and starts anew.
+
+        Raises:
+            RunError: the files do not hold all rows of a weight.
+        """
         with ExitStack() as stack:
             files = [
                 stack.enter_context(safe_open(path, framework="pt")) for path in sorted(folder.glob("optimizer-*"))
@@ -151,33 +156,67 @@ class Optimizer:
             held = [(file, json.loads(file.metadata()["starts"]), set(file.keys())) for file in files]
             for name, weight in each(self.named):
                 parts = [(file, starts[name]) for file, starts, keys in held if f"{name}/step" in keys]
-                if not parts:
-                    continue
-                step = parts[0][0].get_tensor(f"{name}/step").reshape(())
-                state = {"step": step.to(local(weight).device) if self.adam.defaults["fused"] else step}
-                for moment in MOMENTS:
-                    state[moment] = torch.zeros_like(weight, memory_format=torch.preserve_format)
-                    _fill_rows(local(state[moment]), self._first_row(weight), f"{name}/{moment}", parts)
-                self.adam.state[weight] = state
+                if parts:
+                    self.adam.state[weight] = self._state_from(parts, name, weight, folder)
+
+    def _state_from(self, parts: list[tuple[Any, int]], name: str, weight: Tensor, folder: Path) -> dict[str, Tensor]:
+        """AdamW's state of one weight, from files with the row that each begins at."""
+        step = parts[0][0].get_tensor(f"{name}/step").reshape(())
+        # The fused kernel reads the count on its own device, the others read it on the CPU.
+        state = {"step": step.to(local(weight).device) if self.adam.defaults["fused"] else step}
+        for moment in MOMENTS:
+            state[moment] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+            target = local(state[moment])
+            found = _fill_rows(target, self._first_row(weight), f"{name}/{moment}", parts)
+            # Zeros in place of moments would train on without a sign of it.
+            if found != target.shape[0]:
+                raise RunError(
+                    f"{folder}: expected {target.shape[0]} rows of {name}/{moment}, found {found}",
+                    "a file of the optimizer is missing: every process must see the same folder",
+                )
+        return state
 
     def _first_row(self, weight: Tensor) -> int:
         if not is_sharded(weight):
             return 0
         return rows_of(weight.shape[0], self.processes.rank, self.processes.size)[0]
 
+    def _sum_gradients(self) -> None:
+        if not self.sharded and not self.processes.alone:
+            _sum_over_processes(self.parameters)
 
-def _fill_rows(target: Tensor, first: int, key: str, parts: list[tuple[Any, int]]) -> None:
-    """Put the rows of `key` that begin at `first` into `target`, from files that each hold some of them."""
+    def _changed_fraction(self, before: Sequence[Tensor]) -> float:
+        """The share of the watched weights, over all processes, that are no longer what they were."""
+        changed = sum(
+            int((_watched(parameter) != old).sum()) for parameter, old in zip(self.parameters, before, strict=True)
+        )
+        counts = torch.tensor([changed, sum(old.numel() for old in before)], dtype=torch.int64)
+        if self.sharded:
+            self.processes.total(counts)
+        return int(counts[0]) / max(1, int(counts[1]))
+
+
+def _fill_rows(target: Tensor, first: int, key: str, parts: list[tuple[Any, int]]) -> int:
+    """Put the rows of `key` that begin at `first` into `target`, from files that each hold some of them.
+
+    Returns how many rows were found.
+    """
+    found = 0
     for file, start in parts:
         rows = file.get_slice(key)
         begin, end = max(first, start), min(first + target.shape[0], start + rows.get_shape()[0])
         if begin < end:
             target[begin - first : end - first].copy_(rows[begin - start : end - start])
+            found += end - begin
+    return found
 
 
 @torch.no_grad()
 def _sum_over_processes(parameters: Sequence[Tensor]) -> None:
-    """Sum the gradients of all processes, many weights at a time. A weight without a gradient counts as 0."""
+    """Sum the gradients of all processes, many weights at a time. A weight without a gradient counts as 0.
+
+    Each process must send the same weights in the same order, also one whose share of the work touched only some.
+    """
     for weight in parameters:
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
@@ -195,6 +234,6 @@ def _sum_over_processes(parameters: Sequence[Tensor]) -> None:
 
 
 def _watched(parameter: Tensor) -> Tensor:
-    """Up to 65,536 weights at even distances: a copy of every weight would cost as much memory as the model."""
+    """About 65,536 weights at even distances: a copy of every weight would cost as much memory as the model."""
     flat = local(parameter.detach()).reshape(-1)
     return flat[:: max(1, flat.numel() // CHANGED_SAMPLE)]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import Schedule
-from dgpo_cli.training.optimizer import Optimizer, learning_rate
+from dgpo_cli.errors import RunError
+from dgpo_cli.training.optimizer import MOMENTS, Optimizer, learning_rate
 
 SETTINGS = OptimConfig(lr=1.0, warmup_steps=4, final_lr_fraction=0.1)
 
@@ -84,3 +88,38 @@ def test_a_gradient_with_nan_moves_nothing() -> None:
     assert not outcome.applied
     assert torch.equal(layer.weight, before)
     assert layer.weight.grad is None
+
+
+def saved_by_two(folder: Path) -> Optimizer:
+    """A layer of five rows after one update. What AdamW keeps of it lies in two files, three rows and two."""
+    torch.manual_seed(0)
+    optimizer = Optimizer(torch.nn.Linear(3, 5), SETTINGS)
+    for parameter in optimizer.parameters:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.update(0.1)
+    state = {name: optimizer.adam.state[weight] for name, weight in optimizer.named}
+    for rank, (start, stop) in enumerate([(0, 3), (3, 5)]):
+        tensors = {f"{name}/step": one["step"].reshape(1) for name, one in state.items()}
+        for moment in MOMENTS:
+            tensors |= {f"{name}/{moment}": one[moment][start:stop].contiguous() for name, one in state.items()}
+        starts = json.dumps(dict.fromkeys(state, start))
+        save_file(tensors, folder / f"optimizer-{rank:05d}-of-00002.safetensors", {"starts": starts})
+    return optimizer
+
+
+def test_one_process_goes_on_from_the_files_of_two(tmp_path: Path) -> None:
+    saved = saved_by_two(tmp_path)
+    fresh = Optimizer(torch.nn.Linear(3, 5), SETTINGS)
+    fresh.load(tmp_path)
+    for ours, theirs in zip(fresh.parameters, saved.parameters, strict=True):
+        assert fresh.adam.state[ours].keys() == saved.adam.state[theirs].keys()
+        for name, value in saved.adam.state[theirs].items():
+            assert torch.equal(fresh.adam.state[ours][name], value)
+
+
+@pytest.mark.parametrize(("rank", "found"), [(0, 2), (1, 3)])
+def test_a_missing_file_of_the_optimizer_is_no_start_from_zeros(tmp_path: Path, rank: int, found: int) -> None:
+    saved_by_two(tmp_path)
+    (tmp_path / f"optimizer-{rank:05d}-of-00002.safetensors").unlink()
+    with pytest.raises(RunError, match=rf"expected 5 rows of weight/exp_avg, found {found}"):
+        Optimizer(torch.nn.Linear(3, 5), SETTINGS).load(tmp_path)
