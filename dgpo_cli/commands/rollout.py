@@ -32,9 +32,10 @@ from dgpo_cli.models.noise_floor import measure_noise_floor
 from dgpo_cli.models.placement import Placement
 from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.processes import SOLO
-from dgpo_cli.records.regated import gate
+from dgpo_cli.records.regated import regate
 from dgpo_cli.records.rollout_records import rollout_records
 from dgpo_cli.records.stored_rollouts import rollouts_at_hand
+from dgpo_cli.records.token_spelling import token_speller
 from dgpo_cli.terminal import put, say
 from dgpo_cli.training.collect import grade_request
 from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
@@ -78,7 +79,7 @@ def run(config: RolloutConfig, folder: Path) -> None:
         save_config(_as_computed(config, placement), folder / "config.yaml")
         write_atomically(target, lines)
     stored = rollouts_at_hand(records, str(target))
-    gated = gate(stored, computable(gatings_of(config, stored), stored))
+    gated = regate(stored, computable(gatings_of(config, stored), stored))
     if sys.stdout.isatty():
         show_tokens(config, stored, gated)
     else:
@@ -174,13 +175,14 @@ def _records(
             signals, vocabulary_size=policy.model.vocabulary_size, noise_floor=floor or 0.0, control_seeds=seeds
         )
     return rollout_records(
-        policy.model,
         rollouts,
         verdicts or [Verdict(0.0, None)] * len(rollouts),
         rewards,
         advantages,
         signals,
         credit,
+        spell=token_speller(policy.model.tokenizer),
+        vocabulary_size=policy.model.vocabulary_size,
         noise_floor=floor,
         control_seeds=seeds,
     )
