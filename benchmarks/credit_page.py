@@ -18,10 +18,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from browser import launch, opener
-from stored_rollouts import made_up, write_rollouts
+from record_factory import made_up, write_rollouts
 
 from dgpo_cli.config.gatings import gating_option
-from dgpo_cli.records.regated import gate
+from dgpo_cli.records.regated import regate
 from dgpo_cli.records.stored_rollouts import read_stored
 from dgpo_cli.reporting.credit_page import credit_page
 
@@ -33,7 +33,7 @@ def measure(open_page: Any, folder: Path, rollouts: int, tokens: int, names: tup
     file = write_rollouts(folder / "rollouts.jsonl", made_up(rollouts, tokens))
     started = time.perf_counter()
     stored = read_stored(file)
-    page = credit_page(stored, gate(stored, {name: gating_option(name) for name in names}))
+    page = credit_page(stored, regate(stored, {name: gating_option(name) for name in names}))
     made = time.perf_counter()
     report = folder / "report.html"
     report.write_text(page, encoding="utf-8")

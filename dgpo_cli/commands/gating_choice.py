@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.gating_needs import needed_from_reference
@@ -20,8 +18,7 @@ from dgpo_cli.config.gatings import (
 )
 from dgpo_cli.config.groups import GatingConfig
 from dgpo_cli.errors import ConfigError, Problem
-from dgpo_cli.records.record_checks import is_number
-from dgpo_cli.records.regated import Gated, lacking
+from dgpo_cli.records.regated import Gated, is_stored_credit, lacking
 from dgpo_cli.records.stored_rollouts import StoredRollouts
 from dgpo_cli.terminal import say
 
@@ -60,20 +57,11 @@ def warn_of_other_credit(stored: StoredRollouts, gated: Gated, trained: Gated | 
         return
     if any(key.partition(".")[0] in CHOOSES for key in typed_keys()):
         return
-    for row in stored.scored:
-        before, now = stored.records[row].get("credit"), gated.credit.weights[row, stored.signals.mask[row]].tolist()
-        if before is not None and not _is_same(before, now):
-            say(
-                f"warning: {stored.source}: the credit stored in it is not that of gating {gated.label} over this file "
-                "(another gating, or a part of a batch); what is shown and written now is"
-            )
-            return
-
-
-def _is_same(before: Any, now: list[float]) -> bool:
-    if not isinstance(before, list) or len(before) != len(now):
-        return False
-    return all(is_number(old) and math.isclose(old, new, rel_tol=1e-4) for old, new in zip(before, now, strict=True))
+    if not is_stored_credit(stored, gated):
+        say(
+            f"warning: {stored.source}: the credit stored in it is not that of gating {gated.label} over this file "
+            "(another gating, or a part of a batch); what is shown and written now is"
+        )
 
 
 def gatings_of(config: RolloutConfig, stored: StoredRollouts) -> dict[str, GatingConfig]:

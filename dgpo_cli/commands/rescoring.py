@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dgpo_cli.commands.gating_choice import gating_of_stored, gatings_of, warn_of_other_credit
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.stored import save as save_config
 from dgpo_cli.disk import writing
 from dgpo_cli.files import to_json, write_atomically
-from dgpo_cli.records.regated import SHOWN, Gated, as_trained, diagnosed, gate
+from dgpo_cli.records.regated import SHOWN, Gated, as_trained, diagnosed, regate, rescored
 from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored
 from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.credit_page import credit_page
@@ -33,7 +32,7 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
     if config.vocabulary_size is not None:
         stored = stored.with_vocabulary(config.vocabulary_size)
     config = replace(config, gating=gating_of_stored(config, stored))
-    gated = gate(stored, gatings_of(config, stored))
+    gated = regate(stored, gatings_of(config, stored))
     trained = as_trained(stored, config.gating)
     warn_of_other_credit(stored, gated[0], trained)
     gates = [item.label for item in gated if item.gating.noise_gate]
@@ -62,17 +61,6 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
     report(config, stored, gated, folder)
 
 
-def rescored(stored: StoredRollouts, gated: Gated) -> list[dict[str, Any]]:
-    """The records with `score` and `credit` by this gating."""
-    records = []
-    for row, record in enumerate(stored.records):
-        length = int(stored.signals.mask[row].sum())
-        columns = {"score": gated.credit.score, "credit": gated.credit.weights}
-        made = {name: values[row, :length].tolist() if length else None for name, values in columns.items()}
-        records.append({name: value for name, value in record.items() if name != "credit_updates"} | made)
-    return records
-
-
 def show_tokens(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated]) -> None:
     """The first prompts on a terminal, shaded, then how far each gating moves credit."""
     console = CleanConsole(soft_wrap=True)
@@ -84,7 +72,7 @@ def show_tokens(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated
 
 
 def report(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated], folder: Path) -> None:
-    """report.html, where it was asked for."""
+    """Write report.html, if it was asked for."""
     if config.report:
         path = folder / "report.html"
         page = credit_page(stored, gated, shade=config.shade.name)

@@ -26,9 +26,10 @@ from dgpo_cli.models.placement import Placement, prepare_device
 from dgpo_cli.models.policy import Policy, load_policy
 from dgpo_cli.models.reference import load_reference
 from dgpo_cli.models.scoring import score_rollouts
-from dgpo_cli.records.regated import gate
+from dgpo_cli.records.regated import regate
 from dgpo_cli.records.rollout_records import rollout_records
 from dgpo_cli.records.stored_rollouts import rollouts_at_hand
+from dgpo_cli.records.token_spelling import token_speller
 from dgpo_cli.rewards.requests import of_rollout
 from dgpo_cli.terminal import put, say
 from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
@@ -71,7 +72,7 @@ def run(config: RolloutConfig, folder: Path) -> None:
         save_config(_as_computed(config, placement), folder / "config.yaml")
         write_atomically(target, lines)
     stored = rollouts_at_hand(records, str(target))
-    gated = gate(stored, computable(gatings_of(config, stored), stored))
+    gated = regate(stored, computable(gatings_of(config, stored), stored))
     if sys.stdout.isatty():
         show_tokens(config, stored, gated)
     else:
@@ -165,13 +166,14 @@ def _records(
             signals, vocabulary_size=policy.model.vocabulary_size, noise_floor=floor or 0.0, control_seeds=seeds
         )
     return rollout_records(
-        policy.model,
         rollouts,
         verdicts or [Verdict(0.0, None)] * len(rollouts),
         rewards,
         advantages,
         signals,
         credit,
+        spell=token_speller(policy.model.tokenizer),
+        vocabulary_size=policy.model.vocabulary_size,
         noise_floor=floor,
         control_seeds=seeds,
     )

@@ -1,1 +1,1 @@
-"""Stored rollouts: writing them, reading them back, and their credit under other gatings."""
+"""Stored rollouts: writing, checking and reading them, and their credit under other gatings. No model is needed."""

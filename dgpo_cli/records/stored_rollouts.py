@@ -1,12 +1,13 @@
 """Rollouts read back from a file: the signals that credit is computed from again, without any model.
 
-A record holds the lists of its counted tokens, null where a rollout was not scored, and beside them what credit depends
-on: `vocabulary_size`, `noise_floor`, `control_seed` (see `records`). What a file lacks is refused where it is needed.
+`rollout_records.py` says what a record holds. A file may lack some of it: that is no error here, but for those who need
+what is missing (`regated.lacking`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from dgpo_cli.data.rows import Row, raise_all, read_rows
 from dgpo_cli.files import finite
 from dgpo_cli.records.record_checks import SIGNALS, record_problems
 
-UNKNOWN = {"logprobs": -math.inf, "ref_logprobs": -math.inf}  # what null most likely was; elsewhere NaN
+# What stands for null, a number that was not finite: a log-prob is most likely that of a probability of 0. Else NaN.
+UNKNOWN = {"logprobs": -math.inf, "ref_logprobs": -math.inf}
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,12 @@ class StoredRollouts:
 
     source: str  # the file, as errors and the page name it
     records: list[dict[str, Any]]
-    signals: TokenSignals  # [B, T]; 0 where a signal is not stored
-    lacking: dict[str, str]  # signal -> the first record that has none
-    unknown: dict[str, str]  # signal -> the first record with a null among its values
-    advantages: Tensor  # [B], 0 where none is stored
-    vocabulary_size: int | None
-    noise_floor: float | None  # None: not measured
+    signals: TokenSignals  # [B, T]; 0 if a signal is not stored
+    missing: dict[str, str]  # signal -> the place of the first scored record that has none
+    unknown: dict[str, str]  # signal -> the place of the first record with a null among its values
+    advantages: Tensor  # [B], 0 if none is stored
+    vocabulary_size: int | None  # None: not stored, or records differ in it
+    noise_floor: float | None  # None: not measured, or records differ in it
     control_seeds: list[int]
 
     def with_vocabulary(self, size: int) -> StoredRollouts:
@@ -43,7 +45,7 @@ class StoredRollouts:
         return replace(self, vocabulary_size=size)
 
     def only(self, rows: list[int]) -> StoredRollouts:
-        """Some rollouts, to be shown: credit is computed from all of them."""
+        """Some of the rollouts, to be shown. Credit is computed from all of them: see `Gated.only`."""
         whole = self.signals
         signals = TokenSignals(
             whole.mask[rows],
@@ -62,21 +64,23 @@ class StoredRollouts:
 
     @property
     def scored(self) -> list[int]:
-        """Rows with counted tokens."""
+        """The rows that have counted tokens."""
         return [row for row, length in enumerate(self.signals.mask.sum(dim=1).tolist()) if length]
 
 
 def read_stored(path: Path, *, seed: int = 0) -> StoredRollouts:
     """The rollouts of a rollouts.jsonl, or of a step of a run's folder.
 
-    `seed` gives the seeds of `gating.control` where the file has none. Raises DataError naming each record that cannot
-    be used.
+    `seed` gives the seeds of `gating.control` if the file has none.
+
+    Raises:
+        DataError: names each record that cannot be used.
     """
     return stored_rollouts(read_rows(path, ("tokens",)), str(path), seed=seed)
 
 
 def rollouts_at_hand(records: list[dict[str, Any]], source: str) -> StoredRollouts:
-    """As `read_stored` would give them, once they are written to a file."""
+    """Records that were just made, as `read_stored` gives them once they are written to a file."""
     return stored_rollouts([Row(f"line {number}", finite(record)) for number, record in enumerate(records, 1)], source)
 
 
@@ -84,39 +88,43 @@ def stored_rollouts(rows: list[Row], source: str, *, seed: int = 0) -> StoredRol
     """As `read_stored`, of rows that were read."""
     raise_all([problem for row in rows for problem in record_problems(row, source)], source)
     records = [row.fields for row in rows]
-    lengths = [len(record.get("logprobs") or []) for record in records]
-    mask = torch.arange(max(lengths, default=0))[None, :] < torch.tensor(lengths)[:, None]
-    columns, lacking, unknown = {}, {}, {}
-    for name in SIGNALS:
-        without = [row.place for row, length in zip(rows, lengths, strict=True) if length and not row.fields.get(name)]
-        if without:
-            lacking[name] = without[0]
-        nulls = [row.place for row in rows if None in (row.fields.get(name) or ())]
-        if nulls:
-            unknown[name] = nulls[0]
-        columns[name] = _table(records, name, mask)
-    reference = {name: None if name in lacking else columns[name] for name in ("ref_logprobs", "hellinger")}
-    signals = TokenSignals(mask, columns["logprobs"], columns["entropy"], **reference)
-    sizes = {record.get("vocabulary_size") for record in records}
-    floors = {record.get("noise_floor") for record in records}
+    missing = _first_places(rows, lambda record, name: bool(record.get("logprobs")) and not record.get(name))
+    unknown = _first_places(rows, lambda record, name: None in (record.get(name) or ()))
+    seeds = [record.get("control_seed") for record in records]
     return StoredRollouts(
         source,
         records,
-        signals,
-        lacking,
+        _signals(records, missing),
+        missing,
         unknown,
         torch.tensor([record.get("advantage") or 0.0 for record in records]),
-        _only(sizes),
-        _only(floors),
-        [
-            int(seed_of) if (seed_of := record.get("control_seed")) is not None else derive_seed("control", seed, row)
-            for row, record in enumerate(records)
-        ],
+        _common({record.get("vocabulary_size") for record in records}),
+        _common({record.get("noise_floor") for record in records}),
+        [derive_seed("control", seed, row) if stored is None else int(stored) for row, stored in enumerate(seeds)],
     )
 
 
+def _first_places(rows: list[Row], holds: Callable[[dict[str, Any], str], bool]) -> dict[str, str]:
+    """signal -> the place of the first record that something holds of; without the signals that it holds of nowhere."""
+    found = {}
+    for name in SIGNALS:
+        place = next((row.place for row in rows if holds(row.fields, name)), None)
+        if place is not None:
+            found[name] = place
+    return found
+
+
+def _signals(records: list[dict[str, Any]], missing: dict[str, str]) -> TokenSignals:
+    """What is measured from a reference is None if any scored record has none; the policy's own is 0 there."""
+    lengths = torch.tensor([len(record.get("logprobs") or []) for record in records])
+    mask = torch.arange(int(lengths.max()) if len(records) else 0)[None, :] < lengths[:, None]  # [B, T]
+    columns = {name: _table(records, name, mask) for name in SIGNALS}
+    reference = {name: None if name in missing else columns[name] for name in ("ref_logprobs", "hellinger")}
+    return TokenSignals(mask, columns["logprobs"], columns["entropy"], **reference)
+
+
 def trained_credit(stored: StoredRollouts) -> Credit | None:
-    """The records' credit where it is a mean over updates, NaN in rollouts that none trained; else None."""
+    """The stored credit if it is a mean over updates, else None. It is NaN in rollouts that no update trained."""
     times = [record.get("credit_updates") for record in stored.records]
     if not any(times):
         return None
@@ -125,7 +133,8 @@ def trained_credit(stored: StoredRollouts) -> Credit | None:
     return Credit(weights.masked_fill(without, math.nan), score.masked_fill(without, math.nan), 1.0)
 
 
-def _only(values: set[Any]) -> Any:
+def _common(values: set[Any]) -> Any:
+    """The value that all records have, or None."""
     return next(iter(values)) if len(values) == 1 else None
 
 

@@ -12,10 +12,10 @@ from rich.text import Text
 from torch import Tensor
 
 from dgpo_cli.core.diagnostics import quantile
+from dgpo_cli.records.prompt_groups import SIDES, rows_by_group, side
 from dgpo_cli.records.regated import Gated
 from dgpo_cli.records.stored_rollouts import StoredRollouts
 from dgpo_cli.reporting.clean_console import CleanConsole
-from dgpo_cli.reporting.prompt_groups import shown_order
 from dgpo_cli.terminal import visible
 
 STRONGEST = 3
@@ -66,7 +66,7 @@ def print_rollouts(
     """
     shadings = _shadings(stored, gated, shade_by)
     console.print(Text(_legend(shadings, shade_by, marked=_marked(console)), style="dim"))
-    groups = shown_order(stored.records)
+    groups = _shown_order(stored.records)
     for rows in groups[:prompts]:
         first = stored.records[rows[0]]
         console.print(Text(f"\nprompt {visible(str(first.get('prompt_id')))}", style="bold"))
@@ -76,6 +76,16 @@ def print_rollouts(
     left = sum(len(rows) for rows in groups[prompts:]) if prompts is not None else 0
     if left:
         console.print(Text(f"\nand {left} more rollouts: limit=N shows those of N prompts, report=true all of them"))
+
+
+def _shown_order(records: list[dict[str, Any]]) -> list[list[int]]:
+    """Rows by group, right before wrong, the higher reward first: the order of the credit page too."""
+
+    def place(row: int) -> tuple[int, float, int]:
+        record = records[row]
+        return SIDES.index(side(record)), -(record.get("reward") or 0.0), record.get("sample") or 0
+
+    return [sorted(rows, key=place) for rows in rows_by_group(records)]
 
 
 def _print_rollout(stored: StoredRollouts, row: int, shadings: list[Shading], console: CleanConsole) -> None:
@@ -110,7 +120,7 @@ def _shadings(stored: StoredRollouts, gated: list[Gated], shade_by: str) -> list
 
 def _columns(stored: StoredRollouts, gated: list[Gated], shade_by: str) -> Iterator[tuple[str, Tensor, str]]:
     if shade_by in STORED:
-        if STORED[shade_by] not in stored.lacking:
+        if STORED[shade_by] not in stored.missing:
             yield shade_by, getattr(stored.signals, STORED[shade_by]), "rising"
         return
     for item in gated:

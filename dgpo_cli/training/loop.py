@@ -18,6 +18,7 @@ from dgpo_cli.models.frozen import renew
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
 from dgpo_cli.records.rollout_records import rollout_records
+from dgpo_cli.records.token_spelling import token_speller
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.training.advice import follow, why_nothing_was_learned
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
@@ -180,13 +181,14 @@ class Trainer:
 
     def _records(self, step: int, collected: Collected, result: StepResult) -> list[dict[str, Any]]:
         return rollout_records(
-            self.model,
             collected.rollouts,
             collected.verdicts,
             collected.rewards.final.tolist(),
             self.algorithm.advantages(collected.rewards).tolist(),
             result.signals,
             result.credit,
+            spell=token_speller(self.model.tokenizer),
+            vocabulary_size=self.model.vocabulary_size,
             noise_floor=self.state.noise_floor if self._measures_noise else None,
             control_seeds=self._control_seeds(step, collected),
             credit_updates=None if result.used is None else result.used.times(),

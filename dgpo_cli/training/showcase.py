@@ -8,7 +8,7 @@ from typing import Any
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.gatings import BESIDE, gatings_by_label
 from dgpo_cli.config.groups import GatingConfig
-from dgpo_cli.records.regated import as_trained, gate, lacking
+from dgpo_cli.records.regated import as_trained, lacking, regate
 from dgpo_cli.records.stored_rollouts import rollouts_at_hand
 from dgpo_cli.reporting.credit_page import credit_page
 
@@ -66,7 +66,7 @@ def step_page(step: int, records: list[dict[str, Any]], gating: GatingConfig) ->
     source = f"step {step}" if shown == len(records) else f"step {step}, the first {shown} of {len(records)} rollouts"
     stored = rollouts_at_hand(records, source)
     gatings = gatings_by_label(gating, BESIDE)
-    gated = gate(stored, {name: item for name, item in gatings.items() if lacking(stored, item, name) is None})
+    gated = regate(stored, {name: item for name, item in gatings.items() if lacking(stored, item, name) is None})
     trained = as_trained(stored, gating)
     gated = gated if trained is None else [trained, *gated]
     rows = list(range(shown))

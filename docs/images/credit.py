@@ -23,7 +23,7 @@ from browser import launch, opener  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from dgpo_cli.config.gatings import gating_option  # noqa: E402
-from dgpo_cli.records.regated import gate  # noqa: E402
+from dgpo_cli.records.regated import regate  # noqa: E402
 from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored  # noqa: E402
 from dgpo_cli.reporting.token_view import print_rollouts  # noqa: E402
 
@@ -75,7 +75,7 @@ def page_pictures(open_page: Any, report: Path, group: int) -> None:
 def terminal_picture(stored: StoredRollouts, rows: list[int]) -> None:
     """Credit is that of the whole file, as on the page."""
     console = Console(record=True, width=110, file=io.StringIO(), color_system="truecolor", force_terminal=True)
-    gated = [item.only(rows) for item in gate(stored, {"calibrated": gating_option("calibrated")})]
+    gated = [item.only(rows) for item in regate(stored, {"calibrated": gating_option("calibrated")})]
     print_rollouts(stored.only(rows), gated, console, prompts=1)
     svg = console.export_svg(title="dgpo rollout model.path=RUN reference=tiny gating=calibrated")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # fonts of another host: the picture asks nobody

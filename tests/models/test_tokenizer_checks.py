@@ -19,7 +19,7 @@ from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.placement import Placement
 from dgpo_cli.models.policy import Policy, load_policy
 from dgpo_cli.processes import SOLO
-from dgpo_cli.records.rollout_records import token_speller
+from dgpo_cli.records.token_spelling import token_speller
 
 KNOWN = len(byte_level_tokenizer())  # 2 special tokens, 256 bytes and the merges of two sentences
 CHAT = "{% for turn in messages %}<|im_start|>{{ turn['content'] }}<|im_end|>{% endfor %}<|im_start|>"
@@ -106,7 +106,7 @@ def test_a_stop_that_never_comes_is_warned_of_and_refused_where_it_is_the_only_o
 def test_rows_that_pad_an_embedding_are_drawn_and_spelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = policy_of(save_random_model(tmp_path, vocab_size=KNOWN + 200))
     assert "beyond" not in capsys.readouterr().err
-    assert token_speller(policy.model)(KNOWN + 199) == f"<id:{KNOWN + 199}>"
+    assert token_speller(policy.model.tokenizer)(KNOWN + 199) == f"<id:{KNOWN + 199}>"
     assert policy.model.tokenizer.decode([5, KNOWN + 199]) == policy.model.tokenizer.decode([5])
 
 
@@ -117,7 +117,7 @@ def test_a_tokenizer_with_holes_spells_what_it_knows_and_names_the_rest(tmp_path
     last = max(vocabulary, key=vocabulary.get)
     hole, vocabulary[last] = vocabulary[last], 650
     (folder / "tokenizer.json").write_text(json.dumps(content))
-    spell = token_speller(load_model(str(folder)))
+    spell = token_speller(load_model(str(folder)).tokenizer)
     assert spell(hole) == f"<id:{hole}>"
     assert spell(650) == last.replace("\u0120", " ")
 

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored_rollouts import made_up, write_rollouts
+from record_factory import made_up, write_rollouts
 
-from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.errors import DataError
-from dgpo_cli.records.regated import gate
-from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored, rollouts_at_hand
+from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -57,33 +55,3 @@ def test_what_is_no_such_value_is_named(tmp_path: Path, field: str, value: Any, 
     message = error.value.problems[0].message
     assert f"rollouts.jsonl line 2: {field}: " in message
     assert said in message
-
-
-@pytest.mark.parametrize(
-    ("signal", "gating"),
-    [("logprobs", "surprisal"), ("entropy", "top_entropy"), ("hellinger", "calibrated"), ("hellinger", "surprisal")],
-)
-def test_a_gating_is_refused_where_its_signal_has_a_null(tmp_path: Path, signal: str, gating: str) -> None:
-    stored = read(tmp_path, signal, [0.5, None, 0.5])
-    with pytest.raises(DataError, match=rf"line 2: a null in {signal}, .* gating {gating} needs them all"):
-        gate(stored, {gating: gating_option(gating)})
-    [plain] = gate(stored, {"uniform": gating_option("uniform")})
-    assert plain.credit.weights.tolist() == [[1.0] * 3] * 2
-
-
-def test_credit_that_overflows_is_refused(tmp_path: Path) -> None:
-    stored = read(tmp_path, "logprobs", [-1e38, 0.0, -1.0])
-    gating = gating_option("surprisal")
-    gating.normalizer, gating.temperature = type(gating.normalizer).none, 1e-300
-    with pytest.raises(DataError, match="gating sharp gives credit that is not finite"):
-        gate(stored, {"sharp": gating})
-
-
-def test_records_at_hand_are_as_they_will_be_read(tmp_path: Path) -> None:
-    """A reference that gives a token no probability at all is no damaged file."""
-    records = made_up(2, 3)
-    records[0]["ref_logprobs"][1] = -INFINITY
-    records[1]["entropy"][2] = NAN
-    stored = rollouts_at_hand(records, "step 1")
-    assert stored.unknown == {"ref_logprobs": "line 1", "entropy": "line 2"}
-    assert float(stored.signals.ref_logprobs[0, 1]) == -INFINITY  # type: ignore[index]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from browser import Opener, OpenPage
-from stored_rollouts import HOSTILE, made_up, page_credit, page_data, write_rollouts
+from record_factory import HOSTILE, made_up, page_credit, page_data, write_rollouts
 
 from dgpo_cli.config.gatings import gating_option
-from dgpo_cli.records.regated import Gated, gate
+from dgpo_cli.records.regated import Gated, regate
 from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored
 from dgpo_cli.reporting.credit_page import credit_page
 
@@ -25,7 +25,7 @@ def stored(folder: Path, records: list[dict[str, Any]]) -> StoredRollouts:
 
 def write_page(folder: Path, records: list[dict[str, Any]]) -> tuple[Path, StoredRollouts, list[Gated]]:
     batch = stored(folder, records)
-    gated = gate(batch, GATINGS)
+    gated = regate(batch, GATINGS)
     file = folder / "report.html"
     # As the commands write it: a lone surrogate is its own escape.
     file.write_text(credit_page(batch, gated), encoding="utf-8", errors="backslashreplace")
@@ -370,13 +370,15 @@ def test_rollouts_without_a_reference_show_what_there_is(open_page: Opener, tmp_
 def test_64_rollouts_of_512_tokens_take_less_than_3_megabytes(tmp_path: Path) -> None:
     batch = stored(tmp_path, made_up(64, 512))
     names = ("uniform", "paper", "hellinger", "calibrated", "surprisal", "top_entropy", "random")  # docs/credit.md's
-    assert len(credit_page(batch, gate(batch, GATINGS)).encode()) < 1.5 * MEGABYTE
-    assert len(credit_page(batch, gate(batch, {name: gating_option(name) for name in names})).encode()) < 2.5 * MEGABYTE
+    assert len(credit_page(batch, regate(batch, GATINGS)).encode()) < 1.5 * MEGABYTE
+    assert (
+        len(credit_page(batch, regate(batch, {name: gating_option(name) for name in names})).encode()) < 2.5 * MEGABYTE
+    )
 
 
 def test_a_score_that_gatings_share_is_embedded_once_and_uniform_as_numbers(tmp_path: Path) -> None:
     batch = stored(tmp_path, made_up(4, 8))
-    gated = gate(batch, {name: gating_option(name) for name in ("uniform", "paper", "calibrated", "top_entropy")})
+    gated = regate(batch, {name: gating_option(name) for name in ("uniform", "paper", "calibrated", "top_entropy")})
     data = page_data(credit_page(batch, gated))
     uniform, paper, calibrated, top_entropy = data["gatings"]
     assert [data["columns"][uniform[name]] for name in ("score", "credit")] == [0.0, 1.0]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from stored_rollouts import made_up, page_credit, page_data
+from record_factory import made_up, page_credit, page_data
 
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.gatings import gating_option
-from dgpo_cli.records.regated import gate
+from dgpo_cli.records.regated import regate
 from dgpo_cli.records.stored_rollouts import rollouts_at_hand
 from dgpo_cli.training.showcase import COLUMNS, TABLE_CHARACTERS, completion_rows, run_name, step_page
 from dgpo_cli.training.tracker import story
@@ -54,7 +54,7 @@ def test_credit_on_the_page_is_that_of_the_whole_step(name: str) -> None:
         for signal in ("logprobs", "entropy", "hellinger"):
             record[signal] = [min(1.0, 20 * value) for value in record[signal]]
     stored = rollouts_at_hand(records, "step 1")
-    [whole] = gate(stored, {name: gating_option(name)})
+    [whole] = regate(stored, {name: gating_option(name)})
     page = step_page(1, records, gating_option(name))
     assert page_credit(page)[name] == whole.credit.weights[:64].tolist()
     assert page_data(page)["source"] == "step 1, the first 64 of 96 rollouts"

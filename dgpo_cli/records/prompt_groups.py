@@ -1,14 +1,18 @@
-"""Rollouts by prompt, in the order in which both views show them: right before wrong, the higher reward first."""
+"""The rollouts of a prompt: which records are a group, and which of a group are right."""
 
 from __future__ import annotations
 
 from typing import Any
 
-SIDES = ("right", "wrong", "above", "below", "alone")  # the last three where right and wrong are not known
+SIDES = ("right", "wrong", "above", "below", "alone")  # in the order in which they are shown
 
 
 def group_numbers(records: list[dict[str, Any]]) -> list[int]:
-    """The group of each record, by first appearance: a prompt's rollouts; a sample that comes again begins another."""
+    """The group of each record, numbered by first appearance.
+
+    A group is the rollouts of one prompt. If a sample of the prompt comes again, as a run's file can have it that draws
+    a prompt twice, it begins another group.
+    """
     seen: dict[Any, int] = {}
     numbers: dict[Any, int] = {}
     found = []
@@ -20,21 +24,17 @@ def group_numbers(records: list[dict[str, Any]]) -> list[int]:
     return found
 
 
-def shown_order(records: list[dict[str, Any]]) -> list[list[int]]:
-    """Rows by group, those of a group as they are shown."""
+def rows_by_group(records: list[dict[str, Any]]) -> list[list[int]]:
+    """The rows of each group, in the order of the records."""
     groups: dict[int, list[int]] = {}
     for row, number in enumerate(group_numbers(records)):
         groups.setdefault(number, []).append(row)
-    return [sorted(rows, key=lambda row: _rank(records[row])) for rows in groups.values()]
+    return list(groups.values())
 
 
 def side(record: dict[str, Any]) -> str:
-    """Right or wrong; where that is not known, above the group's mean or not; alone where nothing is known."""
+    """One of SIDES: right or wrong; if that is not known, above the group's mean or not; alone if nothing is known."""
     if record.get("correct") is not None:
         return "right" if record["correct"] else "wrong"
     advantage = record.get("advantage")
     return "alone" if advantage is None else "above" if advantage > 0 else "below"
-
-
-def _rank(record: dict[str, Any]) -> tuple[int, float, int]:
-    return SIDES.index(side(record)), -(record.get("reward") or 0.0), record.get("sample") or 0
