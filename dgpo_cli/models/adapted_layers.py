@@ -1,4 +1,7 @@
-"""The layers of a model, compiled, or computed a second time for their gradient."""
+"""The layers of a model's body: found, and adapted to be compiled or computed a second time for their gradient.
+
+The checkpointing of transformers is not used: it works in train() alone, and a model here never leaves eval().
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,21 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from dgpo_cli.models.sharding import layers_of
 from dgpo_cli.progress import PULSE
 
 COMPILE_SECONDS = 600.0  # of one compilation, before it is taken for a hang
 
 
-def adapt_layers(model: Any, *, checkpointing: bool, compiled: bool) -> None:
-    """Compile the forward pass of each layer of the body, and compute it a second time in place of keeping it.
+def layers_of(body: Any) -> list[Any]:
+    """The repeated layers of a transformer: the longest list of modules in its body."""
+    lists = [module for module in body.modules() if isinstance(module, torch.nn.ModuleList)]
+    return list(max(lists, key=len, default=[]))
 
-    Only the forward itself is replaced: what sharding hooks around a layer stays as it is, and so do all names.
+
+def adapt_layers(model: Any, *, checkpointing: bool, compiled: bool) -> None:
+    """Compile the forward pass of each layer of the body, and compute it a second time instead of keeping it.
+
+    Only the forward itself is replaced: the hooks of sharding around a layer stay as they are, and so do all names.
     """
     if not checkpointing and not compiled:
         return
@@ -32,7 +40,7 @@ def adapt_layers(model: Any, *, checkpointing: bool, compiled: bool) -> None:
 class AdaptedForward:
     """A layer's forward pass, compiled or computed a second time for its gradient.
 
-    A deep copy of the layer is adapted anew: what torch.compile returns stays bound to the weights of the first one.
+    A deep copy of the layer is adapted anew: a compiled forward stays bound to the weights of the first one.
     """
 
     def __init__(self, forward: Callable[..., Any], *, checkpointing: bool, compiled: bool) -> None:
@@ -55,7 +63,7 @@ class AdaptedForward:
 
 @functools.cache
 def give_compilers_time() -> None:
-    """While torch compiles, which it does when a shape is new to it, the process does not stand still."""
+    """Let no watchdog take a compilation for a hang: torch compiles whenever a shape is new to it."""
     from torch._dynamo.callback import callback_handler
 
     before = [-math.inf]  # the wait that it was in

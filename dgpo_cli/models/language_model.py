@@ -1,7 +1,9 @@
-"""Causal language models of transformers: their hidden states apart from their output head.
+"""Causal language models of transformers: their passes, with the body apart from the output head.
 
-It leaves out how they are loaded (loading.py) and saved (saving.py), what is computed from hidden states (scoring.py),
-and sampling (engines).
+Two sizes make the head a matter of its own. Hidden states are [n, D], logits [n, V], and V is a hundred times D: so
+scoring takes hidden states from here and forms logits in tiles. It leaves out loading (loading.py), saving (saving.py),
+frozen copies (frozen.py), the place and dtype of a pass (placement.py decides), scoring (scoring.py), and the choice of
+tokens (engines).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ NextLogits = Callable[..., tuple[Tensor, Any]]  # inputs of a transformers model
 
 @dataclass
 class LanguageModel:
-    """A causal LM with its tokenizer. `head` is None where it cannot be told apart from the body."""
+    """A causal LM with its tokenizer. If not `has_head`, its head cannot be told apart from its body."""
 
     model: Any  # transformers.PreTrainedModel
     tokenizer: Any  # transformers.PreTrainedTokenizerFast
@@ -35,9 +37,9 @@ class LanguageModel:
     has_head: bool
     adapter: AdapterView | None = None  # LoRA: whose weights its passes add to the model's own; None without any
     compute_dtype: torch.dtype | None = None  # of forward and backward; None is that of the weights
-    shards: ShardSettings | None = None  # where its weights lie on several processes; None where each has them all
-    low_head: Tensor | None = None  # the weight of a frozen head that is tied, in compute_dtype
-    full_weights: dict[str, Tensor] = field(default_factory=dict)  # in float32, of what is renewed and was cast
+    shards: ShardSettings | None = None  # how its weights are spread over the processes; None: they are whole
+    low_head: Tensor | None = None  # of a tied head that is frozen: its weight in compute_dtype
+    full_weights: dict[str, Tensor] = field(default_factory=dict)  # of a renewed reference: what was cast, in float32
 
     @property
     def device(self) -> torch.device:
@@ -54,7 +56,7 @@ class LanguageModel:
 
     @property
     def max_context(self) -> int | None:
-        """Longest prompt and completion together, or None where the model's configuration names no limit."""
+        """Longest prompt and completion together; None if the model's configuration names no limit."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit else None
 
@@ -78,7 +80,7 @@ class LanguageModel:
         return hidden if self.compute_dtype is None else hidden.to(self.compute_dtype)
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Logits [b, L, V] in float32: the fall-back where the head cannot be told apart."""
+        """Logits [b, L, V] in float32: the fall-back for a model without `has_head`."""
         with self._adapted(), self._computing(), self._float32_logits():
             output = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         logits: Tensor = output.logits
@@ -86,9 +88,10 @@ class LanguageModel:
 
     @contextmanager
     def sampling(self) -> Iterator[NextLogits]:
-        """What gives the logits of the next token within, in float32: no gradient, one set of weights for all of it.
+        """Within, a function that gives the logits of the next token [b, V], in float32 and without gradient.
 
-        Weights are cast once for all of it, and the last product, of hidden states and head, is that of scoring.
+        Weights are cast, and the head is gathered, once for all tokens. The last product, of hidden states and head, is
+        the one of scoring: else the policy would not be what its rollouts were drawn from.
         """
         with torch.no_grad(), self._computing():
             if self.shards is None:
@@ -101,7 +104,7 @@ class LanguageModel:
                     yield partial(self._next_logits_of_shards, head)
 
     def head(self) -> Head:
-        """The output head, its weight tied or not: what turns hidden states into logits. Gathered, where sharded."""
+        """The output head, which turns hidden states into logits. A sharded weight is gathered."""
         head = head_of(self.model)
         if self.shards is not None:
             bias = None if head.bias is None else gathered(head.bias, self.device)
@@ -119,7 +122,7 @@ class LanguageModel:
 
     @property
     def weights_dtype(self) -> torch.dtype:
-        """Of the weights as they were loaded and are saved; what is frozen may be held in the dtype of a pass."""
+        """The dtype in which weights were loaded and are saved. Frozen ones may be held in another (`cast_once`)."""
         dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
         return dtype
 
@@ -149,7 +152,7 @@ class LanguageModel:
         return weight if self.compute_dtype is None else weight.to(self.compute_dtype)
 
     def _float32_logits(self) -> AbstractContextManager[None]:
-        """Within, the model's own logits are float32 where they would be rounded to less."""
+        """Within, logits of the whole model are float32, if they would be rounded to less."""
         layer = self.model.get_output_embeddings()
         dtype = self.compute_dtype or (None if layer is None else layer.weight.dtype)
         if layer is None or dtype is None or not is_low(dtype):
@@ -168,7 +171,7 @@ class LanguageModel:
 
 
 def _cache_of(output: Any) -> Any:
-    """Keys and values of what was fed so far; without them the next token would be drawn from the last one alone."""
+    """Keys and values of the tokens that were fed so far: without them only the last one would decide the next."""
     cache = getattr(output, "past_key_values", None)
     if cache is None:
         raise RunError("the model returns no past_key_values, and nothing can be drawn without", "another model.path")

@@ -1,6 +1,6 @@
 """From a folder or a hub id to a LanguageModel: weights, tokenizer, adapter, and whether its head stands apart.
 
-How files are read is in pretrained.py.
+How files are read is in pretrained.py; which path means what is in model_paths.py.
 """
 
 from __future__ import annotations
@@ -42,39 +42,25 @@ def load_model(
     adapter = _adapter_folder(path, revision)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     if adapter is None:
-        model = read_weights(path, dtype, options, key)
-        tokenizer = read_tokenizer(path, options, key)
+        model, tokenizer = read_weights(path, dtype, options, key), read_tokenizer(path, options, key)
     else:
-        model, base = _load_base(adapter, dtype, options, key)
-        own = (adapter / "tokenizer_config.json").is_file()
-        tokenizer = read_tokenizer(str(adapter) if own else base, options if not own else {}, key)
-    if adapter is not None and merge_adapter:
-        model = merged(model, adapter)
+        model, tokenizer = _read_base(adapter, dtype, options, key)
+        if merge_adapter:
+            model = merged(model, adapter)
     model.to(device).eval()
     _take_into_memory(model)
     language_model = LanguageModel(model, tokenizer, path, has_head=False)
     if adapter is not None and not merge_adapter:
         language_model.adapter = load_adapter(model, adapter)
-    try:
-        language_model.has_head = _head_reproduces_logits(language_model)
-    except (IndexError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise DataError(f"{key}: {path} loads, and cannot compute: {reason}", "check its config.json") from error
-    if not language_model.has_head:
-        say(
-            f"warning: the output head of {type(model).__name__} could not be told apart from its body: logits are "
-            "formed whole, which takes more memory"
-        )
+    language_model.has_head = _has_head(language_model, key)
     return language_model
 
 
 def _take_into_memory(model: Any) -> None:
     """Move weights out of the mapped file, into memory that torch allocates.
 
-    There they begin at any byte, which is another one in every file, and products of matrices are rounded by where
-    these begin: a model that is loaded again would not compute the same numbers as a copy of it.
+    In the file a weight begins at any byte, and at another one in every file. The rounding of matrix products depends
+    on where a weight begins: a model that is read again would not compute the same numbers as a copy of it.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu":
@@ -82,7 +68,7 @@ def _take_into_memory(model: Any) -> None:
 
 
 def _adapter_folder(path: str, revision: str | None) -> Path | None:
-    """The folder of an adapter, fetched where it is one on the hub; None for a model of its own."""
+    """The folder of an adapter, fetched if it is on the hub; None for a model of its own."""
     folder = resolve_path(path)
     if Path(folder).is_dir():
         return Path(folder) if holds_adapter(folder) else None
@@ -101,8 +87,16 @@ def _adapter_folder(path: str, revision: str | None) -> Path | None:
         return None
 
 
-def _load_base(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> tuple[Any, str]:
-    """The base model that an adapter's folder names, and its path."""
+def _read_base(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> tuple[Any, Any]:
+    """The base model that an adapter's folder names, and the tokenizer: the folder's own, or that of the base."""
+    model, base = _read_base_weights(adapter, dtype, options, key)
+    if (adapter / "tokenizer_config.json").is_file():
+        return model, read_tokenizer(str(adapter), {}, key)
+    return model, read_tokenizer(base, options, key)
+
+
+def _read_base_weights(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> tuple[Any, str]:
+    """The base model and its path."""
     path, revision = base_path(adapter)
     try:
         return read_weights(path, dtype, options | {"revision": revision}, key), path
@@ -115,7 +109,7 @@ def _load_base(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> 
 
 
 def _is_here(path: str) -> bool:
-    """Whether a model is on this machine: what is wrong with it is then worth saying."""
+    """Whether a model is on this machine. Only then is it worth saying what is wrong with it."""
     from transformers.utils import cached_file
 
     if path.startswith(BUNDLED) or Path(path).is_dir():
@@ -126,9 +120,34 @@ def _is_here(path: str) -> bool:
         return False
 
 
+def _has_head(model: LanguageModel, key: str) -> bool:
+    """Whether the head stands apart from the body; says so if it does not.
+
+    Raises:
+        DataError: the first pass of the model fails.
+    """
+    try:
+        has_head = _head_reproduces_logits(model)
+    except (IndexError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        message = f"{key}: {model.path} loads, and cannot compute: {reason}"
+        raise DataError(message, "check its config.json") from error
+    if not has_head:
+        say(
+            f"warning: the output head of {type(model.model).__name__} could not be told apart from its body: logits "
+            "are formed whole, which takes more memory"
+        )
+    return has_head
+
+
 @torch.no_grad()
 def _head_reproduces_logits(model: LanguageModel) -> bool:
-    """Whether head(body(x)) is what the whole model says, tried on a few ids: architectures differ there."""
+    """Whether head(body(x)) gives the logits of the whole model, tried on a few ids.
+
+    Architectures scale, cap and shift between body and logits; only those that `head_of` knows pass.
+    """
     if model.model.get_output_embeddings() is None or model.model.base_model is model.model:
         return False
     ids = torch.arange(min(8, model.vocabulary_size, model.max_context or 8), device=model.device)[None]
@@ -143,5 +162,5 @@ def _head_reproduces_logits(model: LanguageModel) -> bool:
     bias = None if head.bias is None else head.bias.float()
     logits = logits_of(replace(head, weight=head.weight.float(), bias=bias), hidden)
     tolerance = 1e-4 if whole.dtype == model.model.dtype else 3e-2
-    # Weights that hold a NaN say nothing about it: the first rollout will tell.
+    # `not >`, and not `<=`: with weights that hold a NaN nothing can be compared, and the first rollout will tell.
     return not bool((logits - whole).abs().max() > tolerance * (1.0 + whole.abs().max()))

@@ -1,7 +1,7 @@
 """Whether a checkpoint and a model are one: every weight of either has its place, and its numbers, in the other.
 
 transformers fills what is missing with random numbers and leaves out what it does not know. Both are refused here.
-It reads names, shapes and dtypes; `models` reads the weights, and `tokenizer_checks` looks at the tokenizer.
+It reads names, shapes and dtypes. pretrained.py reads the weights, and tokenizer_checks.py looks at the tokenizer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dgpo_cli.errors import DataError, Problem
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ALONE = "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER) writes the language model alone"
-# What the name of a weight without a place tells of its kind, and what to do about it.
+# Kinds of weights that have no place in a language model, by their names, and the advice for each.
 KINDS = (
     (
         r"(_scale(_inv|_2|_ub)?$|\.scales?$|scale_inv|qweight|qzeros|g_idx|absmax|quant_map|quant_state|weight_packed"
@@ -72,7 +72,7 @@ def refuse_quantised(config: Any, path: str, key: str) -> None:
 
 
 def without_pad_beyond(config: Any) -> Any:
-    """The configuration, its pad id left out where it is beyond the embedding: it only fills what is masked."""
+    """The configuration, without a pad id that is beyond the embedding: it only fills masked places."""
     text = config.get_text_config()
     pad, size = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
     if pad is not None and size is not None and not -size <= pad < size:
@@ -175,7 +175,7 @@ def _dropped(model: Any, names: list[str], path: str, key: str) -> Iterator[Prob
 
 
 def _advice(model: Any, names: list[str]) -> str:
-    """What to do about weights without a place."""
+    """Advice about weights without a place."""
     for pattern, advice in KINDS:
         if any(re.search(pattern, name) for name in names):
             return advice
@@ -233,7 +233,7 @@ def _coded(model: Any, stored: dict[str, Stored], path: str, key: str) -> Iterat
 
 
 def _untied(model: Any, path: str, key: str) -> Iterator[Problem]:
-    """transformers does not tie what differs in the file, and others that read the same folder do."""
+    """transformers does not tie weights that differ in the file. Other readers of the same folder do."""
     for target, source in model.get_expanded_tied_weights_keys(all_submodels=True).items():
         if model.get_parameter_or_buffer(target) is not model.get_parameter_or_buffer(source):
             yield Problem(

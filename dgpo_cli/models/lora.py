@@ -2,10 +2,10 @@
 
 Adapters are injected into the layers of the transformers model itself: body, head, generation and saving of it are
 reached as before, and a layer of frozen weight W answers `W x + alpha / rank * B A x`. B starts at 0, so a fresh
-adapter changes nothing. Dropout is never used. What is trained is float32, whatever dtype the frozen weights have.
+adapter changes nothing. Dropout is never used. Adapters are float32, whatever dtype the frozen weights have.
 
-Two adapters can stand in one model: the policy's, and for `reference.refresh_every` earlier weights of it. Which is on
-in a pass, or none, an `AdapterView` says; outside of any the policy's is on.
+Two adapters can stand in one model: the policy's, and for `reference.refresh_every` earlier weights of it. An
+`AdapterView` says which of them is on in a pass, or that none is. Outside of any view the policy's is on.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def load_adapter(model: Any, folder: Path, *, name: str = POLICY, trained: bool 
 
 
 def save_adapter(view: AdapterView, folder: Path, *, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-    """Write a folder that peft loads as it is. `state_dict`: the model's, gathered, where it is sharded."""
+    """Write a folder that peft loads as it is. `state_dict`: of a sharded model, its adapters' weights, gathered."""
     peft = _peft()
     from safetensors.torch import save_file
 
@@ -248,7 +248,7 @@ def _layers(model: Any) -> list[Any]:
 
 
 def _assert_switched(layers: list[Any], name: str | None) -> None:
-    """peft's public properties say what its attributes were set to: another peft may call them otherwise."""
+    """Hold peft's public properties against the private attributes that were set: another peft may name them anew."""
     off = name is None
     if any(layer.disable_adapters is not off or not (off or layer.active_adapters == [name]) for layer in layers):
         raise RuntimeError("this version of peft does not let its adapters be switched in the way that dgpo does")
@@ -259,7 +259,8 @@ def _inject(model: Any, config: Any, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a second adapter; layers that hold their weight transposed
         _peft().inject_adapter_in_model(config, model, name)
-    # peft turns on what it has injected last. Checkpointed layers compute again in the backward, outside of any view.
+    # peft turns on the adapter that it injected last. But the policy's has to be on outside of any view: checkpointed
+    # layers compute again there, in the backward.
     for layer in _layers(model):
         layer._active_adapter, layer._disable_adapters = [POLICY], False
     view = AdapterView(model, name)
@@ -270,7 +271,7 @@ def _inject(model: Any, config: Any, name: str) -> None:
 
 
 def _targets(model: Any, asked: list[str] | None) -> list[str]:
-    """Last names of the layers to adapt, whole names where the head has the same last name."""
+    """Last names of the layers to adapt; whole names, if the head has the last name of one of them."""
     from transformers.pytorch_utils import Conv1D
 
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()

@@ -1,6 +1,7 @@
-"""Rollouts as micro-batches by a token budget.
+"""Rollouts as micro-batches: cut by a token budget, shared out over the processes, and back to rows.
 
-Completions are never tokenised again.
+Completions are never tokenised again: their ids are those that were drawn. What is computed on a micro-batch is in
+scoring.py and in training/.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from dgpo_cli.types import Rollout
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Right-padded sequences [b, L] and where their counted tokens are predicted."""
+    """Right-padded sequences [b, L], and the places at which their counted tokens are predicted."""
 
     rows: list[int]  # of the batch
     input_ids: Tensor
-    attention_mask: Tensor | None  # None where nothing is padded
+    attention_mask: Tensor | None  # None: nothing is padded
     lengths: list[int]  # counted tokens of each row
     at: tuple[Tensor, Tensor]  # (row, position) of the hidden state that predicts each counted token, [n] each
     targets: Tensor  # [n]
@@ -41,12 +42,12 @@ def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
 def make_microbatches(
     rollouts: list[Rollout], rows: list[int], lengths: list[int], *, tokens: int, pad_id: int, processes: int = 1
 ) -> list[MicroBatch]:
-    """Cut `rows` into micro-batches of at most `tokens` positions, padding included; longest sequences first, so that
-    those together are of a length. Packing them without padding would need an attention kernel that can: not every one.
+    """Cut `rows` into micro-batches of at most `tokens` positions, padding included.
 
     `lengths[i]` are the counted tokens of rollout i; rows without any are left out. A sequence longer than the budget
-    is a micro-batch of its own. For several processes the cuts are fine enough that each has work, where there is.
+    is a micro-batch of its own. For several processes the cuts are finer, so that each has work if there is enough.
     """
+    # Sorted by length and padded, not packed: packing needs an attention kernel that knows of it; not every model has.
     size = {row: sequence_size(rollouts, lengths, row) for row in rows if lengths[row]}
     if processes > 1:
         tokens = min(tokens, -(-sum(size.values()) // processes))
@@ -63,7 +64,7 @@ def make_microbatches(
 def _joins(size: int, longest: int, count: int, tokens: int) -> bool:
     """Whether a sequence goes into a micro-batch of `count`: it fits, and is not much shorter than the longest there.
 
-    Short of an eighth of the budget anything goes in: a pass of few tokens costs more than padding does.
+    Below an eighth of the budget any that fits goes in: a pass of few tokens costs more than padding does.
     """
     return longest * (count + 1) <= tokens and (longest * count < tokens // 8 or size >= 0.9 * longest)
 
@@ -71,8 +72,8 @@ def _joins(size: int, longest: int, count: int, tokens: int) -> bool:
 def dealt(batches: list[MicroBatch], processes: Processes) -> list[tuple[MicroBatch, bool]]:
     """This process's micro-batches, as many as any other's, and whether each is its own to count.
 
-    They are dealt out in turn, longest first, so those of a round are of a size. Who has none in the last round takes
-    the first of that round, which another counts.
+    They are dealt out in turn, longest first, so those of a round have about one size. In the last round a process may
+    have none: it gets the first of that round, and does not count it, for in a pass of sharded weights all take part.
     """
     rounds = [batches[start : start + processes.size] for start in range(0, len(batches), processes.size)]
     return [
@@ -82,6 +83,7 @@ def dealt(batches: list[MicroBatch], processes: Processes) -> list[tuple[MicroBa
 
 
 def microbatch_of(rollouts: list[Rollout], rows: list[int], lengths: list[int], pad_id: int) -> MicroBatch:
+    """One micro-batch of these rows, `lengths[row]` counted tokens each."""
     sequences = [(*rollouts[row].request.prompt.token_ids, *rollouts[row].token_ids[: lengths[row]]) for row in rows]
     width = max(len(sequence) for sequence in sequences)
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)

@@ -1,4 +1,7 @@
-"""How far the distance of a model to itself is from 0: the numerical floor of the Hellinger distance."""
+"""The numerical floor of the Hellinger distance: how far a model is from itself, if it is scored in two ways.
+
+Credit from a distance that is not well above this floor is noise: the noise gate (core/credit.py) closes there.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ def measure_noise_floor(
     """Mean d of the same weights scored in two ways that should agree: sequences alone, and padded into batches.
 
     Identical passes would give 0 and measure nothing. It can still be exactly 0. A pass has at most `tokens` positions,
-    or one sequence; where no other fits beside a sequence, it is scored whole and, without its end, shorter.
+    or one sequence. If no other fits beside a sequence, it is scored once whole and once without its second half.
     """
     distances = []
     for rows in _noise_groups(rollouts, lengths, tokens):
         short = [lengths[row] if len(rows) > 1 else -(-lengths[row] // 2) for row in rows]
         together = microbatch_of(rollouts, rows, lengths, model.pad_id)
         joint = predictive_states(model, together)
-        if len(rows) == 1:  # a causal model says the same of a token, whatever comes after it
+        if len(rows) == 1:  # to a causal model a token is the same, whatever comes after it
             joint, together = joint[: short[0]], replace(together, targets=together.targets[: short[0]])
         after_each()
         alone = []

@@ -1,6 +1,6 @@
 """Reading what `save_pretrained` wrote: the weights and the tokenizer of a folder or a hub id, or one error line.
 
-What cannot be read is explained here; whether what was read is whole, `loading_checks` says.
+If reading fails, this file says why. Whether a model that was read is whole, loading_checks.py says.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def quiet_transformers() -> Any:
     import transformers
 
     transformers.logging.set_verbosity_error()
-    huggingface_hub.logging.set_verbosity_error()  # it tells of every attempt where there is no network
+    huggingface_hub.logging.set_verbosity_error()  # without a network it tells of every attempt
     transformers.logging.disable_progress_bar()
     return transformers
 

@@ -1,4 +1,8 @@
-"""From a LanguageModel to a folder that others load: weights, adapters, merged weights."""
+"""From a LanguageModel to a folder that others load: weights, adapters, merged weights.
+
+Every folder is one that transformers, or peft for an adapter, loads as it is. When a model is saved, and what stands
+beside it in a checkpoint, is decided in training/checkpoint.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub import StateDictSplit, split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,7 +26,7 @@ from dgpo_cli.models.sharding import full
 def save_model(model: LanguageModel, folder: Path, *, writes: bool = True) -> None:
     """Write a folder that `from_pretrained`, vLLM and `dgpo eval` load as it is (safetensors), or peft an adapter.
 
-    Of several processes with a sharded model all have to call it, and only the one that `writes` does.
+    If the model is sharded every process has to call it; only the one that `writes` touches the disk.
     """
     if model.shards is not None and model.adapter is None:
         _save_sharded(model.model, folder, writes=writes)
@@ -44,9 +48,9 @@ def gathered_adapters(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def _save_sharded(model: Any, folder: Path, *, writes: bool) -> None:
-    """Write a sharded model as `save_pretrained` would, whole weights in files of up to 5 GB; one file in memory.
+    """Write a sharded model as `save_pretrained` would: whole weights, in files of up to 5 GB, one of them in memory.
 
-    Every process has to call it; the one that `writes` is the only one that does.
+    Every process has to call it, for each weight is gathered from all of them.
     """
     weights = dict(model.named_parameters())
     shapes = {name: torch.empty(weight.shape, dtype=weight.dtype, device="meta") for name, weight in weights.items()}
@@ -60,8 +64,12 @@ def _save_sharded(model: Any, folder: Path, *, writes: bool) -> None:
         if writes:
             folder.mkdir(parents=True, exist_ok=True)
             save_file(held, folder / file, metadata={"format": "pt"})
-    if not writes:
-        return
+    if writes:
+        _write_descriptions(model, folder, plan)
+
+
+def _write_descriptions(model: Any, folder: Path, plan: StateDictSplit) -> None:
+    """config.json, generation_config.json and, if there are several files of weights, their index."""
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
@@ -71,7 +79,7 @@ def _save_sharded(model: Any, folder: Path, *, writes: bool) -> None:
 
 
 def save_merged(model: LanguageModel, adapter: Path, folder: Path) -> None:
-    """Write a full model: the base, read again from where it came, with the adapter of a folder added in.
+    """Write a full model: the base, read again from its own path, with the adapter of a folder added in.
 
     The weights in memory are not touched: taking an adapter out again would leave rounding behind.
     """

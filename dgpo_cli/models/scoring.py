@@ -1,6 +1,7 @@
-"""The signals of every counted token, from micro-batches through a model.
+"""The signals of every counted token: log-probs, entropies, distances, from micro-batches through a model.
 
-No prompt or pad token is put through the output head.
+No prompt or pad token is put through the output head. Credit is made of these signals in core/credit.py; how rollouts
+become micro-batches is in microbatch.py.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import beat
 from dgpo_cli.types import Rollout
 
-FALLBACK_CHUNK = 256  # tokens whose logits are read at a time where the head is not to be had
+FALLBACK_CHUNK = 256  # tokens whose logits are read at a time, of a model without `has_head`
 
 
 def predictive_states(model: LanguageModel, batch: MicroBatch) -> Tensor:
-    """What predicts each counted token: hidden states [n, D], or logits [n, V] where the head is not to be had."""
+    """The states that predict the counted tokens: hidden states [n, D], or logits [n, V] without `has_head`."""
     device = model.device
     attention = batch.attention_mask.to(device) if batch.attention_mask is not None else None
     run = model.hidden_states if model.has_head else model.logits
@@ -60,8 +61,7 @@ def logprobs_and_stats(
             ref_head=None if reference is None else reference.head(),
         )
     stats = stats_of_states(model, states, batch, temperature=temperature, reference=reference, ref_states=ref_states)
-    logits = _whole_logits(model, states) if model.has_head else states
-    return logprobs_from_logits(logits, targets, temperature=temperature), stats
+    return logprobs_from_logits(_logits(model, states), targets, temperature=temperature), stats
 
 
 def logprobs_of_states(model: LanguageModel, states: Tensor, batch: MicroBatch, *, temperature: float) -> Tensor:
@@ -86,25 +86,23 @@ def stats_of_states(
     targets = batch.targets.to(states.device)
     states = states.detach()
     if reference is None or ref_states is None:
-        if model.has_head:
-            return token_stats(states, model.head(), targets, temperature=temperature)
-        return _chunked_stats(states, targets, None, temperature)
-    if model.has_head and reference.has_head:
+        reference = ref_states = None
+    if model.has_head and (reference is None or reference.has_head):
         return token_stats(
             states,
             model.head(),
             targets,
             temperature=temperature,
             ref_hidden=ref_states,
-            ref_head=reference.head(),
+            ref_head=None if reference is None else reference.head(),
         )
-    logits = states if not model.has_head else _whole_logits(model, states)
-    ref_logits = ref_states if not reference.has_head else _whole_logits(reference, ref_states)
-    return _chunked_stats(logits, targets, ref_logits, temperature)
+    ref_logits = None if reference is None or ref_states is None else _logits(reference, ref_states)
+    return _chunked_stats(_logits(model, states), targets, ref_logits, temperature)
 
 
-def _whole_logits(model: LanguageModel, states: Tensor) -> Tensor:
-    return logits_of(model.head(), states)
+def _logits(model: LanguageModel, states: Tensor) -> Tensor:
+    """Logits [n, V] of `predictive_states`, which are logits already without `has_head`."""
+    return logits_of(model.head(), states) if model.has_head else states
 
 
 def _chunked_stats(logits: Tensor, targets: Tensor, ref_logits: Tensor | None, temperature: float) -> TokenStats:
@@ -129,7 +127,7 @@ def _chunked_stats(logits: Tensor, targets: Tensor, ref_logits: Tensor | None, t
 
 
 def signals_of_stats(stats: TokenStats, batch: MicroBatch) -> TokenSignals:
-    """The micro-batch's statistics as [b, T] on the CPU, where credit is computed."""
+    """The micro-batch's statistics as [b, T], on the CPU: credit is computed there."""
 
     def rows(values: Tensor | None) -> Tensor | None:
         return None if values is None else scatter_rows(values.cpu(), batch)
@@ -157,46 +155,54 @@ def score_rollouts(
     """The signals [B, T] of a whole batch in one pass over each model; rows left out of `rows` are 0 and unmasked.
 
     Several processes score a share each, and all get the whole. `after_each` is called after a micro-batch, in every
-    process as often. `reference_states` gives what the reference says of one, where that is kept; else it runs.
+    process as often. `reference_states` gives the reference's states of one, if they are kept; else the reference runs.
     """
     rows = list(range(len(rollouts))) if rows is None else rows
     chosen = set(rows)
     mask = mask_of([length if row in chosen else 0 for row, length in enumerate(lengths)], max(lengths, default=0))
-    result = {name: torch.zeros(mask.shape) for name in ("logprobs", "entropy")}
-    if reference is not None:
-        result |= {name: torch.zeros(mask.shape) for name in ("ref_logprobs", "hellinger")}
+    names = ("logprobs", "entropy") if reference is None else ("logprobs", "entropy", "ref_logprobs", "hellinger")
+    values = {name: torch.zeros(mask.shape) for name in names}
     batches = make_microbatches(rollouts, rows, lengths, tokens=tokens, pad_id=model.pad_id, processes=processes.size)
-
     mine = dealt(batches, processes)
 
     def score_share(after_each: Callable[[], None]) -> None:
         for batch, counts in mine:
-            if not counts and model.shards is None:
-                after_each()
-                continue
-            states = predictive_states(model, batch)
-            ref_states = None
-            if reference is not None:
-                ref_states = reference_states(batch) if reference_states else predictive_states(reference, batch)
-            stats = stats_of_states(
-                model, states, batch, temperature=temperature, reference=reference, ref_states=ref_states
-            )
-            processes.beat()
+            # One that another process counts is scored for the collectives of sharded weights alone.
+            if counts or model.shards is not None:
+                stats = _stats_of(model, reference, batch, temperature, reference_states)
+                processes.beat()
             if counts:
-                signals = signals_of_stats(stats, batch)
-                for name, values in result.items():
-                    values[batch.rows, : signals.mask.shape[1]] = getattr(signals, name)
+                _put(values, signals_of_stats(stats, batch), batch)
             after_each()
 
     processes.all_or_none(score_share, apart=model.shards is None, rounds=len(mine), after_each=after_each)
-    share_values(list(result.values()), mask, processes)
+    share_values(list(values.values()), mask, processes)
     return TokenSignals(
-        mask, result["logprobs"], result["entropy"], result.get("ref_logprobs"), result.get("hellinger")
+        mask, values["logprobs"], values["entropy"], values.get("ref_logprobs"), values.get("hellinger")
     )
 
 
+def _stats_of(
+    model: LanguageModel,
+    reference: LanguageModel | None,
+    batch: MicroBatch,
+    temperature: float,
+    reference_states: Callable[[MicroBatch], Tensor] | None,
+) -> TokenStats:
+    states, ref_states = predictive_states(model, batch), None
+    if reference is not None:
+        ref_states = reference_states(batch) if reference_states else predictive_states(reference, batch)
+    return stats_of_states(model, states, batch, temperature=temperature, reference=reference, ref_states=ref_states)
+
+
+def _put(values: dict[str, Tensor], signals: TokenSignals, batch: MicroBatch) -> None:
+    """Write a micro-batch's signals [b, T_b] into those of the whole batch [B, T]."""
+    for name, whole in values.items():
+        whole[batch.rows, : signals.mask.shape[1]] = getattr(signals, name)
+
+
 def share_values(values: list[Tensor], mask: Tensor, processes: Processes) -> None:
-    """Put together, in place, what each process holds of [B, T] values: every counted token stands in one of them."""
+    """Put the [B, T] values of all processes together, in place: one of them holds each counted token, the others 0."""
     if processes.alone or not values:
         return
     flat = processes.total(torch.stack([value[mask] for value in values]))

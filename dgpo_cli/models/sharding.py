@@ -5,8 +5,8 @@ output head is never called as a layer (scoring streams over its rows): `gathere
 and sums its gradient back into the shards. Weights, reduction and moments stay in their own dtype (float32),
 forward and backward are in `compute_dtype`. Gradients are summed over the processes, never averaged.
 
-accelerate is not used for this: its FSDP plugin turns into DDP on a CPU without a word, so nothing that is tested there
-would be what runs on GPUs.
+accelerate is not used for this: on a CPU its FSDP plugin turns into DDP without a word, so a test there would not hold
+the code that runs on GPUs. Which model is sharded, placement.py says; sharded models are saved in saving.py.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Partial
 
+from dgpo_cli.models.adapted_layers import layers_of
 from dgpo_cli.progress import together
 
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """How a model is laid over the processes."""
+    """How a model is spread over the processes."""
 
     device: torch.device
     compute_dtype: torch.dtype
     rest_on_cpu: bool  # shards lie in CPU memory and come to the device for a pass
-    keep_whole: bool  # while sampling
+    keep_whole: bool  # while sampling, which reads every weight for every token
 
 
 def is_sharded(weight: Tensor) -> bool:
@@ -72,24 +73,17 @@ def skeleton_of(model: Any) -> Any:
         if isinstance(tensor, torch.nn.Parameter):
             twin = torch.nn.Parameter(twin, requires_grad=tensor.requires_grad)
         memo[id(tensor)] = twin
-    return copy.deepcopy(model, memo)  # which takes each tensor for copied already
+    return copy.deepcopy(model, memo)  # finds each tensor in `memo`, as if it were copied already
 
 
 def shard(skeleton: Any, settings: ShardSettings, source: Any | None) -> None:
-    """Lay a model on the meta device over all processes, in place, and fill it from `source`, which rank 0 holds.
+    """Spread a model on the meta device over all processes, in place, and fill it from `source`, which rank 0 holds.
 
-    A tensor at a time goes out, so no process but rank 0 ever holds more than its shards and one whole weight.
+    One tensor at a time goes out. So no process but rank 0 ever holds more than its shards and one whole weight.
     """
-    mesh = init_device_mesh(settings.device.type, (dist.get_world_size(),))
-    options: dict[str, Any] = {
-        "mesh": mesh,
-        "mp_policy": MixedPrecisionPolicy(param_dtype=settings.compute_dtype, reduce_dtype=torch.float32),
-        "offload_policy": CPUOffloadPolicy(pin_memory=settings.device.type == "cuda")
-        if settings.rest_on_cpu
-        else OffloadPolicy(),
-    }
     body, embedding, head = skeleton.base_model, skeleton.get_input_embeddings(), skeleton.get_output_embeddings()
     tied = head.weight is embedding.weight
+    options = _options(settings)
     for layer in layers_of(body):
         fully_shard(layer, **options)
     # By default the outermost is left gathered after a forward pass, in `compute_dtype`, and would be saved like that.
@@ -98,18 +92,38 @@ def shard(skeleton: Any, settings: ShardSettings, source: Any | None) -> None:
         head.weight = embedding.weight
     else:
         fully_shard(head, **options)
-    for module in skeleton.modules():
-        if isinstance(module, FSDPModule):
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
+    _sum_gradients(skeleton)
     skeleton.to_empty(device="cpu" if settings.rest_on_cpu else settings.device)
     if tied:
         head.weight = embedding.weight  # to_empty made two of it
     fill(skeleton, settings.device, source)
     if settings.rest_on_cpu:
-        for buffer_owner in skeleton.modules():
-            for name, buffer in buffer_owner.named_buffers(recurse=False):
-                setattr(buffer_owner, name, buffer.to(settings.device))
+        _move_buffers(skeleton, settings.device)
+
+
+def _options(settings: ShardSettings) -> dict[str, Any]:
+    """Of `fully_shard`."""
+    offload = CPUOffloadPolicy(pin_memory=settings.device.type == "cuda") if settings.rest_on_cpu else OffloadPolicy()
+    return {
+        "mesh": init_device_mesh(settings.device.type, (dist.get_world_size(),)),
+        "mp_policy": MixedPrecisionPolicy(param_dtype=settings.compute_dtype, reduce_dtype=torch.float32),
+        "offload_policy": offload,
+    }
+
+
+def _sum_gradients(model: Any) -> None:
+    """By default `fully_shard` takes their mean over the processes. A loss here is divided before (`token_weights`)."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
+
+
+def _move_buffers(model: Any, device: torch.device) -> None:
+    """Weights rest on the CPU and come to the device for a pass; buffers (rotary frequencies) do not come with them."""
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
 
 
 @torch.no_grad()
@@ -136,7 +150,7 @@ def rows_of(rows: int, rank: int, size: int) -> tuple[int, int]:
 
 @contextmanager
 def kept_whole(model: Any) -> Iterator[None]:
-    """Layers stay gathered between the passes within (no gradients): sampling reads every weight for every token."""
+    """Within, layers stay gathered between passes (no gradients)."""
     body = model.base_model
     body.set_reshard_after_forward(False, recurse=True)
     try:
@@ -150,9 +164,3 @@ def kept_whole(model: Any) -> Iterator[None]:
 
 def _tensors(model: Any) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
-
-
-def layers_of(body: Any) -> list[Any]:
-    """The repeated layers of a transformer: the longest list of modules in its body."""
-    lists = [module for module in body.modules() if isinstance(module, torch.nn.ModuleList)]
-    return list(max(lists, key=len, default=[]))

@@ -1,6 +1,6 @@
-"""Whether a tokenizer speaks of the ids that its model has: what it makes of text is fed, and what is drawn it spells.
+"""Whether a tokenizer fits its model: the model embeds every id that it makes of text, and it spells every id drawn.
 
-The prompts themselves are looked at where they are made (`data.prompts`).
+Prompts are checked as they are made (`data.prompts`), stop ids in stop_ids.py.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def check_tokenizer(tokenizer: Any, embedded: int, *, path: str, key: str) -> li
 
 
 def _refuse_empty(tokenizer: Any, path: str, key: str) -> None:
-    """transformers makes a tokenizer without a vocabulary where the files of one are missing."""
+    """If its files are missing, transformers makes a tokenizer without a vocabulary."""
     special = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
     ids = set(tokenizer(SAMPLE, add_special_tokens=False)["input_ids"])
     if set(tokenizer.get_vocab()) <= special or not ids - {tokenizer.unk_token_id}:
