@@ -1,4 +1,18 @@
-"""What a completion earns: graders, and functions of the user's own."""
+"""What a completion earns: graders, and functions of the user's own.
+
+`requests` makes what a grader is shown, `make_grader` below the grader, and `grade` of the grader gives one verdict a
+request:
+
+    strings     exact, answer_only: equal texts
+    dapo        the rule that DAPO was released with
+    robust      mathematics, the default: `extraction` finds the answer, then numbers are compared in this process, and
+                everything else by `structure` (shapes), `mathematics` and `values` (algebra) in grading processes
+    function    a function of the user's own: `arguments` (what it is called with), `user_function` (what it may
+                return), `late_calls` (what a call past its deadline scores)
+
+`worker_pool` starts and ends grading processes, and `worker` is their program. `trial` tries a grader before anything
+starts.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +37,7 @@ def make_grader(
 
     path (file.py:function), timeout_score: of a user's function. workers: of graders with processes of their own.
 
-    Raises ConfigError for a name or path that cannot be used, RewardError where a self-test fails.
+    Raises ConfigError for a name or path that cannot be used, RewardError if a self-test fails.
     """
     if name == "function":
         if path is None:

@@ -178,6 +178,44 @@ def test_a_reward_function_is_tried_before_anything_is_drawn(
     assert not (tmp_path / "out" / "results.json").exists()
 
 
+def test_a_reward_function_sees_the_columns_of_stored_completions_and_of_their_benchmark(
+    benchmark: Path, tmp_path: Path
+) -> None:
+    reward, completions = tmp_path / "reward.py", tmp_path / "completions.jsonl"
+    reward.write_text(
+        "def score(completion, row, completion_tokens, truncated, note=None):\n"
+        "    parts = {'tokens': completion_tokens or -1, 'noted': bool(note), 'gold': float(row.get('gold', -2))}\n"
+        "    return {'score': 1.0, 'correct': not truncated, **parts}\n"
+    )
+    function = RewardConfig(name="function", path=f"{reward}:score")
+    stored = {"completion": "0", "completion_tokens": 7, "finish_reason": "length", "note": "odd"}
+    for name, key in (("of the benchmark", {"index": 0}), ("own golds", {"gold": "5"})):
+        completions.write_text(json.dumps(key | stored) + "\n" + json.dumps(key | {"completion": "0"}) + "\n")
+        command.run([config(benchmark, completions=str(completions), reward_config=function)], tmp_path / name)
+    parts = {
+        name: [
+            json.loads(line)["reward_parts"] for line in (tmp_path / name / "samples.jsonl").read_text().splitlines()
+        ]
+        for name in ("of the benchmark", "own golds")
+    }
+    assert parts["of the benchmark"] == [
+        {"tokens": 7, "noted": 0, "gold": -2},
+        {"tokens": -1, "noted": 0, "gold": -2},
+    ]
+    assert parts["own golds"] == [{"tokens": 7, "noted": 1, "gold": 5}, {"tokens": -1, "noted": 0, "gold": 5}]
+
+
+@pytest.mark.parametrize("key", ["index", "gold"])
+def test_a_column_that_a_reward_function_asks_for_in_vain_is_refused(benchmark: Path, tmp_path: Path, key: str) -> None:
+    reward, completions = tmp_path / "reward.py", tmp_path / "completions.jsonl"
+    reward.write_text("def score(prompt, completion, answer, anser):\n    return 1.0, True\n")
+    completions.write_text(json.dumps({key: 0, "completion": "0", "answer": "0"}) + "\n")
+    function = RewardConfig(name="function", path=f"{reward}:score")
+    with pytest.raises(DataError, match="the reward function asks for anser: no such column") as caught:
+        command.run([config(benchmark, completions=str(completions), reward_config=function)], tmp_path / "out")
+    assert caught.value.problems[0].hint == "did you mean answer?"
+
+
 def test_the_file_of_a_reward_function_is_part_of_what_was_graded(benchmark: Path, tmp_path: Path) -> None:
     reward, completions = tmp_path / "reward.py", tmp_path / "completions.jsonl"
     completions.write_text('{"index": 0, "completion": "0"}\n')

@@ -87,6 +87,17 @@ def test_records_hold_text_tokens_and_verdicts(tmp_path: Path, capsys: pytest.Ca
         assert sum(record["advantage"] for record in group) == pytest.approx(0.0, abs=1e-5)
 
 
+def test_a_reward_function_sees_columns_and_its_parts_are_stored(tmp_path: Path) -> None:
+    (tmp_path / "reward.py").write_text(
+        "def score(completion, row, completion_tokens):\n"
+        "    same = completion == row['completion']\n"
+        "    return {'score': 0.5, 'correct': same, 'asked': len(row['prompt']), 'tokens': completion_tokens}\n"
+    )
+    for record in rollout(tmp_path / "out", f"reward.path={tmp_path / 'reward.py'}:score"):
+        assert record["reward"] == 0.5
+        assert record["reward_parts"] == {"asked": 26, "tokens": len(record["token_ids"])}
+
+
 def test_without_a_reference_the_page_shows_the_gatings_that_need_none(tmp_path: Path) -> None:
     records = rollout(tmp_path / "out", "gating=top_entropy", "report=true")
     page = (tmp_path / "out/report.html").read_text()

@@ -265,6 +265,38 @@ def test_a_reward_that_raises_stops_the_run(tmp_path: Path, capsys: pytest.Captu
     assert "ZeroDivisionError" in errors
 
 
+PARTED = """
+def score(completion, answer, completion_tokens, level, row, messages, truncated):
+    assert level == len(row["prompt"]) and messages == [{"role": "user", "content": row["prompt"]}]
+    assert isinstance(truncated, bool) and row["answer"] == answer
+    right = completion.endswith(answer)
+    parts = {"tokens": completion_tokens} | ({"level": level} if completion_tokens % 2 else {})
+    return {"score": right - 0.01 * completion_tokens, "correct": right, **parts}
+"""
+
+
+def test_parts_of_a_reward_are_logged_and_stored_with_every_rollout_and_sample(tmp_path: Path) -> None:
+    """By a function that asks for columns of its data; training and evaluation read the same rows."""
+    (tmp_path / "reward.py").write_text(PARTED)
+    asked = [{"prompt": "1 + 1 =" + " " * (i % 3), "answer": str(i), "level": 7 + i % 3} for i in range(9)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    data = [f"data.path={tmp_path / 'rows.jsonl'}", "data.template=plain", "rollout.save=all"]
+    held_out = ["benchmark=digit_chain", "benchmark.prompt_key=prompt", "benchmark.answer_key=answer"]
+    held_out += [f"benchmark.path={tmp_path / 'rows.jsonl'}", "benchmark.limit=4"]
+    settings = [*data, *held_out, f"reward.path={tmp_path / 'reward.py'}:score"]
+    assert train(tmp_path / "run", "steps=1", *settings) == 0
+    [row] = rows(tmp_path / "run/metrics.jsonl")
+    records = rows(tmp_path / "run/rollouts/step_000001.jsonl")
+    assert [record["reward_parts"]["tokens"] for record in records] == [len(record["token_ids"]) for record in records]
+    assert row["reward/tokens"] == row["completion/length_mean"]
+    odd = [len(record["prompt"]) for record in records if len(record["token_ids"]) % 2]  # they alone have the part
+    assert [record["reward_parts"].get("level") is None for record in records].count(False) == len(odd)
+    assert 0 < len(odd) < len(records)
+    assert row["reward/level"] == sum(odd) / len(odd)
+    samples = rows(tmp_path / "run/evals/step_000001/samples.jsonl")
+    assert [sample["reward_parts"]["tokens"] for sample in samples] == [one["completion_tokens"] for one in samples]
+
+
 def test_a_folder_that_holds_a_run_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (trained / "run.json").read_bytes()
     assert train(trained, "steps=1") == 2

@@ -16,7 +16,7 @@ import pytest
 
 from dgpo_cli.errors import ConfigError, RewardError
 from dgpo_cli.rewards.function import FunctionGrader
-from dgpo_cli.types import GradeRequest, ScoresGiven, Verdict
+from dgpo_cli.types import ColumnsAsked, GradeRequest, ScoresGiven, Verdict
 
 Make = Callable[..., FunctionGrader]
 SAMPLE = GradeRequest("1 + 1?", "2", "2")
@@ -27,9 +27,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def make(tmp_path: Path) -> Iterator[Make]:
     made: list[FunctionGrader] = []
 
-    def make_one(body: str, timeout_seconds: float = 20.0) -> FunctionGrader:
+    def make_one(
+        body: str, timeout_seconds: float = 20.0, parameters: str = "prompt, completion, answer"
+    ) -> FunctionGrader:
         path = tmp_path / "reward.py"
-        path.write_text(f"import os, time, sys\n\ndef score(prompt, completion, answer):\n    {body}\n")
+        path.write_text(f"import os, time, sys\n\ndef score({parameters}):\n    {body}\n")
         made.append(FunctionGrader(f"{path}:score", timeout_seconds=timeout_seconds))
         return made[-1]
 
@@ -43,6 +45,23 @@ def test_a_float_or_a_pair_is_a_reward(make: Make) -> None:
     grader.check(SAMPLE)
     requests = [SAMPLE, GradeRequest("p", "3", "2"), GradeRequest("p", "", "2")]
     assert grader.grade(requests) == [Verdict(0.5, True), Verdict(0.5, False), Verdict(0.25, None)]
+
+
+def test_a_dict_has_parts_beside_the_score(make: Make) -> None:
+    grader = make("return {'score': 0.5, 'correct': completion == answer, 'brief': True}")
+    assert grader.check(SAMPLE) == Verdict(0.5, True, parts={"brief": 1.0})
+
+
+def test_columns_and_lengths_arrive_by_name(make: Make) -> None:
+    grader = make("return level['of'][0] - completion_tokens", parameters="completion, level, completion_tokens, odd=1")
+    assert grader.columns_asked() == ColumnsAsked(required=frozenset({"level"}), optional=frozenset({"odd"}))
+    request = GradeRequest("p", "c", "a", completion_tokens=2, columns={"level": {"of": [2.5]}})
+    assert grader.grade([request]) == [Verdict(0.5, None)]
+
+
+def test_a_late_call_has_no_parts(make: Make) -> None:
+    grader = make("time.sleep(60 * (completion == 'slow')); return {'score': 1.0, 'brief': 1}", timeout_seconds=0.7)
+    assert [one.parts for one in grader.grade([SAMPLE, GradeRequest("", "slow", "")])] == [{"brief": 1.0}, None]
 
 
 def test_text_arrives_whole_whatever_it_holds(make: Make) -> None:
@@ -66,6 +85,7 @@ def test_a_file_can_import_its_neighbours(make: Make, tmp_path: Path) -> None:
         ("return 1.0, True, 3", "returned tuple"),
         ("return 1.0, 'yes'", "returned tuple"),
         ("return [1.0, True]", "returned list"),
+        ("return {'score': 1.0, 'part': 'good'}", "returned a part 'part' that is no finite number: str 'good'"),
         ("raise ValueError('odd')", "raised ValueError: odd (reward.py line 4)"),
         ("sys.exit(0)", "raised SystemExit: 0"),
         ("return undefined", "raised NameError"),
@@ -164,6 +184,8 @@ def test_a_file_that_cannot_be_imported_says_where(tmp_path: Path) -> None:
     grader = FunctionGrader(f"{tmp_path}/broken.py:score", timeout_seconds=1)
     with pytest.raises(RewardError, match=r"nothing_of_this_name.*broken\.py line 1"):
         grader.check(SAMPLE)
+    with pytest.raises(RewardError, match=r"broken\.py:score: .*nothing_of_this_name"):
+        grader.columns_asked()
     grader.close()
 
 
