@@ -59,6 +59,7 @@ class Rollout:
 
     logprobs: of each token, by whoever drew it, under the distribution that it was drawn from: at the sampling
     temperature, cut to the nucleus where top_p < 1, and 0 where decoding is greedy. None from a server that gives none.
+    policy_step: the training step whose weights drew it, 0 before the first. None if whoever drew it does not say.
     """
 
     request: SampleRequest
@@ -67,6 +68,7 @@ class Rollout:
     finish_reason: str  # "stop" | "length"
     reported_tokens: int | None = None  # counted by a server, which gives no ids
     logprobs: tuple[float, ...] | None = None
+    policy_step: int | None = None
 
     @property
     def completion_tokens(self) -> int | None:
