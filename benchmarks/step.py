@@ -154,12 +154,13 @@ def updater(model: Any, reference: Any, optimizer: Any, name: str, kl_coef: floa
     """A function that makes a step's updates on a batch, as one micro-batch."""
     from dgpo_cli.algorithm import Algorithm
     from dgpo_cli.config.compose import compose
+    from dgpo_cli.training.stopping import StopGuard
     from dgpo_cli.training.update import Updater
 
     config = compose("train", [f"algo={name}"])
     algorithm = Algorithm(replace(config.algo, kl_coef=kl_coef), config.gating, max_completion_tokens=1024)
     updates = Updater(model, reference, algorithm, optimizer, SETTINGS_OF_UPDATES, temperature=1.0)
-    return lambda batch: updates.run(batch, lr=1e-9, noise_floor=0.0, may_go_on=lambda *_: True)
+    return lambda batch: updates.run(batch, lr=1e-9, noise_floor=0.0, guard=StopGuard(0.0))
 
 
 def body_pass(model: Any) -> Any:

@@ -70,7 +70,7 @@ def step(
     signals = StopGuard(0.0)
     signals.share(processes)  # who lacks memory goes on answering the others
     try:
-        updater.run(batch(), lr=1e-3, noise_floor=1e-9, signals=signals)
+        updater.run(batch(), lr=1e-3, noise_floor=1e-9, guard=signals)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     weights = b"".join(value.numpy().tobytes() for value in policy.model.state_dict().values())

@@ -178,7 +178,7 @@ def stopped(model: str, strategy: str, processes: Processes, *, at: int) -> None
         processes.beat = beat
         for guard in guards:
             try:
-                updater.run(batch(), lr=1e-3, noise_floor=0.0, signals=guard)
+                updater.run(batch(), lr=1e-3, noise_floor=0.0, guard=guard)
                 were_stopped.append(False)
             except StopRequested:
                 were_stopped.append(True)

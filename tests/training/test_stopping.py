@@ -81,7 +81,7 @@ class Step:
         self.ended = "done"
         with self.guard.listening(), suppress(StopRequested), self.guard.protected():
             try:
-                updater.run(batch(), lr=1e-2, noise_floor=0.0, signals=self.guard)
+                updater.run(batch(), lr=1e-2, noise_floor=0.0, guard=self.guard)
             except (StopRequested, UnfinishedStep) as stop:
                 self.ended = type(stop).__name__
 
