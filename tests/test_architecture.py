@@ -17,6 +17,7 @@ LAYERS = [
     ["config", "core", "disk"],
     ["meeting"],
     ["processes", "planning"],
+    ["crew"],
     ["models"],
     ["data", "engines", "rewards"],
     ["algorithm"],

@@ -6,7 +6,7 @@ The main process reads data, grades, evaluates and writes; the others have the m
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,8 +31,8 @@ from dgpo_cli.config.compose import node_of
 from dgpo_cli.config.evaluation_reward import own_grader, reward_of_evaluation
 from dgpo_cli.config.groups import FilterBy, LoggerMode, RewardConfig, Schedule
 from dgpo_cli.core.seeds import derive_seed
-from dgpo_cli.engines.shared_engine import SharedEngine
-from dgpo_cli.engines.transformers_engine import TransformersEngine
+from dgpo_cli.crew import Crew
+from dgpo_cli.engines import make_engine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.evaluation.benchmark import load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
@@ -57,7 +57,7 @@ from dgpo_cli.training.space import check_space, checkpoint_bytes, predicted_nee
 from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.tracker import Tracker
 from dgpo_cli.training.update import Updater
-from dgpo_cli.types import Grader, Prompt, Sampling
+from dgpo_cli.types import Engine, Grader, Prompt, Sampling
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,18 @@ class MainOnly:
     view: TrainingView
 
 
-def build(config: TrainConfig, folder: Path, grader: Grader | None, guard: StopGuard, processes: Processes) -> Trainer:
+def build(
+    config: TrainConfig,
+    folder: Path,
+    grader: Grader | None,
+    guard: StopGuard,
+    processes: Processes,
+    held: ExitStack,
+) -> Trainer:
     """Everything that can be refused is refused here, before the run's folder holds anything.
 
     grader: of the main process; None in the others.
+    held: closes the engine at the end of the run, also if it never begins.
     """
     device = prepare_device(config.strategy, config.model, processes)
     placement = Placement(config.strategy, device, processes, config.model.dtype)
@@ -87,12 +95,8 @@ def build(config: TrainConfig, folder: Path, grader: Grader | None, guard: StopG
     torch.manual_seed(derive_seed("torch", config.seed))
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     reference = load_frozen(config, policy.model, algorithm, checkpoint, placement)
-    engine = SharedEngine(
-        TransformersEngine(policy.model, stop_ids=policy.stop_ids, batch_size=config.engine.batch_size),
-        processes,
-        signal_number=lambda: guard.received or 0,
-        stop_agreed=guard.obey,
-    )
+    crew = Crew(processes, signal_number=lambda: guard.received or 0, stop_agreed=guard.obey)
+    engine = held.enter_context(closing(make_engine(config.engine, policy=policy, crew=crew)))
     optimizer = Optimizer(policy.model.model, config.optim, processes)
     if checkpoint is not None:
         optimizer.load(checkpoint / "state")
@@ -101,7 +105,7 @@ def build(config: TrainConfig, folder: Path, grader: Grader | None, guard: StopG
     together = sharers_of(processes, sharded=policy.model.shards is not None)
     if grader is not None:
         main_only = _main_only(
-            config, run_folder, checkpoints, checkpoint, state, policy, reference, engine, grader, together
+            config, run_folder, checkpoints, checkpoint, state, policy, reference, engine, processes, grader, together
         )
     else:
         main_only = _elsewhere(config, folder)
@@ -135,6 +139,7 @@ def build(config: TrainConfig, folder: Path, grader: Grader | None, guard: StopG
         view=main_only.view,
         guard=guard,
         engine=engine,
+        crew=crew,
     )
 
 
@@ -146,7 +151,8 @@ def _main_only(
     state: RunState,
     policy: Policy,
     reference: LanguageModel | None,
-    engine: SharedEngine,
+    engine: Engine,
+    processes: Processes,
     grader: Grader,
     sharers: Sharers,
 ) -> MainOnly:
@@ -169,14 +175,14 @@ def _main_only(
     evaluation = _evaluation(config, policy, engine, run_folder)
     if policy.model.device.type == "cpu":
         tokens = state.tokens_per_microbatch or config.optim.tokens_per_microbatch
-        _check_memory(config, prompts, policy.model, engine.processes, tokens, sharers, resumed=checkpoint is not None)
+        _check_memory(config, prompts, policy.model, processes, tokens, sharers, resumed=checkpoint is not None)
     warnings = config_warnings(config, "train") + _disk_warnings(config, folder, state, policy.model, reference)
     if config.overwrite and config.resume is None:
         run_folder.clear()
     begin(folder)
     checkpoints.rewind(checkpoint)
     tracker_id = state.tracker_id or (run_folder.tracker_id() if config.resume else None)
-    run_folder.start(config, _facts(config, policy, reference is not None, len(prompts), engine.processes.size))
+    run_folder.start(config, _facts(config, policy, reference is not None, len(prompts), processes.size))
     run_folder.rewind(state.step)
     tracked = _plain(config) | {"manifest": run_folder.manifest}
     tracker = Tracker(config.logger, folder, tracked, run_id=tracker_id, name=run_name(config))
@@ -194,9 +200,7 @@ def _main_only(
         group_size=config.rollout.group_size,
         prompts_per_step=config.rollout.prompts_per_step,
     )
-    view = TrainingView(
-        config.steps, state.step + 1, _title(config, engine.processes, state), read_lines(run_folder.metrics)
-    )
+    view = TrainingView(config.steps, state.step + 1, _title(config, processes, state), read_lines(run_folder.metrics))
     return MainOnly(collector.collect, evaluation, tracker, view)
 
 
@@ -289,7 +293,7 @@ def _renewed(config: TrainConfig, stored: Path, device: str) -> LanguageModel:
 
 
 def _evaluation(
-    config: TrainConfig, policy: Policy, engine: SharedEngine, folder: RunFolder
+    config: TrainConfig, policy: Policy, engine: Engine, folder: RunFolder
 ) -> Callable[[int], dict[str, Any] | None]:
     """Evaluation after a step, by the code of `dgpo eval`, and by the grader that it would use.
 

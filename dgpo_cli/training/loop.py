@@ -11,7 +11,7 @@ from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.core.seeds import derive_seed
-from dgpo_cli.engines.shared_engine import SharedEngine
+from dgpo_cli.crew import Crew
 from dgpo_cli.errors import RunError
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
@@ -26,6 +26,7 @@ from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.tracker import Tracker
 from dgpo_cli.training.update import StepBatch, StepResult, Updater
+from dgpo_cli.types import Engine
 
 
 @dataclass
@@ -46,11 +47,12 @@ class Trainer:
     tracker: Tracker
     view: TrainingView
     guard: StopGuard
-    engine: SharedEngine
+    engine: Engine
+    crew: Crew
 
     @property
     def processes(self) -> Processes:
-        return self.engine.processes
+        return self.crew.processes
 
     def run(self) -> None:
         """Train from the state's step to the last, evaluating before, during and after. All processes do so together.
@@ -67,7 +69,8 @@ class Trainer:
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
-        collected = self.engine.led(lambda: self.collect(step, self.state.next_draw))
+        self.engine.load(step - 1)
+        collected = self.crew.on_main(lambda: self.collect(step, self.state.next_draw))
         advantages = self.algorithm.advantages(collected.rewards)
         batch = StepBatch(
             rollouts=collected.rollouts,
@@ -141,7 +144,8 @@ class Trainer:
             self.tracker.show(step, records, table=tabled, gating=self.config.gating if paged else None)
 
     def _evaluate_and_log(self, step: int) -> None:
-        row, is_best = self.engine.led(lambda: self._evaluated(step))
+        self.engine.load(step)
+        row, is_best = self.crew.on_main(lambda: self._evaluated(step))
         if row is None:
             return
         with self.guard.protected():
