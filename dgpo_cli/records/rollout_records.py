@@ -32,7 +32,8 @@ def rollout_records(
 ) -> list[dict[str, Any]]:
     """One record a rollout. Lists hold one value a counted token; they are null for a rollout that was not scored.
 
-    `logprobs` are the trainer's, of the counted tokens; `engine_logprobs` those that every token was drawn with.
+    `logprobs` are the trainer's, of the counted tokens; `engine_logprobs` those that every token was drawn with, by the
+    weights after training step `policy_step` (0: before the first; null outside of training).
     What credit depends on beside the tokens stands in each record, so that it can be computed again from the file alone
     (see `stored`): `vocabulary_size`, `noise_floor` (null where it was not measured) and `control_seed`.
 
@@ -62,6 +63,7 @@ def rollout_records(
             "tokens": [spell(token) for token in rollout.token_ids],
             "logprobs": _values(signals.logprobs, row, length) if signals is not None and length else None,
             "engine_logprobs": None if rollout.logprobs is None else list(rollout.logprobs),
+            "policy_step": rollout.policy_step,
         }
         if signals is not None:
             record["entropy"] = _values(signals.entropy, row, length) if length else None
