@@ -39,12 +39,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One completion to draw. `seed` fixes its randomness, whatever else is in the batch."""
+    """One completion to draw. `seed` fixes its randomness, whatever else is in the batch.
+
+    unit: requests that stand together and name the same one are drawn in one batch; None leaves that to the engine.
+    """
 
     prompt: Prompt
     sample: int  # 0-based within the group
     seed: int
     draw: int = 0  # running number of the prompt since the run's first step
+    unit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -176,28 +180,44 @@ class Grader(Protocol):
     def close(self) -> None: ...
 
 
-class Engine(Protocol):
-    """Draws completions: `completions[i]` answers `requests[i]`.
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an engine says of itself, so that nobody has to know which one it is."""
 
-    units_at_once: generation units that are computed side by side, so that fewer would leave processes without work.
+    # Its samples differ in their last bits with the batch that they are drawn in. Whoever wants the same samples again
+    # has to ask for the same whole unit again.
+    depends_on_unit: bool
+    units_at_once: int  # units that it draws side by side: if it gets fewer in one call, a part of it has no work
+    gives_logprobs: bool  # whether rollouts bring the log-probs that they were drawn with
+    shares_devices: bool  # with the policy that trains: it cannot draw while that one is updated
+    manifest: Mapping[str, Any]  # what its samples depend on beside weights, prompts, sampling and units
+
+
+class Engine(Protocol):
+    """Draws completions with the policy's weights.
+
+    If a run has several processes, each has an engine: `load` and `close` are called by all of them together,
+    `generate` by the main one alone.
     """
 
-    units_at_once: int
+    @property
+    def facts(self) -> EngineFacts: ...
 
-    def generate(
-        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
-    ) -> list[Rollout]:
-        """`lengths`: of the units that the requests are cut into; None leaves that to the engine."""
+    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> Sequence[Rollout | Unanswered]:
+        """What answers each request, in order: a completion, or why there will be none."""
         ...
 
+    def load(self, version: int) -> None:
+        """From now on draw with the policy's weights as they are after training step `version`; 0 is before the first.
 
-class Sampler(Protocol):
-    """What an evaluation draws from: an engine, or a server, which may leave requests unanswered."""
+        All rollouts that it draws then say so (`Rollout.policy_step`; None before the first `load`). If it has that
+        version already, nothing is to be done.
 
-    units_at_once: int
+        Raises:
+            RunError: the engine holds weights of its own, which nobody here can replace.
+        """
+        ...
 
-    def generate(
-        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
-    ) -> Sequence[Rollout | Unanswered]:
-        """As `Engine.generate`."""
+    def close(self) -> None:
+        """End what it has started: threads, processes. It draws nothing afterwards; to close it twice is harmless."""
         ...

@@ -18,6 +18,7 @@ LAYERS = [
     ["config", "disk"],
     ["meeting"],
     ["processes", "planning"],
+    ["crew"],
     ["models"],
     ["data", "engines", "rewards"],
     ["algorithm"],

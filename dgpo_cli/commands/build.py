@@ -7,6 +7,7 @@ beside them is in main_only.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import torch
@@ -17,8 +18,8 @@ from dgpo_cli.commands.resumption import checkpoint_to_resume, move_the_end, sta
 from dgpo_cli.config.attempts import begin
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.core.seeds import derive_seed
-from dgpo_cli.engines.shared_engine import SharedEngine
-from dgpo_cli.engines.transformers_engine import TransformersEngine
+from dgpo_cli.crew import Crew
+from dgpo_cli.engines import make_engine
 from dgpo_cli.models.placement import prepare_device
 from dgpo_cli.models.policy import load_trainee
 from dgpo_cli.models.reference import load_reference
@@ -33,12 +34,20 @@ from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Grader
 
 
-def build(config: TrainConfig, folder: Path, grader: Grader | None, guard: StopGuard, processes: Processes) -> Trainer:
+def build(
+    config: TrainConfig,
+    folder: Path,
+    grader: Grader | None,
+    guard: StopGuard,
+    processes: Processes,
+    held: ExitStack,
+) -> Trainer:
     """Everything that can be refused is refused here, before the run's folder holds anything.
 
     grader: of the main process; None in the others.
+    held: closes the engine at the end of the run, also if it never begins.
     """
-    run = _everywhere(config, folder, guard, processes)
+    run = _everywhere(config, folder, guard, processes, held)
     optimizer = Optimizer(run.policy.model.model, config.optim, processes)
     if run.checkpoint is not None:
         optimizer.load(run.checkpoint / "state")
@@ -64,10 +73,13 @@ def build(config: TrainConfig, folder: Path, grader: Grader | None, guard: StopG
         view=main.view,
         guard=guard,
         engine=run.engine,
+        crew=run.crew,
     )
 
 
-def _everywhere(config: TrainConfig, folder: Path, guard: StopGuard, processes: Processes) -> Everywhere:
+def _everywhere(
+    config: TrainConfig, folder: Path, guard: StopGuard, processes: Processes, held: ExitStack
+) -> Everywhere:
     """The models, as they were before the first step or as a checkpoint left them, and what draws from the policy."""
     placement = prepare_device(config.strategy, config.model, processes)
     checkpoints = Checkpoints(
@@ -83,15 +95,9 @@ def _everywhere(config: TrainConfig, folder: Path, guard: StopGuard, processes: 
     if algorithm.needs_reference:
         kept = None if checkpoint is None else reference_folder(checkpoint)
         reference = load_reference(config.reference, config.model, policy.model, placement, kept)
-    engine = SharedEngine(
-        TransformersEngine(policy.model, stop_ids=policy.stop_ids, batch_size=config.engine.batch_size),
-        processes,
-        signal_number=lambda: guard.received or 0,
-        stop_agreed=guard.obey,
-    )
-    return Everywhere(
-        RunFolder(folder), checkpoints, checkpoint, state, policy, reference, algorithm, engine, processes
-    )
+    crew = Crew(processes, signal_number=lambda: guard.received or 0, stop_agreed=guard.obey)
+    engine = held.enter_context(closing(make_engine(config.engine, policy=policy, crew=crew)))
+    return Everywhere(RunFolder(folder), checkpoints, checkpoint, state, policy, reference, algorithm, engine, crew)
 
 
 def _updater(config: TrainConfig, run: Everywhere, optimizer: Optimizer, say: Callable[[str], None]) -> Updater:
@@ -103,7 +109,7 @@ def _updater(config: TrainConfig, run: Everywhere, optimizer: Optimizer, say: Ca
         config.optim,
         temperature=config.rollout.temperature,
         say=say,
-        processes=run.processes,
+        processes=run.crew.processes,
     )
     updater.budget.continue_with(run.state.tokens_per_microbatch)
     return updater

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from dgpo_cli.command_lines import override, shell_word
-from dgpo_cli.commands.engine import Generator, make_generator, sampling_of
+from dgpo_cli.commands.evaluated_model import EvaluatedModel, evaluated_model, sampling_of
 from dgpo_cli.config.commands import EvalConfig
 from dgpo_cli.data.problems import ProblemSet
 from dgpo_cli.data.prompts import read_template
@@ -73,7 +73,7 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
                 _prepare(config, folder / str(config.benchmark.name) if len(configs) > 1 else folder, view, stack)
                 for config in configs
             ]
-            for evaluate_it in _ready(tasks, view):
+            for evaluate_it in _ready(tasks, view, stack):
                 results.append(evaluate_it())
                 view.note(result_line(results[-1]))
     except RunError:
@@ -154,9 +154,9 @@ def _limited(completions: list[Completion], limit: int | None, view: EvaluationV
     return completions[:limit]
 
 
-def _ready(tasks: list[Task], view: EvaluationView) -> list[Callable[[], EvaluationResult]]:
+def _ready(tasks: list[Task], view: EvaluationView, stack: ExitStack) -> list[Callable[[], EvaluationResult]]:
     """What is left to do of each task, the model loaded or the server reached once."""
-    generator = None
+    model = None
     ready: list[Callable[[], EvaluationResult]] = []
     for task in tasks:
         if task.completions is not None:
@@ -165,10 +165,12 @@ def _ready(tasks: list[Task], view: EvaluationView) -> list[Callable[[], Evaluat
             ready.append(partial(_grade_stored, task, view))
         else:
             assert task.problems is not None
-            generator = generator or make_generator(task.config, task.problems, view.note)
-            prompts = generator.prompts(task.problems, task.config.benchmark)
+            if model is None:
+                model = evaluated_model(task.config, task.problems, view.note)
+                stack.enter_context(closing(model.engine))
+            prompts = model.prompts(task.problems, task.config.benchmark)
             _try(task, prompts[0])
-            ready.append(partial(_evaluate, task, view, generator, prompts))
+            ready.append(partial(_evaluate, task, view, model, prompts))
     return ready
 
 
@@ -177,12 +179,12 @@ def _try(task: Task, prompt: Prompt) -> None:
     require_right_or_wrong(sample, task.config.reward, "avg@k", "choose another grader: reward=robust")
 
 
-def _evaluate(task: Task, view: EvaluationView, generator: Generator, prompts: list[Prompt]) -> EvaluationResult:
+def _evaluate(task: Task, view: EvaluationView, model: EvaluatedModel, prompts: list[Prompt]) -> EvaluationResult:
     config, benchmark = task.config, task.config.benchmark
     if config.overwrite:
         clear(task.folder)
     return evaluate(
-        generator.engine,
+        model.engine,
         task.grader,
         prompts,
         benchmark=str(benchmark.name),
@@ -193,9 +195,8 @@ def _evaluate(task: Task, view: EvaluationView, generator: Generator, prompts: l
         pass_at=benchmark.pass_at,
         folder=task.folder,
         progress=view.progress,
-        model=generator.model,
-        manifest=_manifest(task, generator),
-        whole_units=generator.whole_units,
+        model=model.name,
+        manifest=_manifest(task, model),
         failed=_first_of_each_cause(view),
     )
 
@@ -232,16 +233,16 @@ def _grade_stored(task: Task, view: EvaluationView) -> EvaluationResult:
     return result
 
 
-def _manifest(task: Task, generator: Generator) -> dict[str, Any]:
+def _manifest(task: Task, model: EvaluatedModel) -> dict[str, Any]:
     """What the samples depend on beside what `evaluate` knows."""
-    config, model = task.config, task.config.model
-    template = config.benchmark.template or model.template
+    config = task.config
+    template = config.benchmark.template or config.model.template
     return {
-        **generator.facts,
+        **model.manifest,
         "data_revision": task.problems.revision if task.problems else None,
         "template": template,
         "template_sha256": text_sha256(read_template(template)),
-        "chat_template": model.chat_template,
+        "chat_template": config.model.chat_template,
         **reward_facts(config.reward),
     }
 

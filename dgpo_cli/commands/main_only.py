@@ -20,7 +20,7 @@ from dgpo_cli.config.checks import warnings as config_warnings
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import FilterBy, LoggerMode
 from dgpo_cli.config.stored import node_of
-from dgpo_cli.engines.shared_engine import SharedEngine
+from dgpo_cli.crew import Crew
 from dgpo_cli.files import read_lines
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.policy import Policy
@@ -36,7 +36,7 @@ from dgpo_cli.training.host_memory import Sharers
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.showcase import run_name
 from dgpo_cli.training.tracker import Tracker
-from dgpo_cli.types import Grader, Prompt, Sampling
+from dgpo_cli.types import Engine, Grader, Prompt, Sampling
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Everywhere:
     policy: Policy
     reference: LanguageModel | None
     algorithm: Algorithm
-    engine: SharedEngine
-    processes: Processes
+    engine: Engine
+    crew: Crew
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ def main_only(config: TrainConfig, run: Everywhere, grader: Grader, sharers: Sha
     if run.policy.model.device.type == "cpu":  # a GPU says itself that its memory is short; a kernel kills
         tokens = run.state.tokens_per_microbatch or config.optim.tokens_per_microbatch
         resumed = run.checkpoint is not None
-        check_run_memory(config, prompts, run.policy.model, run.processes, tokens, sharers, resumed=resumed)
+        check_run_memory(config, prompts, run.policy.model, run.crew.processes, tokens, sharers, resumed=resumed)
     warnings = config_warnings(config, "train")
     warnings += disk_warnings(config, run.folder.folder, run.state, run.policy.model, run.reference)
     tracker = _open(config, run, len(prompts))
     for text in warnings:
         say(f"warning: {text}")
     collector = _collector(config, run, prompts, grader)
-    title, rows = _title(config, run.processes, run.state), read_lines(run.folder.metrics)
+    title, rows = _title(config, run.crew.processes, run.state), read_lines(run.folder.metrics)
     return MainOnly(collector.collect, evaluate, tracker, TrainingView(config.steps, run.state.step + 1, title, rows))
 
 
@@ -156,7 +156,7 @@ def _facts(config: TrainConfig, run: Everywhere, prompts: int) -> dict[str, Any]
         "reference": config.reference.name if run.reference is not None else None,
         "compute_dtype": run.policy.model.computes_in,
         "prompts": prompts,
-        "processes": run.processes.size,
+        "processes": run.crew.processes.size,
         "sampling": {
             **asdict(_sampling(config)),
             "top_k": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dgpo_cli.config.stored import save as save_config
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.prompts import make_prompts
 from dgpo_cli.disk import writing
-from dgpo_cli.engines.transformers_engine import TransformersEngine
+from dgpo_cli.engines import completed, make_engine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.models.language_model import LanguageModel
@@ -28,7 +29,7 @@ from dgpo_cli.models.reference import load_reference
 from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.records.regated import regate
 from dgpo_cli.records.rollout_records import rollout_records
-from dgpo_cli.records.stored_rollouts import rollouts_at_hand
+from dgpo_cli.records.stored_rollouts import StoredRollouts, rollouts_at_hand
 from dgpo_cli.records.token_spelling import token_speller
 from dgpo_cli.rewards.requests import of_rollout
 from dgpo_cli.terminal import put, say
@@ -43,41 +44,51 @@ def run(config: RolloutConfig, folder: Path) -> None:
             asked for by name that nothing would be measured for.
     """
     target = folder / "rollouts.jsonl"
-    if (folder / "run.json").exists() or (folder / "metrics.jsonl").exists():  # its config.yaml would be replaced
-        raise ConfigError(f"{folder} holds a training run", "hydra.run.dir=FOLDER takes another folder")
-    if target.exists() and not config.overwrite:
-        hint = "hydra.run.dir=FOLDER takes another folder; overwrite=true replaces these rollouts"
-        raise ConfigError(f"{target} exists already", hint)
+    _check(config, folder, target)
     if config.rollouts is not None:
         rescore(config, folder)
         return
     refuse_unmeasured(config)
     placement = prepare_device(config.strategy, config.model)
     policy = load_policy(config.model, placement)
-    grader = load_grader(config.reward) if config.prompt is None else None
-    try:
-        prompts = _prompts(config, policy, grader)
-        engine = TransformersEngine(policy.model, stop_ids=policy.stop_ids, batch_size=config.engine.batch_size)
-        rollout = config.rollout
-        sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_completion_tokens)
-        rollouts = engine.generate(_requests(config, prompts), sampling)
-        verdicts = grader.grade([of_rollout(rollout) for rollout in rollouts]) if grader is not None else None
-    finally:
-        if grader is not None:
-            grader.close()
-    records = _records(config, policy, placement, rollouts, verdicts, own_scores=config.reward.name == "function")
+    rollouts, verdicts = _drawn(config, policy)
+    records = _records(config, policy, placement, rollouts, verdicts)
     lines = "".join(to_json(record) + "\n" for record in records)
     with writing(target, len(lines)):
         folder.mkdir(parents=True, exist_ok=True)
         save_config(_as_computed(config, placement), folder / "config.yaml")
         write_atomically(target, lines)
-    stored = rollouts_at_hand(records, str(target))
+    _show(config, rollouts_at_hand(records, str(target)), lines, folder)
+
+
+def _check(config: RolloutConfig, folder: Path, target: Path) -> None:
+    if (folder / "run.json").exists() or (folder / "metrics.jsonl").exists():  # its config.yaml would be replaced
+        raise ConfigError(f"{folder} holds a training run", "hydra.run.dir=FOLDER takes another folder")
+    if target.exists() and not config.overwrite:
+        hint = "hydra.run.dir=FOLDER takes another folder; overwrite=true replaces these rollouts"
+        raise ConfigError(f"{target} exists already", hint)
+
+
+def _drawn(config: RolloutConfig, policy: Policy) -> tuple[list[Rollout], list[Verdict] | None]:
+    """Prompts -> rollouts -> verdicts. A prompt that was typed has no gold, so there are no verdicts."""
+    rollout = config.rollout
+    sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_completion_tokens)
+    with ExitStack() as held:
+        grader = held.enter_context(closing(load_grader(config.reward))) if config.prompt is None else None
+        prompts = _prompts(config, policy, grader)
+        engine = held.enter_context(closing(make_engine(config.engine, policy=policy)))
+        rollouts = completed(engine.generate(_requests(config, prompts), sampling))
+        return rollouts, None if grader is None else grader.grade([of_rollout(one) for one in rollouts])
+
+
+def _show(config: RolloutConfig, stored: StoredRollouts, lines: str, folder: Path) -> None:
+    """Tokens on a terminal, else the file's lines; then where the file is, and the page, if one is asked for."""
     gated = regate(stored, computable(gatings_of(config, stored), stored))
     if sys.stdout.isatty():
         show_tokens(config, stored, gated)
     else:
         put(lines, end="")
-    say(f"rollouts: {target}")
+    say(f"rollouts: {stored.source}")
     report(config, stored, gated, folder)
 
 
@@ -134,36 +145,23 @@ def _records(
     placement: Placement,
     rollouts: list[Rollout],
     verdicts: list[Verdict] | None,
-    *,
-    own_scores: bool,
 ) -> list[dict[str, Any]]:
-    """Signals always; credit wherever these are all that the gating needs."""
-    size = config.rollout.group_size
+    """Signals always; credit if they are all that the gating needs."""
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
-    reference = _reference(config, policy.model, placement)
-    rewards: list[float | None] = [None] * len(rollouts)
-    advantages: list[float | None] = [None] * len(rollouts)
-    if verdicts is not None:
-        graded = algorithm.rewards(rollouts, verdicts, group_size=size, own_scores=own_scores)
-        rewards = list(graded.final.tolist())
-        if size > 1:
-            advantages = list(algorithm.advantages(graded).tolist())
+    model, reference = policy.model, _reference(config, policy.model, placement)
+    rewards, advantages = _worth(config, algorithm, rollouts, verdicts)
     lengths = [len(rollout.token_ids) for rollout in rollouts]
-    temperature = config.rollout.temperature or 1.0
-    signals = score_rollouts(
-        policy.model, reference, rollouts, lengths, temperature=temperature, tokens=config.tokens_per_microbatch
-    )
-    floor, credit = None, None
+    temperature, tokens = config.rollout.temperature or 1.0, config.tokens_per_microbatch
+    signals = score_rollouts(model, reference, rollouts, lengths, temperature=temperature, tokens=tokens)
     seeds = [
         derive_seed("control", config.seed, 0, rollout.request.draw, rollout.request.sample) for rollout in rollouts
     ]
+    floor, credit = None, None
     if reference is not None:
-        floor = measure_noise_floor(
-            policy.model, rollouts, lengths, temperature=temperature, tokens=config.tokens_per_microbatch
-        )
+        floor = measure_noise_floor(model, rollouts, lengths, temperature=temperature, tokens=tokens)
     if reference is not None or not needs_of_reference(config.gating):
         credit = algorithm.credit(
-            signals, vocabulary_size=policy.model.vocabulary_size, noise_floor=floor or 0.0, control_seeds=seeds
+            signals, vocabulary_size=model.vocabulary_size, noise_floor=floor or 0.0, control_seeds=seeds
         )
     return rollout_records(
         rollouts,
@@ -177,3 +175,15 @@ def _records(
         noise_floor=floor,
         control_seeds=seeds,
     )
+
+
+def _worth(
+    config: RolloutConfig, algorithm: Algorithm, rollouts: list[Rollout], verdicts: list[Verdict] | None
+) -> tuple[list[float | None], list[float | None]]:
+    """Reward and advantage of each rollout; None for what nothing graded, and for a group of one."""
+    nothing: list[float | None] = [None] * len(rollouts)
+    if verdicts is None:
+        return nothing, nothing
+    size, own_scores = config.rollout.group_size, config.reward.name == "function"
+    graded = algorithm.rewards(rollouts, verdicts, group_size=size, own_scores=own_scores)
+    return list(graded.final.tolist()), list(algorithm.advantages(graded).tolist()) if size > 1 else nothing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +97,15 @@ def _run(config: TrainConfig, folder: Path, processes: Processes) -> None:
         return
     guard = StopGuard(config.checkpoint.grace_seconds, config.checkpoint.signals)
     guard.share(processes)
-    grader = None
     with guard.listening(), locked(folder) if processes.main else nullcontext():
         try:
-            grader = load_grader(config.reward) if processes.main else None
-            with measured():  # data and models are fetched and loaded
-                trainer = build(config, folder, grader, guard, processes)
-            _train(trainer)
+            with ExitStack() as held:  # grader and engine: what has processes and threads of its own
+                grader = held.enter_context(closing(load_grader(config.reward))) if processes.main else None
+                with measured():  # data and models are fetched and loaded
+                    trainer = build(config, folder, grader, guard, processes, held)
+                _train(trainer)
         except StopRequested:  # before the first step: nothing to save
             raise _interrupted(guard, folder) from None
-        finally:
-            if grader is not None:
-                grader.close()
     if processes.main:
         put(str(folder))
 

@@ -11,7 +11,6 @@ from dgpo_cli.commands.parts import benchmark_prompts, load_grader
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.evaluation_reward import own_grader, reward_of_evaluation
 from dgpo_cli.config.groups import BenchmarkConfig, RewardConfig
-from dgpo_cli.engines.shared_engine import SharedEngine
 from dgpo_cli.evaluation.benchmark import load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
 from dgpo_cli.evaluation.manifest import reward_facts
@@ -19,11 +18,11 @@ from dgpo_cli.models.policy import Policy
 from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.training.run_folder import RunFolder
-from dgpo_cli.types import Grader, Prompt, Sampling
+from dgpo_cli.types import Engine, Grader, Prompt, Sampling
 
 
 def evaluation_after_steps(
-    config: TrainConfig, policy: Policy, engine: SharedEngine, folder: RunFolder
+    config: TrainConfig, policy: Policy, engine: Engine, folder: RunFolder
 ) -> Callable[[int], dict[str, Any] | None]:
     """A function that evaluates after a step and gives its row of eval.jsonl; None without a benchmark.
 

@@ -25,7 +25,7 @@ from typing import Any
 from dgpo_cli.engines.answers import read_completion
 from dgpo_cli.engines.http import OF_THE_SERVER, Answer, Failure, HttpClient, said
 from dgpo_cli.errors import RunError, ServerError
-from dgpo_cli.types import Prompt, Rollout, SampleRequest, Sampling, Unanswered
+from dgpo_cli.types import EngineFacts, Prompt, Rollout, SampleRequest, Sampling, Unanswered
 
 LENGTH = ("length", "max_tokens")
 LARGEST_SEED = 2**31  # llama.cpp keeps 32 bits, and the largest of them means "random"
@@ -81,7 +81,7 @@ class _Streak:
 
 
 class OpenAIEngine:
-    """Draws completions from a server, `concurrency` requests at a time. `connect` makes one."""
+    """An Engine that is a server of somebody else's, asked `concurrency` requests at a time. `connect` makes one."""
 
     def __init__(
         self,
@@ -101,15 +101,36 @@ class OpenAIEngine:
         self.max_tokens_key = max_tokens_key
         self._streak = _Streak()
 
-    units_at_once = 1
+    @property
+    def facts(self) -> EngineFacts:
+        """The server makes batches of its own as requests come in: to keep ours whole would repeat no sample."""
+        return EngineFacts(
+            depends_on_unit=False,
+            units_at_once=1,
+            gives_logprobs=False,
+            shares_devices=False,
+            # Neither address nor key: the same model may be served elsewhere when an evaluation goes on.
+            manifest={
+                "model": {"name": self.model},
+                "engine": "openai",
+                "endpoint": self.endpoint,
+                "dialect": self.dialect,
+            },
+        )
 
     @property
     def endpoint(self) -> str:
         return "/chat/completions" if self.chat else "/completions"
 
-    def generate(
-        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
-    ) -> list[Rollout | Unanswered]:
+    def load(self, version: int) -> None:
+        """Raises RunError: which weights a server has is the choice of whoever started it."""
+        raise RunError(f"{self.client.url}: this server holds its own weights, and takes none of step {version}")
+
+    def close(self) -> None:
+        """Let requests that wait for another try end."""
+        self.client.stop.set()
+
+    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout | Unanswered]:
         """A completion a request, in order, or why there is none. Units mean nothing to a server.
 
         No more is asked, and what is left ends with the last error, after failures without an answer between them of

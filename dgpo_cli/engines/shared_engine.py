@@ -1,83 +1,50 @@
 """Sampling by all processes of a run, ordered by the main one.
 
-The main process asks as if it sampled alone, within `led`, where the others wait for what it asks. Generation units are
-those of one process, dealt out in turn, so the same tokens are drawn. Every process makes the same number of forward
-passes, token by token and unit by unit: sharded weights are gathered by all of them or by none. One without a unit
-computes one that another has, and lets the result go.
+The main process asks for completions as if it sampled alone. Generation units are those of one process, dealt out in
+turn, so the same tokens are drawn. Every process makes the same number of forward passes, token by token and unit by
+unit, because sharded weights are gathered by all of them or by none. So a process without a unit in the last round
+computes again one that another process has too, and drops the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import replace
 
+from dgpo_cli.crew import Crew
 from dgpo_cli.engines.transformers_engine import TransformersEngine
-from dgpo_cli.processes import Processes
-from dgpo_cli.types import Rollout, SampleRequest, Sampling
-
-T = TypeVar("T")
+from dgpo_cli.types import EngineFacts, Rollout, SampleRequest, Sampling
 
 
 class SharedEngine:
-    """An Engine in the main process; `led` is where the others lend a hand.
+    """An Engine that all processes of a crew make of their own ones. `generate` is for the main one, in `on_main`."""
 
-    `stop_agreed` is told once a token, in every process, the highest signal number that any of them has received.
-    """
-
-    def __init__(
-        self,
-        engine: TransformersEngine,
-        processes: Processes,
-        *,
-        signal_number: Callable[[], int],
-        stop_agreed: Callable[[int], None],
-    ) -> None:
+    def __init__(self, engine: TransformersEngine, crew: Crew) -> None:
         self.engine = engine
-        self.processes = processes
-        self.units_at_once = processes.size
-        self.signal_number = signal_number
-        self.stop_agreed = stop_agreed
+        self.crew = crew
+        self._draw_together = crew.share(self._draw)
 
-    def led(self, action: Callable[[], T]) -> T:
-        """Run `action` in the main process, with every process drawing what it asks for; its result, everywhere."""
-        if self.processes.alone:
-            return action()
-        if self.processes.main:
-            result = action()
-            self.processes.from_main(None)
-            return self.processes.from_main(result)
-        while (order := self._order()) is not None:
-            self._draw(*order)
-        return self.processes.from_main(None)  # type: ignore[return-value]
+    @property
+    def facts(self) -> EngineFacts:
+        return replace(self.engine.facts, units_at_once=self.crew.processes.size)
 
-    def generate(
-        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
-    ) -> list[Rollout]:
-        """One completion a request, in order. For the main process, within `led`."""
-        if self.processes.alone:
-            return self.engine.generate(requests, sampling, lengths)
-        units = self.engine.units(requests, lengths)
-        self.processes.from_main((units, sampling))
-        return self._draw(units, sampling)
+    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
+        """One completion a request, in order."""
+        return self._draw_together(self.engine.units(requests), sampling)
 
-    def _order(self) -> tuple[list[list[SampleRequest]], Sampling] | None:
-        """What the main process asks for next; None where it needs nothing more."""
-        return self.processes.from_main(None)
+    def load(self, version: int) -> None:
+        self.engine.load(version)
+
+    def close(self) -> None:
+        self.engine.close()
 
     def _draw(self, units: list[list[SampleRequest]], sampling: Sampling) -> list[Rollout]:
-        mine = {}
-        size, rank = self.processes.size, self.processes.rank
+        processes, mine = self.crew.processes, {}
         with self.engine.model.sampling() as next_logits:
-            for first in range(0, len(units), size):
-                number = first + rank
+            for first in range(0, len(units), processes.size):
+                number = first + processes.rank
                 unit = units[min(number, len(units) - 1)]
-                drawn = self.engine.draw(unit, sampling, next_logits, self._goes_on)
+                drawn = self.engine.draw(unit, sampling, next_logits, self.crew.go_on)
                 if number < len(units):
                     mine[number] = drawn
-        drawn_by_unit = {number: drawn for part in self.processes.gathered(mine) for number, drawn in part.items()}
+        drawn_by_unit = {number: drawn for part in processes.gathered(mine) for number, drawn in part.items()}
         return [rollout for number in range(len(units)) for rollout in drawn_by_unit[number]]
-
-    def _goes_on(self, unfinished: bool) -> bool:
-        going, signal = self.processes.highest(int(unfinished), self.signal_number())
-        self.stop_agreed(signal)
-        return bool(going)

@@ -7,8 +7,8 @@ turned into a token by inverting the cumulative distribution, and nothing but `S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,42 +19,58 @@ from dgpo_cli.core.seeds import uniforms
 from dgpo_cli.errors import RunError
 from dgpo_cli.models.language_model import LanguageModel, NextLogits
 from dgpo_cli.progress import beat
-from dgpo_cli.types import Rollout, SampleRequest, Sampling
+from dgpo_cli.types import EngineFacts, Rollout, SampleRequest, Sampling
 
 
 class TransformersEngine:
-    """Draws completions in generation units of `batch_size` requests, in the order given.
+    """Draws completions in generation units of up to `batch_size` requests, in the order given.
 
-    Which requests share a unit, padding included, is fixed by that order alone: logits differ in the last bits with the
-    batch that they are computed in.
+    Which requests share a unit, padding included, follows from that order and from the units that they name, and from
+    nothing else: logits differ in the last bits with the batch that they are computed in.
     """
 
     def __init__(self, model: LanguageModel, *, stop_ids: frozenset[int], batch_size: int) -> None:
         self.model = model
         self.stop_ids = stop_ids
         self.batch_size = batch_size
+        self.version: int | None = None
 
-    units_at_once = 1
+    @property
+    def facts(self) -> EngineFacts:
+        return EngineFacts(
+            depends_on_unit=True,
+            units_at_once=1,
+            gives_logprobs=True,
+            shares_devices=True,
+            manifest={
+                "engine": "transformers",
+                "device": self.model.device.type,
+                "compute_dtype": self.model.computes_in,
+                "stop_ids": sorted(self.stop_ids),
+            },
+        )
 
-    def generate(
-        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
-    ) -> list[Rollout]:
+    def load(self, version: int) -> None:
+        """Note which step's weights these are: they are the policy's own, so they are there already."""
+        self.version = version
+
+    def close(self) -> None:
+        """Nothing was started, and the model belongs to the caller."""
+
+    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
         """One completion a request, in order.
 
         Raises:
             RunError: the model gives logits that are not numbers.
         """
         with self.model.sampling() as next_logits:
-            return [
-                rollout for unit in self.units(requests, lengths) for rollout in self.draw(unit, sampling, next_logits)
-            ]
+            return [rollout for unit in self.units(requests) for rollout in self.draw(unit, sampling, next_logits)]
 
-    def units(self, requests: list[SampleRequest], lengths: Sequence[int] | None = None) -> list[list[SampleRequest]]:
-        """The generation units that requests are cut into: of these lengths, else of `batch_size`."""
-        if lengths is None:
-            return [requests[start : start + self.batch_size] for start in range(0, len(requests), self.batch_size)]
-        rest = iter(requests)
-        return [list(islice(rest, length)) for length in lengths]
+    def units(self, requests: list[SampleRequest]) -> list[list[SampleRequest]]:
+        """The generation units that requests are cut into: those they name, in parts of at most `batch_size`."""
+        named = (list(together) for _, together in groupby(requests, key=lambda request: request.unit))
+        size = self.batch_size
+        return [whole[start : start + size] for whole in named for start in range(0, len(whole), size)]
 
     def draw(
         self,
@@ -124,7 +140,8 @@ class TransformersEngine:
         text = self.model.tokenizer.decode(
             ids[:-1] if stopped else ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        return Rollout(request, tuple(ids), text, "stop" if stopped else "length", logprobs=tuple(logprobs))
+        reason = "stop" if stopped else "length"
+        return Rollout(request, tuple(ids), text, reason, logprobs=tuple(logprobs), policy_step=self.version)
 
 
 def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -1,37 +1,32 @@
 """Draw k completions a problem, grade them and sum up; used by `dgpo eval` and by evaluation during training.
 
-It owns which samples share a generation unit, and continuing what was interrupted. Engines draw, graders judge.
-
-Logits differ in the last bits with the batch that they are computed in, so a sample is a function of its seed and of
-the unit that it is drawn in. Units are fixed by the problems and the batch size alone: a block of problems times a
-block of sample numbers. They do not depend on k, so k=32 after k=8 draws only what is missing, and gives what one run
-of k=32 would have given; and a unit that was interrupted is drawn again as a whole.
+It owns the continuing of what was interrupted: a unit of samples that was interrupted is drawn again as a whole, if the
+engine's samples depend on their unit. `generation_units` says what the units are; engines draw, graders judge.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dgpo_cli.core.intervals import AvgAtK, avg_interval
 from dgpo_cli.core.pass_at_k import doubling
-from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.errors import ConfigError, RewardError, RunError
+from dgpo_cli.evaluation.generation_units import Key, Unit, generation_units, in_drawing_order, key_of
 from dgpo_cli.evaluation.manifest import claim, grader_facts, prompt_hashes, versions
 from dgpo_cli.evaluation.results import EvaluationResult, summarise, unanswered_record
 from dgpo_cli.evaluation.sample_file import Record, SampleFile, make_folder, write_json
 from dgpo_cli.rewards.requests import of_rollout
 from dgpo_cli.types import (
+    Engine,
     Grader,
     Prompt,
     Rollout,
-    Sampler,
-    SampleRequest,
     Sampling,
     Unanswered,
     Verdict,
@@ -54,37 +49,8 @@ class Progress:
         return (self.total - self.done) * self.seconds / self.drawn if self.drawn else None
 
 
-@dataclass(frozen=True)
-class Unit:
-    """Samples that are drawn in one batch: positions of problems times sample numbers."""
-
-    problems: range
-    samples: range
-
-
-def generation_units(problems: int, batch_size: int, k: int) -> Iterator[Unit]:
-    """The units that samples 0 .. k-1 of every problem lie in, lower sample numbers first.
-
-    Problems are cut into blocks of `batch_size`. Where all fit into a batch several times, a unit takes several
-    samples of each: blocks of 1, 1, 2, 4, ... samples up to the largest power of two that fits, so that a small k
-    wastes little. For a k inside the last block the samples beyond it are drawn and dropped.
-    """
-    widest = _widest(problems, batch_size)
-    start = 0
-    while start < k:
-        width = min(widest, max(1, start))
-        for first in range(0, problems, batch_size):
-            yield Unit(range(first, min(first + batch_size, problems)), range(start, start + width))
-        start += width
-
-
-def _widest(problems: int, batch_size: int) -> int:
-    """Samples of a problem in the widest unit: the largest power of two of which all problems fit into a batch."""
-    return 1 << (max(1, batch_size // problems).bit_length() - 1)
-
-
 def evaluate(
-    engine: Sampler,
+    engine: Engine,
     grader: Grader,
     prompts: list[Prompt],
     *,
@@ -98,19 +64,17 @@ def evaluate(
     progress: Callable[[Progress], None] | None = None,
     model: str = "",
     manifest: Mapping[str, Any] | None = None,
-    whole_units: bool = True,
     make_room: Callable[[list[str]], None] | None = None,
     failed: Callable[[Unanswered], None] | None = None,
 ) -> EvaluationResult:
     """avg@k and its companions over `prompts`; with a folder also results.json, samples.jsonl and manifest.json.
 
-    A folder that holds samples of the same evaluation is continued. `batch_size` is the engine's; `manifest` adds to
-    what the evaluation itself can say (weights, template, dtype); `model` is the name shown.
-    `whole_units=False` draws no sample beyond k: for an engine whose samples do not depend on each other.
-    What a server leaves unanswered is counted as wrong in the result, by its cause, and has no line in samples.jsonl:
-    the next start asks it again, and the file is then put in the order of an evaluation that nothing interrupted.
-    `failed` gets each of them.
-    `make_room` gets the differences where the folder holds samples of another evaluation, and takes those away.
+    A folder that holds samples of the same evaluation is continued. `batch_size` is of a generation unit; `manifest`
+    adds to what the evaluation itself can say (weights, template, dtype); `model` is the name shown.
+    A sample that a server leaves unanswered counts as wrong in the result, by its cause, and has no line in
+    samples.jsonl: the next start asks for it again, and then puts the file in the order of an evaluation that nothing
+    interrupted. `failed` gets each of them.
+    `make_room` gets the differences if the folder holds samples of another evaluation, and takes those away.
 
     Raises:
         ConfigError: a k of `pass_at` above `k`, or a folder with samples of another evaluation.
@@ -133,33 +97,20 @@ def evaluate(
     if folder is not None:
         make_folder(folder)
         claim(folder, full_manifest, make_room=make_room)
-    unanswered: list[Unanswered] = []
     with SampleFile(folder / "samples.jsonl") if folder is not None else nullcontext(_Unsaved()) as samples:
-        kept = len(_wanted(samples, prompts, k))
-        pending = (
-            unit for unit in generation_units(len(prompts), batch_size, k) if _missing(samples, prompts, unit, k)
+        drawing = _Drawing(
+            engine, grader, prompts, samples, k=k, sampling=sampling, seed=seed, batch_size=batch_size, failed=failed
         )
-        while units := list(islice(pending, engine.units_at_once)):
-            missing = set().union(*(_missing(samples, prompts, unit, k) for unit in units))
-            asked = [_requests(prompts, unit, seed) for unit in units]
-            if not whole_units:
-                asked = [[request for request in requests if _key(request) in missing] for requests in asked]
-            drawn = _draw(engine, asked, missing, sampling)
-            samples.append(_graded([one for one in drawn if isinstance(one, Rollout)], grader))
-            unanswered += _unanswered(drawn, failed)
+        kept = len(drawing.wanted())
+        for _ in drawing.rounds():
             if progress is not None:
-                done = _wanted(samples, prompts, k)
+                done = drawing.wanted()
                 seconds = time.monotonic() - started
-                progress(
-                    Progress(benchmark, len(done), k * len(prompts), len(done) - kept, seconds, running_average(done))
-                )
-        records = _wanted(samples, prompts, k)
-        if not records:
-            raise RunError(unanswered[-1].message, unanswered[-1].hint)
-        if not whole_units:
-            samples.sort(_in_order(prompts, batch_size, samples.records))
+                average = running_average(done)
+                progress(Progress(benchmark, len(done), k * len(prompts), len(done) - kept, seconds, average))
+        records = drawing.records()
     result = summarise(
-        [*records, *map(unanswered_record, unanswered)],
+        records,
         benchmark=benchmark,
         model=model,
         pass_at=pass_at,
@@ -170,6 +121,70 @@ def evaluate(
     if folder is not None:
         write_json(folder / "results.json", result.as_record())
     return result
+
+
+@dataclass
+class _Drawing:
+    """The samples of an evaluation on their way into `samples`: those that are not there yet."""
+
+    engine: Engine
+    grader: Grader
+    prompts: list[Prompt]
+    samples: SampleFile | _Unsaved
+    k: int
+    sampling: Sampling
+    seed: int
+    batch_size: int
+    failed: Callable[[Unanswered], None] | None
+    unanswered: list[Unanswered] = field(default_factory=list)
+
+    def rounds(self) -> Iterator[None]:
+        """Draw, grade and keep, as many units at a time as the engine draws side by side."""
+        units = generation_units(len(self.prompts), self.batch_size, self.k)
+        pending = (unit for unit in units if self._missing(unit))
+        while together := list(islice(pending, self.engine.facts.units_at_once)):
+            drawn = self._draw(together)
+            self.samples.append(_graded([one for one in drawn if isinstance(one, Rollout)], self.grader))
+            self._note_unanswered([one for one in drawn if isinstance(one, Unanswered)])
+            yield
+
+    def wanted(self) -> list[Record]:
+        """The samples below k that are there, by problem."""
+        keys = ((prompt.problem.index, sample) for prompt in self.prompts for sample in range(self.k))
+        return [self.samples.records[key] for key in keys if key in self.samples.records]
+
+    def records(self) -> list[Record]:
+        """What the result is computed from, once all rounds are over. Raises RunError if there is no sample at all."""
+        found = self.wanted()
+        if not found:
+            raise RunError(self.unanswered[-1].message, self.unanswered[-1].hint)
+        if not self.engine.facts.depends_on_unit:  # a part of a unit may have come later than the rest
+            self.samples.sort(in_drawing_order(self.prompts, self.batch_size, self.samples.records))
+        return [*found, *map(unanswered_record, self.unanswered)]
+
+    def _missing(self, unit: Unit) -> set[Key]:
+        """Samples of a unit, below k, that are not there yet."""
+        return unit.keys(self.prompts, self.k) - self.samples.records.keys()
+
+    def _draw(self, units: list[Unit]) -> list[Rollout | Unanswered]:
+        """What is missing of some units. Its companions are drawn again with it, if they decide its last bits."""
+        missing = set().union(*map(self._missing, units))
+        requests = [
+            request
+            for number, unit in enumerate(units)
+            for request in unit.requests(self.prompts, self.seed, number)
+            if self.engine.facts.depends_on_unit or key_of(request) in missing
+        ]
+        return [one for one in self.engine.generate(requests, self.sampling) if key_of(one.request) in missing]
+
+    def _note_unanswered(self, found: list[Unanswered]) -> None:
+        """Raises RunError once the engine has said that there is no use in asking for more."""
+        for one in found:
+            if one.ends:
+                raise RunError(one.message, one.hint)
+            if self.failed is not None:
+                self.failed(one)
+        self.unanswered += found
 
 
 def sample_record(
@@ -236,63 +251,6 @@ def _check(prompts: list[Prompt], benchmark: str, k: int, pass_at: Sequence[int]
             f"benchmark.pass_at: pass@{wrong[0]} cannot be estimated from {k} samples a problem",
             f"benchmark.pass_at=[{','.join(str(value) for value in pass_at if 1 <= value <= k) or k}]",
         )
-
-
-def _wanted(samples: SampleFile | _Unsaved, prompts: list[Prompt], k: int) -> list[Record]:
-    keys = ((prompt.problem.index, sample) for prompt in prompts for sample in range(k))
-    return [samples.records[key] for key in keys if key in samples.records]
-
-
-def _missing(samples: SampleFile | _Unsaved, prompts: list[Prompt], unit: Unit, k: int) -> set[tuple[int, int]]:
-    """(problem index, sample) of the samples below k that are not there yet."""
-    keys = {(prompts[p].problem.index, sample) for p in unit.problems for sample in unit.samples if sample < k}
-    return keys - samples.records.keys()
-
-
-def _requests(prompts: list[Prompt], unit: Unit, seed: int) -> list[SampleRequest]:
-    """Those of the whole unit."""
-    return [
-        SampleRequest(prompts[p], sample, derive_seed("eval", seed, prompts[p].problem.index, sample))
-        for p in unit.problems
-        for sample in unit.samples
-    ]
-
-
-def _key(request: SampleRequest) -> tuple[int, int]:
-    return request.prompt.problem.index, request.sample
-
-
-def _in_order(prompts: list[Prompt], batch_size: int, keys: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Keys of samples in the order in which they are drawn where nothing fails."""
-    places = {prompt.problem.index: place for place, prompt in enumerate(prompts)}
-    widest = _widest(len(prompts), batch_size)
-
-    def drawn_at(key: tuple[int, int]) -> tuple[int, ...]:
-        place, sample = places[key[0]], key[1]
-        # `generation_units` begins blocks at 0, 1, 2, 4, ... and then at every `widest`.
-        block = sample // widest * widest if sample >= widest else (1 << sample.bit_length()) >> 1
-        return block, place // batch_size, place, sample
-
-    return sorted((key for key in keys if key[0] in places), key=drawn_at)
-
-
-def _draw(
-    engine: Sampler, units: list[list[SampleRequest]], missing: set[tuple[int, int]], sampling: Sampling
-) -> list[Rollout | Unanswered]:
-    """Generate all requests; what is missing of them."""
-    drawn = engine.generate([request for unit in units for request in unit], sampling, [len(unit) for unit in units])
-    return [one for one in drawn if _key(one.request) in missing]
-
-
-def _unanswered(drawn: list[Rollout | Unanswered], failed: Callable[[Unanswered], None] | None) -> list[Unanswered]:
-    """Those of a unit. Raises RunError once the engine has said that there is no use in asking for more."""
-    found = [one for one in drawn if isinstance(one, Unanswered)]
-    for one in found:
-        if one.ends:
-            raise RunError(one.message, one.hint)
-        if failed is not None:
-            failed(one)
-    return found
 
 
 def _graded(rollouts: list[Rollout], grader: Grader) -> list[Record]:

@@ -46,6 +46,7 @@ VALUES: dict[str, Kind] = {
     "finish_reason": TEXT,
     "vocabulary_size": ("an integer of at least 2", lambda value: is_integer(value) and value >= 2),
     "noise_floor": ("a finite number of at least 0", lambda value: is_number(value) and value >= 0),
+    "policy_step": ("an integer of at least 0", lambda value: is_integer(value) and value >= 0),
     "credit_updates": ("an integer of at least 0", lambda value: is_integer(value) and value >= 0),
     "control_seed": ("an integer from 0 to below 2^128", lambda value: is_integer(value) and 0 <= value < 2**128),
 }

@@ -31,7 +31,8 @@ def rollout_records(
 
     `tokens`, `token_ids` and `engine_logprobs` have a value for every token. The other lists have one for each counted
     token: `logprobs` (by the trainer), `entropy`, `ref_logprobs`, `hellinger`, `score` and `credit`. They are null for
-    a rollout without counted tokens, which was not scored.
+    a rollout without counted tokens, which was not scored. `policy_step`: the training step whose weights drew it (0:
+    before the first; null outside of training).
 
     A record also has the numbers that credit depends on beside the tokens: `vocabulary_size`, `noise_floor` (null if it
     was not measured) and `control_seed`. So credit can be computed again from the file alone (`stored_rollouts.py`).
@@ -76,6 +77,7 @@ def _completion(rollout: Rollout, verdict: Verdict, reward: float | None, advant
         "error": verdict.error,
         "advantage": advantage,
         "finish_reason": rollout.finish_reason,
+        "policy_step": rollout.policy_step,
     }
     if verdict.parts is not None:
         record["reward_parts"] = dict(verdict.parts)

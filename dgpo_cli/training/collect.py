@@ -1,4 +1,4 @@
-"""A step's rollouts: draw prompts, sample, grade, and under dynamic sampling go on until enough groups can teach.
+"""A step's rollouts: prompts -> rollouts -> rewards. Dynamic sampling repeats that until enough groups can teach.
 
 Prompts come in an order that (seed, epoch) fixes; every sample's randomness from (seed, step, draw index, sample). So
 the same configuration collects the same rollouts, on whatever step a run is resumed.
@@ -14,6 +14,7 @@ import torch
 
 from dgpo_cli.algorithm import Algorithm, Rewards
 from dgpo_cli.core.seeds import derive_seed, drawn_index
+from dgpo_cli.engines import completed
 from dgpo_cli.errors import RunError
 from dgpo_cli.rewards.function import FunctionGrader
 from dgpo_cli.rewards.requests import of_rollout
@@ -35,6 +36,15 @@ class Group:
 
     rollouts: list[Rollout]
     verdicts: list[Verdict]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was drawn at once: the step's first groups, or a refill."""
+
+    groups: list[Group]
+    rollout_seconds: float
+    reward_seconds: float
 
 
 @dataclass(frozen=True)
@@ -88,46 +98,24 @@ class Collector:
         """The rollouts of `step`, the first prompt being draw number `draw`.
 
         Raises:
-            RunError: dynamic sampling found no group to train on for the last refill and `on_exhausted` is stop.
+            RunError: dynamic sampling found no group to train on for the last refill and `on_exhausted` is stop; or
+                the engine left a completion out, without which a group has no advantages.
         """
         dynamic = self.algorithm.algo.dynamic_sampling
         sampled: list[Group] = []
         kept: list[Group] = []
-        seconds = [0.0, 0.0]
-        refills = 0
+        rounds: list[Round] = []
         while True:
             wanted = self._wanted(len(kept), len(sampled))
-            fresh = self._sample_groups(step, draw + len(sampled), wanted, seconds)
+            rounds.append(self._round(step, draw + len(sampled), wanted))
+            fresh = rounds[-1].groups
             sampled += fresh
             kept += [group for group, keep in zip(fresh, self._informative(fresh), strict=True) if keep]
-            if not dynamic.enabled or len(kept) >= self.prompts_per_step or refills >= dynamic.max_refills:
+            if not dynamic.enabled or len(kept) >= self.prompts_per_step or len(rounds) > dynamic.max_refills:
                 break
-            refills += 1
-        exhausted = len(kept) < self.prompts_per_step
-        if exhausted and dynamic.on_exhausted.name == "stop":
-            raise RunError(
-                f"dynamic sampling kept {len(kept)} of {self.prompts_per_step} groups after {refills} refills in step "
-                f"{step}",
-                "easier or harder data, a larger rollout.group_size, more algo.dynamic_sampling.max_refills, or "
-                "algo.dynamic_sampling.on_exhausted=train",
-            )
-        kept = kept[: self.prompts_per_step]  # the first by draw order
-        everything = [rollout for group in sampled for rollout in group.rollouts]
-        return Collected(
-            rollouts=[rollout for group in kept for rollout in group.rollouts],
-            verdicts=[verdict for group in kept for verdict in group.verdicts],
-            rewards=self._rewards(kept),
-            sampled=self._rewards(sampled),
-            sampled_verdicts=[verdict for group in sampled for verdict in group.verdicts],
-            next_draw=draw + len(sampled),
-            refills=refills,
-            exhausted=exhausted,
-            sampled_lengths=[len(rollout.token_ids) for rollout in everything],
-            sampled_truncated=sum(rollout.truncated for rollout in everything),
-            rollout_seconds=seconds[0],
-            reward_seconds=seconds[1],
-            scores_given=self.grader.given if isinstance(self.grader, FunctionGrader) else None,
-        )
+        if len(kept) < self.prompts_per_step and dynamic.on_exhausted.name == "stop":
+            raise _exhausted(step, len(kept), self.prompts_per_step, len(rounds) - 1)
+        return self._collected(rounds, sampled, kept, next_draw=draw + len(sampled))
 
     def _wanted(self, kept: int, sampled: int) -> int:
         """Prompts of the next round: what is missing over the share kept so far, at most a whole step's."""
@@ -136,28 +124,52 @@ class Collector:
         share = max(kept, 1) / sampled
         return min(self.prompts_per_step, math.ceil((self.prompts_per_step - kept) / share))
 
-    def _sample_groups(self, step: int, first_draw: int, count: int, seconds: list[float]) -> list[Group]:
-        requests = [
+    def _round(self, step: int, first_draw: int, count: int) -> Round:
+        """Prompts -> rollouts -> verdicts, of `count` prompts."""
+        requests = self._requests(step, range(first_draw, first_draw + count))
+        started = time.perf_counter()
+        rollouts = completed(self.engine.generate(requests, self.sampling))
+        drawn = time.perf_counter()
+        verdicts = self.grader.grade([of_rollout(rollout) for rollout in rollouts])
+        graded = time.perf_counter()
+        size = self.group_size
+        groups = [
+            Group(rollouts[start : start + size], verdicts[start : start + size])
+            for start in range(0, len(rollouts), size)
+        ]
+        return Round(groups, drawn - started, graded - drawn)
+
+    def _requests(self, step: int, draws: range) -> list[SampleRequest]:
+        return [
             SampleRequest(
                 prompt=self.prompts[drawn_index(self.seed, draw, len(self.prompts))],
                 sample=sample,
                 seed=derive_seed("sample", self.seed, step, draw, sample),
                 draw=draw,
             )
-            for draw in range(first_draw, first_draw + count)
+            for draw in draws
             for sample in range(self.group_size)
         ]
-        started = time.perf_counter()
-        rollouts = self.engine.generate(requests, self.sampling)
-        sampled = time.perf_counter()
-        verdicts = self.grader.grade([of_rollout(rollout) for rollout in rollouts])
-        seconds[0] += sampled - started
-        seconds[1] += time.perf_counter() - sampled
-        size = self.group_size
-        return [
-            Group(rollouts[start : start + size], verdicts[start : start + size])
-            for start in range(0, len(rollouts), size)
-        ]
+
+    def _collected(self, rounds: list[Round], sampled: list[Group], kept: list[Group], *, next_draw: int) -> Collected:
+        exhausted = len(kept) < self.prompts_per_step
+        kept = kept[: self.prompts_per_step]  # the first by draw order
+        everything = [rollout for group in sampled for rollout in group.rollouts]
+        return Collected(
+            rollouts=[rollout for group in kept for rollout in group.rollouts],
+            verdicts=[verdict for group in kept for verdict in group.verdicts],
+            rewards=self._rewards(kept),
+            sampled=self._rewards(sampled),
+            sampled_verdicts=[verdict for group in sampled for verdict in group.verdicts],
+            next_draw=next_draw,
+            refills=len(rounds) - 1,
+            exhausted=exhausted,
+            sampled_lengths=[len(rollout.token_ids) for rollout in everything],
+            sampled_truncated=sum(rollout.truncated for rollout in everything),
+            rollout_seconds=sum(one.rollout_seconds for one in rounds),
+            reward_seconds=sum(one.reward_seconds for one in rounds),
+            scores_given=self.grader.given if isinstance(self.grader, FunctionGrader) else None,
+        )
 
     def _rewards(self, groups: list[Group]) -> Rewards:
         return self.algorithm.rewards(
@@ -171,6 +183,14 @@ class Collector:
         if not self.algorithm.algo.dynamic_sampling.enabled:
             return [True] * len(groups)
         return self._rewards(groups).informative_groups(self.algorithm.algo.dynamic_sampling.by)
+
+
+def _exhausted(step: int, kept: int, wanted: int, refills: int) -> RunError:
+    return RunError(
+        f"dynamic sampling kept {kept} of {wanted} groups after {refills} refills in step {step}",
+        "easier or harder data, a larger rollout.group_size, more algo.dynamic_sampling.max_refills, or "
+        "algo.dynamic_sampling.on_exhausted=train",
+    )
 
 
 def within_group_std(rewards: Rewards) -> float:

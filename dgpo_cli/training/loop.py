@@ -12,7 +12,7 @@ from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.gating_needs import gates_noise
 from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.core.seeds import derive_seed
-from dgpo_cli.engines.shared_engine import SharedEngine
+from dgpo_cli.crew import Crew
 from dgpo_cli.errors import RunError
 from dgpo_cli.models.frozen import renew
 from dgpo_cli.models.language_model import LanguageModel
@@ -30,6 +30,7 @@ from dgpo_cli.training.step import StepBatch, StepResult
 from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.tracker import Tracker
 from dgpo_cli.training.update import Updater
+from dgpo_cli.types import Engine
 
 
 @dataclass
@@ -50,11 +51,12 @@ class Trainer:
     tracker: Tracker
     view: TrainingView
     guard: StopGuard
-    engine: SharedEngine
+    engine: Engine
+    crew: Crew
 
     @property
     def processes(self) -> Processes:
-        return self.engine.processes
+        return self.crew.processes
 
     def run(self) -> None:
         """Train from the state's step to the last, evaluating before, during and after. All processes do so together.
@@ -71,7 +73,8 @@ class Trainer:
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
-        collected = self.engine.led(lambda: self.collect(step, self.state.next_draw))
+        self.engine.load(step - 1)
+        collected = self.crew.on_main(lambda: self.collect(step, self.state.next_draw))
         advantages = self.algorithm.advantages(collected.rewards)
         batch = StepBatch(
             rollouts=collected.rollouts,
@@ -146,7 +149,8 @@ class Trainer:
             self.tracker.show(step, records, table=tabled, gating=self.config.gating if paged else None)
 
     def _evaluate_and_log(self, step: int) -> None:
-        row, is_best = self.engine.led(lambda: self._evaluated(step))
+        self.engine.load(step)
+        row, is_best = self.crew.on_main(lambda: self._evaluated(step))
         if row is None:
             return
         with self.guard.protected():

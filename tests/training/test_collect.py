@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -19,7 +18,17 @@ from dgpo_cli.config.groups import (
 from dgpo_cli.core.seeds import derive_seed, drawn_index
 from dgpo_cli.errors import RunError
 from dgpo_cli.training.collect import Collector
-from dgpo_cli.types import ColumnsAsked, GradeRequest, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
+from dgpo_cli.types import (
+    ColumnsAsked,
+    EngineFacts,
+    GradeRequest,
+    Problem,
+    Prompt,
+    Rollout,
+    SampleRequest,
+    Sampling,
+    Verdict,
+)
 
 SAMPLING = Sampling(1.0, 1.0, 8)
 
@@ -27,14 +36,16 @@ SAMPLING = Sampling(1.0, 1.0, 8)
 class WritingEngine:
     """Completions that name their prompt and sample: what is tested here is what becomes of them."""
 
-    units_at_once = 1
+    facts = EngineFacts(False, 1, gives_logprobs=False, shares_devices=False, manifest={})
 
     def __init__(self) -> None:
         self.asked: list[SampleRequest] = []
 
-    def generate(
-        self, requests: list[SampleRequest], sampling: Sampling, lengths: Sequence[int] | None = None
-    ) -> list[Rollout]:
+    def load(self, version: int) -> None: ...
+
+    def close(self) -> None: ...
+
+    def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
         self.asked += requests
         return [
             Rollout(request, (1, 2), f"{request.prompt.problem.index}/{request.sample}", "stop") for request in requests

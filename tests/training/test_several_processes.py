@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from model_factory import save_random_model
-
-from dgpo_cli.environment import STORE
+from several_processes import together
 
 PROGRAM = Path(__file__).with_name("several_processes_program.py")
-
-
-def together(size: int, folder: Path, *arguments: str) -> list[dict[str, Any]]:
-    """What rank 0 of `size` processes prints."""
-    processes = []
-    for rank in range(size):
-        environment = os.environ | {
-            "RANK": str(rank),
-            "WORLD_SIZE": str(size),
-            "LOCAL_RANK": str(rank),
-            STORE: str(folder / f"store_{size}"),
-            "GLOO_SOCKET_IFNAME": "lo",
-            "OMP_NUM_THREADS": "1",
-        }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, str(PROGRAM), *arguments],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    ended = [process.communicate(timeout=400) for process in processes]
-    assert [process.returncode for process in processes] == [0] * size, [error[-2000:] for _, error in ended]
-    return [json.loads(line) for line in ended[0][0].splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +27,7 @@ def test_gradient_loss_and_weights_are_those_of_one_process(tmp_path: Path, size
     """
     tied = save_random_model(tmp_path / "tied")
     own_head = save_random_model(tmp_path / "own_head", tied=False, vocab_size=523)
-    records = together(size, tmp_path, str(tied), str(own_head), *strategies)
+    records = together(PROGRAM, size, tmp_path, str(tied), str(own_head), *strategies)
     stopped = [record for record in records if "stopped" in record]
     assert len(stopped) == (2 if size <= 2 else 1) * len(strategies)
     for record in stopped:

@@ -1,0 +1,82 @@
+"""What the main process orders, and all processes of a run do together.
+
+The main process decides alone what depends on files, graders and clocks. Some of its work is too large for one process,
+or needs the weights that another one holds. So a part of the program shares its work here (`share`), and the main
+process may then call it while the others wait for orders (`on_main`). Nothing here knows what the work is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from dgpo_cli.processes import Processes
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Crew:
+    """The processes of a run, ready to work for the main one.
+
+    signal_number: the number of the Unix signal that this process has received, 0 for none.
+    stop_agreed: gets the highest of these numbers, the same in every process, each time they `go_on` together.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        *,
+        signal_number: Callable[[], int] = lambda: 0,
+        stop_agreed: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        self.processes = processes
+        self.signal_number = signal_number
+        self.stop_agreed = stop_agreed
+        self._shared: list[Callable[..., Any]] = []
+
+    def share(self, work: Callable[P, T]) -> Callable[P, T]:
+        """A function that has `work` done by every process, with the same arguments, and gives this one's result.
+
+        The main process calls it, within `on_main`; it is the main one's arguments that count, and they are pickled.
+        Every process shares the same work in the same order, because an order names work by its place in that order: a
+        function itself may hold weights, and could not be sent.
+        """
+        place = len(self._shared)
+        self._shared.append(work)
+
+        def ordered(*arguments: P.args, **named: P.kwargs) -> T:
+            self.processes.from_main((place, arguments, named))
+            return work(*arguments, **named)
+
+        return ordered
+
+    def on_main(self, action: Callable[[], T]) -> T:
+        """Run `action` in the main process alone; its result, everywhere.
+
+        Until it is done the other processes do their part of all shared work that it calls. If it raises, only the main
+        process does: it ends, and the others then find out that it is gone.
+        """
+        if self.processes.alone:
+            return action()
+        if self.processes.main:
+            result = action()
+            self.processes.from_main(None)
+            return self.processes.from_main(result)
+        while (order := self._next_order()) is not None:
+            place, arguments, named = order
+            self._shared[place](*arguments, **named)
+        return self.processes.from_main(None)  # type: ignore[return-value]
+
+    def go_on(self, unfinished: bool) -> bool:
+        """Whether any process has something left to do. All have to ask equally often.
+
+        Whatever `stop_agreed` raises about a signal is raised in all of them, at the same place.
+        """
+        going, signal = self.processes.highest(int(unfinished), self.signal_number())
+        self.stop_agreed(signal)
+        return bool(going)
+
+    def _next_order(self) -> tuple[int, tuple[Any, ...], dict[str, Any]] | None:
+        """What the main process asks for next; None as soon as it needs nothing more."""
+        return self.processes.from_main(None)

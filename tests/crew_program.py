@@ -1,0 +1,43 @@
+"""One process of a crew, started by test_crew.py: rank 0 prints what the others did and what everybody got."""
+
+from __future__ import annotations
+
+import json
+
+from dgpo_cli.crew import Crew
+from dgpo_cli.environment import place
+from dgpo_cli.meeting import meet
+from dgpo_cli.processes import join, leave
+
+
+def main() -> None:
+    here = place()
+    assert here is not None
+    processes = join(meet(here, 120), device="cpu", connect_seconds=120)
+    crew, done = Crew(processes), []
+
+    def add(number: int) -> int:
+        done.append(f"add {number}")
+        return sum(processes.gathered(number + processes.rank))
+
+    def name(text: str, *, loud: bool = False) -> list[str]:
+        done.append(f"name {text}")
+        return processes.gathered(f"{text.upper() if loud else text}{processes.rank}")
+
+    add_up, names = crew.share(add), crew.share(name)
+    results = []
+    for start in (10, 20):  # an action calls what it likes, or nothing
+        results.append(crew.on_main(lambda start=start: [names("a", loud=True), add_up(start), add_up(start + 1)]))
+    results.append(crew.on_main(lambda: "nothing"))
+    # Rank 0 has two rounds of work, rank 1 three.
+    rounds = 0
+    while crew.go_on(rounds < 2 + processes.rank):
+        rounds += 1
+    everybody = processes.gathered((results, done, rounds))
+    if processes.main:
+        print(json.dumps({"size": processes.size, "everybody": everybody}))
+    leave()
+
+
+if __name__ == "__main__":
+    main()

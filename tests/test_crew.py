@@ -1,0 +1,33 @@
+"""The main process orders, the others serve: two real processes, over gloo; and one that is alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from several_processes import together
+
+from dgpo_cli.crew import Crew
+from dgpo_cli.processes import SOLO
+
+
+def test_others_do_their_part_of_what_the_main_one_calls_and_all_get_its_result(tmp_path: Path) -> None:
+    [record] = together(Path(__file__).with_name("crew_program.py"), 2, tmp_path)
+    first, second = record["everybody"]
+    # (10 + 0) + (10 + 1) = 21: each process adds its rank to what the main one asked for
+    assert first[0] == second[0] == [[["A0", "A1"], 21, 23], [["A0", "A1"], 41, 43], "nothing"]
+    assert first[1] == second[1] == ["name a", "add 10", "add 11", "name a", "add 20", "add 21"]
+    assert first[2] == second[2] == 3
+
+
+def test_alone_an_action_simply_runs() -> None:
+    assert Crew(SOLO).on_main(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        Crew(SOLO).on_main(lambda: 1 // 0)
+
+
+def test_a_signal_is_told_each_time_that_they_agree() -> None:
+    told: list[int] = []
+    crew = Crew(SOLO, signal_number=lambda: 10, stop_agreed=told.append)
+    assert [crew.go_on(True), crew.go_on(False)] == [True, False]
+    assert told == [10, 10]
