@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from dgpo_cli.commands.parts import benchmark_prompts, load_grader
@@ -34,38 +35,48 @@ def evaluation_after_steps(
         return lambda step: None
     benchmark = _shortened(config)
     reward = reward_of_evaluation(config)
-    name = str(benchmark.name)
     with closing(load_grader(reward)) as grader:
         loaded = load_benchmark(benchmark, grader=grader, limit=benchmark.limit)
         prompts = benchmark_prompts(loaded, benchmark, config.model, policy)
         if reward.name == "function":
-            _try_on(prompts[0], grader, reward, name)
+            _try_on(prompts[0], grader, reward, str(benchmark.name))
+    return _Evaluation(config, benchmark, reward, prompts, policy, engine, folder)
 
-    def after(step: int) -> dict[str, Any]:
-        def make_room(differences: list[str]) -> None:
-            """A part of this evaluation from before a resume that changed it: no setting would make it fit again."""
-            aside = folder.set_evaluation_aside(step)
-            say(f"note: {differences[0]}: moved to {aside}, the evaluation begins anew")
 
-        with closing(load_grader(reward)) as grader:
+@dataclass(frozen=True)
+class _Evaluation:
+    config: TrainConfig
+    benchmark: BenchmarkConfig
+    reward: RewardConfig
+    prompts: list[Prompt]
+    policy: Policy
+    engine: Engine
+    folder: RunFolder
+
+    def __call__(self, step: int) -> dict[str, Any]:
+        benchmark = self.benchmark
+        with closing(load_grader(self.reward)) as grader:
             result = evaluate(
-                engine,
+                self.engine,
                 grader,
-                prompts,
-                benchmark=name,
+                self.prompts,
+                benchmark=str(benchmark.name),
                 k=benchmark.k,
                 sampling=Sampling(benchmark.temperature, benchmark.top_p, benchmark.max_tokens),
-                seed=config.seed,
-                batch_size=config.engine.batch_size,
+                seed=self.config.seed,
+                batch_size=self.config.engine.batch_size,
                 pass_at=None if benchmark.pass_at is None else [k for k in benchmark.pass_at if k <= benchmark.k],
-                folder=folder.evaluation_folder(step),
-                model=config.model.name,
-                manifest={"step": step, **_evaluated_with(config, policy), **reward_facts(reward)},
-                make_room=make_room,
+                folder=self.folder.evaluation_folder(step),
+                model=self.config.model.name,
+                manifest={"step": step, **_evaluated_with(self.config, self.policy), **reward_facts(self.reward)},
+                make_room=partial(self._make_room, step),
             )
-        return {"step": step, **folder.evaluation_row(result.as_record())}
+        return {"step": step, **self.folder.evaluation_row(result.as_record())}
 
-    return after
+    def _make_room(self, step: int, differences: list[str]) -> None:
+        """Samples from before a resume that changed the evaluation are put aside: no setting would make them fit."""
+        aside = self.folder.set_evaluation_aside(step)
+        say(f"note: {differences[0]}: moved to {aside}, the evaluation begins anew")
 
 
 def _shortened(config: TrainConfig) -> BenchmarkConfig:
@@ -75,7 +86,7 @@ def _shortened(config: TrainConfig) -> BenchmarkConfig:
 
 
 def _evaluated_with(config: TrainConfig, policy: Policy) -> dict[str, Any]:
-    """What may change between two sessions of a run, and decides its samples to the last bit."""
+    """Facts that may change between two sessions of a run, and decide its samples to the last bit."""
     return {
         "model": {"path": config.model.path},
         "device": policy.model.device.type,

@@ -33,6 +33,8 @@ def adapt_layers(model: Any, *, checkpointing: bool, compiled: bool) -> None:
     """
     if not checkpointing and not compiled:
         return
+    if compiled:
+        _give_compilers_time()
     for layer in layers_of(model.base_model):
         layer.forward = AdaptedForward(layer.forward, checkpointing=checkpointing, compiled=compiled)
 
@@ -62,7 +64,7 @@ class AdaptedForward:
 
 
 @functools.cache
-def give_compilers_time() -> None:
+def _give_compilers_time() -> None:
     """Let no watchdog take a compilation for a hang: torch compiles whenever a shape is new to it."""
     from torch._dynamo.callback import callback_handler
 

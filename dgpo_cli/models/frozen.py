@@ -2,7 +2,7 @@
 
 autocast keeps what it casts only for weights that take a gradient. A frozen weight would be cast again by every
 product, which while completions are sampled is once a token. So frozen matrices are held in the dtype of the pass. What
-is trained stays as it is. When a reference is renewed, the optimizer and the loop decide; here is only how.
+is trained stays as it is. Which model is frozen, reference.py decides, and training/loop.py when one is renewed.
 """
 
 from __future__ import annotations

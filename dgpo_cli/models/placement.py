@@ -16,7 +16,7 @@ from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.config.precision import compute_dtype
 from dgpo_cli.config.strategies import OFFLOADED, SHARDED
 from dgpo_cli.errors import ConfigError, RunError
-from dgpo_cli.models.adapted_layers import adapt_layers, give_compilers_time
+from dgpo_cli.models.adapted_layers import adapt_layers
 from dgpo_cli.models.frozen import cast_once
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.sharding import ShardSettings, shard, skeleton_of
@@ -137,8 +137,6 @@ class Placement:
         return replace(loaded, model=skeleton, adapter=adapter)
 
     def _adapt(self, model: Any) -> None:
-        if self.strategy.compile:
-            give_compilers_time()
         adapt_layers(model, checkpointing=self.strategy.activation_checkpointing, compiled=self.strategy.compile)
 
 
