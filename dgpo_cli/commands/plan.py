@@ -13,22 +13,18 @@ from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.lora_checks import holds_adapter
 from dgpo_cli.config.model_groups import ArchitectureConfig
+from dgpo_cli.config.strategy_checks import SHARDED
 from dgpo_cli.data.problems import load_problem_set
 from dgpo_cli.data.prompts import SLOT, read_template
 from dgpo_cli.environment import place
 from dgpo_cli.errors import ConfigError, DgpoError
 from dgpo_cli.planning.architecture import Architecture, from_config, from_json
+from dgpo_cli.planning.batches import Data
+from dgpo_cli.planning.fitting import GPU_SIZES
+from dgpo_cli.planning.layout import Machine
 from dgpo_cli.planning.needs import MOST_GPUS, fewest_gpus
-from dgpo_cli.planning.plan import (
-    GPU_SIZES,
-    SHARDED,
-    Data,
-    Machine,
-    Plan,
-    plan_evaluation,
-    plan_rollout,
-    plan_training,
-)
+from dgpo_cli.planning.plan import plan_evaluation, plan_rollout, plan_training
+from dgpo_cli.planning.plan_record import Plan
 from dgpo_cli.reporting.plan_view import plan_tables
 from dgpo_cli.reporting.tables import show
 
