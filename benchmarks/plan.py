@@ -27,9 +27,13 @@ from dgpo_cli.config import keys
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.planning.architecture import Architecture
+from dgpo_cli.planning.batches import Data
 from dgpo_cli.planning.contexts import STRATEGIES, longest_context
+from dgpo_cli.planning.fitting import GPU_SIZES
+from dgpo_cli.planning.layout import Machine
 from dgpo_cli.planning.needs import fewest_gpus, nodes_needed
-from dgpo_cli.planning.plan import GPU_SIZES, Data, Machine, plan_training, size
+from dgpo_cli.planning.plan import plan_training
+from dgpo_cli.planning.remarks import size
 
 SHAPES: dict[str, dict[str, int]] = {
     "30M": {"hidden_size": 384, "layers": 8, "heads": 6, "kv_heads": 2, "intermediate_size": 1536, "vocab_size": 32768},

@@ -19,16 +19,12 @@ from dgpo_cli.data.prompts import SLOT, read_template
 from dgpo_cli.environment import place
 from dgpo_cli.errors import ConfigError, DgpoError
 from dgpo_cli.planning.architecture import Architecture, from_config, from_json
+from dgpo_cli.planning.batches import Data
+from dgpo_cli.planning.fitting import GPU_SIZES
+from dgpo_cli.planning.layout import Machine
 from dgpo_cli.planning.needs import MOST_GPUS, fewest_gpus
-from dgpo_cli.planning.plan import (
-    GPU_SIZES,
-    Data,
-    Machine,
-    Plan,
-    plan_evaluation,
-    plan_rollout,
-    plan_training,
-)
+from dgpo_cli.planning.plan import plan_evaluation, plan_rollout, plan_training
+from dgpo_cli.planning.plan_record import Plan
 from dgpo_cli.reporting.plan_view import plan_tables
 from dgpo_cli.reporting.tables import show
 

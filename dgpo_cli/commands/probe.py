@@ -15,7 +15,8 @@ from dgpo_cli.config.model_groups import ModelConfig, ReferenceConfig
 from dgpo_cli.models.placement import Placement, prepare_device
 from dgpo_cli.models.policy import load_trainee
 from dgpo_cli.models.reference import load_reference
-from dgpo_cli.planning.plan import Plan, probed_batch
+from dgpo_cli.planning.plan import probed_batch
+from dgpo_cli.planning.plan_record import Plan
 from dgpo_cli.processes import Processes
 from dgpo_cli.progress import measured
 from dgpo_cli.reporting.plan_view import probe_tables

@@ -15,15 +15,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dgpo_cli.core.tile_sizes import TILE_IDS, TILE_TOKENS
+
 MASKED = -1e30  # stands in for a logit of -inf: its probability is exactly 0, and 0 * MASKED is 0 where 0 * inf is NaN
 LOG2_E = 1.4426950408889634
 LN_2 = 0.6931471805599453
 
 # torch.mm learned out_dtype in 2.8; before, low-precision tiles are cast.
 _EMITS_FLOAT32 = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
-
-_TILE_IDS = {"cpu": 4800, "cuda": 16384}
-_TILE_TOKENS = {"cpu": 512, "cuda": 2048}
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ def tile_shape(
     vocab_size: int, device: torch.device, vocab_chunk: int | None = None, token_chunk: int | None = None
 ) -> tuple[int, int]:
     """Ids and tokens of a tile: even tiles near the device's best size; more tokens where the vocabulary is small."""
-    kind = device.type if device.type in _TILE_IDS else "cpu"
-    ids, tokens = _TILE_IDS[kind], _TILE_TOKENS[kind]
+    kind = device.type if device.type in TILE_IDS else "cpu"
+    ids, tokens = TILE_IDS[kind], TILE_TOKENS[kind]
     if vocab_chunk is None:
         tiles = max(1, -(-vocab_size // ids))
         even = -(-vocab_size // tiles)

@@ -13,7 +13,7 @@ import torch
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.microbatch import microbatch_of, sequence_size
 from dgpo_cli.models.scoring import predictive_states, stats_of_states
-from dgpo_cli.planning.memory import NOISE_ROLLOUTS
+from dgpo_cli.planning.pieces import NOISE_ROLLOUTS
 from dgpo_cli.types import Rollout
 
 

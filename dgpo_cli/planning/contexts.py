@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dgpo_cli.planning.architecture import Adapters, Architecture
+from dgpo_cli.planning.batches import ASSUMED_PROMPT_TOKENS
+from dgpo_cli.planning.fitting import USABLE
 from dgpo_cli.planning.memory import Batch, Generation, Setting, training_phases
-from dgpo_cli.planning.plan import ASSUMED_PROMPT_TOKENS, USABLE
 
 STEP = 256  # tokens
 SAMPLED = 8  # completions that a process draws together

@@ -16,17 +16,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+from dgpo_cli.core.tile_sizes import TILE_IDS, TILE_TOKENS
 from dgpo_cli.planning.architecture import FLOAT, Adapters, Architecture
+from dgpo_cli.planning.pieces import GRADIENTS_AT_ONCE, NOISE_ROLLOUTS, WATCHED_WEIGHTS
 
-SUMMED_AT_ONCE = 2**24  # gradients that processes with a whole model each send together
 NO_ADAPTERS = Adapters()
-WATCHED = 65_536  # weights of each tensor that an update compares before and after (training/optimizer.py)
-
-# Sizes of a tile of logits and how many such buffers a pass holds (core/output_head.py, core/running_stats.py).
-TILE_IDS = {"cpu": 4800, "cuda": 16384}
-TILE_TOKENS = {"cpu": 512, "cuda": 2048}
-FORWARD_TILES, BACKWARD_TILES = 4, 2
-NOISE_ROLLOUTS = 8  # that the noise floor is measured on, by models/noise_floor.py
+FORWARD_TILES, BACKWARD_TILES = 4, 2  # buffers of a tile's size in a pass (core/running_stats.py, streamed_logprob.py)
 SAMPLER_BYTES = 24  # of a logit that is sampled from: float32 logits and probabilities, float64 masses and their sums
 
 
@@ -197,11 +192,11 @@ def reference_weights(model: Architecture, setting: Setting) -> int:
         untied = 0 if model.tied_embeddings else model.embedding_parameters
         kept = setting.weight_bytes * (_layer_matrices(model) + untied) if setting.reference_renewed else 0
         return _frozen_bytes(model, setting) + kept
-    return _shard(_reference_bytes(setting) * model.parameters, setting)
+    return _shard(reference_bytes(setting) * model.parameters, setting)
 
 
-def _reference_bytes(setting: Setting) -> int:
-    """A sharded reference is stored as it computes: nothing is added up in it."""
+def reference_bytes(setting: Setting) -> int:
+    """Of one weight. A sharded reference is stored as it computes: nothing is added up in it."""
     return setting.compute_bytes if setting.sharded else setting.weight_bytes
 
 
@@ -217,7 +212,7 @@ def host_bytes(model: Architecture, setting: Setting) -> int:
     trained = trained_parameters(model, setting)
     offloaded = setting.weight_bytes * model.parameters + 3 * FLOAT * trained if setting.offloaded else 0
     resting = setting.offloaded or setting.reference_offloaded
-    reference = _reference_bytes(setting) * model.parameters if setting.reference == "copy" and resting else 0
+    reference = reference_bytes(setting) * model.parameters if setting.reference == "copy" and resting else 0
     return _shard(offloaded + reference, setting)
 
 
@@ -278,10 +273,10 @@ def optimizer_step(model: Architecture, setting: Setting) -> Memory:
         return held
     tensors = model.adapter_tensors(setting.adapters) if setting.adapters.rank else model.tensors()
     tensors = [(-(-elements // setting.shards), count) for elements, count in tensors]
-    watched = sum(count * min(elements, 2 * WATCHED) for elements, count in tensors)
+    watched = sum(count * min(elements, 2 * WATCHED_WEIGHTS) for elements, count in tensors)
     largest = max(elements for elements, _ in tensors)
     passing = 2 * largest if setting.device == "cpu" else 0  # a GPU's fused update takes nothing
-    summing = largest + SUMMED_AT_ONCE if setting.copies > 1 else 0  # before it, with none of the update's
+    summing = largest + GRADIENTS_AT_ONCE if setting.copies > 1 else 0  # before it, with none of the update's
     trained = trained_parameters(model, setting)
     return replace(
         held,

@@ -7,7 +7,10 @@ from dataclasses import replace
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.strategies import SHARDED
 from dgpo_cli.planning.architecture import Architecture
-from dgpo_cli.planning.plan import ASSUMED_PROCESSES, GPU_SIZES, Data, Machine, plan_training
+from dgpo_cli.planning.batches import Data
+from dgpo_cli.planning.fitting import GPU_SIZES
+from dgpo_cli.planning.layout import ASSUMED_PROCESSES, Machine
+from dgpo_cli.planning.plan import plan_training
 
 MOST_GPUS = 128  # beyond it a process holds next to nothing of the model: what does not fit there fits nowhere
 

@@ -7,7 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from dgpo_cli.planning.memory import PARTS
-from dgpo_cli.planning.plan import Plan, size
+from dgpo_cli.planning.plan_record import Plan
+from dgpo_cli.planning.remarks import size
 from dgpo_cli.reporting.tables import make_table
 
 

@@ -28,12 +28,11 @@ from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import Schedule
 from dgpo_cli.errors import RunError
 from dgpo_cli.models.sharding import full, is_sharded, local, rows_of
+from dgpo_cli.planning.pieces import GRADIENTS_AT_ONCE, WATCHED_WEIGHTS
 from dgpo_cli.processes import SOLO, Processes, watching_for_loss
 from dgpo_cli.progress import beat, each, together
 
-CHANGED_SAMPLE = 65_536  # weights of each tensor whose change is watched
 MOMENTS = ("exp_avg", "exp_avg_sq")
-BUCKET = 2**24  # weights whose gradients travel together: 64 MiB
 
 
 def learning_rate(step: int, steps: int, settings: OptimConfig, decay_from: tuple[int, float] | None = None) -> float:
@@ -224,7 +223,7 @@ def _sum_over_processes(parameters: Sequence[Tensor]) -> None:
     for number, weight in enumerate(parameters):
         assert weight.grad is not None
         pending.append(weight.grad)
-        if sum(gradient.numel() for gradient in pending) >= BUCKET or number == len(parameters) - 1:
+        if sum(gradient.numel() for gradient in pending) >= GRADIENTS_AT_ONCE or number == len(parameters) - 1:
             flat = torch.cat([gradient.reshape(-1) for gradient in pending])
             with watching_for_loss(), together():
                 dist.all_reduce(flat)
@@ -236,4 +235,4 @@ def _sum_over_processes(parameters: Sequence[Tensor]) -> None:
 def _watched(parameter: Tensor) -> Tensor:
     """About 65,536 weights at even distances: a copy of every weight would cost as much memory as the model."""
     flat = local(parameter.detach()).reshape(-1)
-    return flat[:: max(1, flat.numel() // CHANGED_SAMPLE)]
+    return flat[:: max(1, flat.numel() // WATCHED_WEIGHTS)]

@@ -16,8 +16,8 @@ from dgpo_cli.config.groups import SaveRollouts
 from dgpo_cli.disk import free_bytes
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.planning import disk
 
-MOMENTS = 8  # bytes a trained weight: AdamW's two, in float32
 TOKENIZER = 128  # bytes an entry of the vocabulary
 SMALL = 1 << 17  # configuration, counters and manifest of a checkpoint
 TOKEN = 62  # bytes of a stored token: its id, its text, its log-prob by trainer and by engine
@@ -44,39 +44,37 @@ def checkpoint_bytes(model: LanguageModel, renewed_reference: LanguageModel | No
 
     `merged`: and a full model, the adapter added into it.
     """
-    size: int = model.vocabulary_size * TOKENIZER + SMALL
-    size += sum(
-        weight.numel() * (weight.element_size() + MOMENTS)
-        for weight in model.model.parameters()
-        if weight.requires_grad
+    adapted = model.adapter is not None
+    weights = disk.checkpoint_bytes(
+        own=_count(model.frozen_weights() if adapted else model.model.parameters()),
+        own_bytes=model.weights_dtype.itemsize,  # frozen ones may be held in another dtype than they are saved in
+        adapter=_count(weight for weight in model.model.parameters() if weight.requires_grad) if adapted else 0,
+        merged=merged,
+        renewed=0 if renewed_reference is None else _weight_bytes(renewed_reference),
     )
-    if model.adapter is not None and merged:
-        size += _saved_bytes(model, model.frozen_weights()) + model.vocabulary_size * TOKENIZER
-    if renewed_reference is not None:
-        adapter = renewed_reference.adapter
-        if adapter is None:
-            size += _saved_bytes(renewed_reference, renewed_reference.model.parameters())
-        else:
-            size += sum(weight.numel() * weight.element_size() for weight in adapter.parameters())
-        size += renewed_reference.vocabulary_size * TOKENIZER
-    return size
+    tokenizers = 1 + (adapted and merged) + (renewed_reference is not None)  # each folder has its own
+    return weights + tokenizers * model.vocabulary_size * TOKENIZER + SMALL
 
 
-def _saved_bytes(model: LanguageModel, weights: Iterable[Tensor]) -> int:
-    """In the dtype of the model's weights: frozen ones may be held in another."""
-    return sum(weight.numel() for weight in weights) * model.weights_dtype.itemsize
+def _weight_bytes(reference: LanguageModel) -> int:
+    """Of a second adapter in the policy, or of a model of its own."""
+    if reference.adapter is not None:
+        return sum(weight.numel() * weight.element_size() for weight in reference.adapter.parameters())
+    return _count(reference.model.parameters()) * reference.weights_dtype.itemsize
+
+
+def _count(weights: Iterable[Tensor]) -> int:
+    return sum(weight.numel() for weight in weights)
 
 
 def predicted_need(config: TrainConfig, checkpoint: int, *, measured: bool) -> DiskNeed:
     """What the run of a configuration takes. `measured`: rollouts are stored with what a reference says of them."""
-    keeps_best = config.checkpoint.keep_best and config.benchmark.name is not None
-    saved = config.steps // max(1, config.checkpoint.every) + 1 if config.checkpoint.every else 1
     stored = {SaveRollouts.all: config.steps, SaveRollouts.some: 2 + config.steps // 10, SaveRollouts.none: 0}
     rollout = config.rollout
     tokens = rollout.prompts_per_step * rollout.group_size * rollout.max_completion_tokens
     return DiskNeed(
         checkpoint,
-        min(config.checkpoint.keep + keeps_best, saved) + 1,
+        disk.kept_checkpoints(config) + 1,
         stored[rollout.save] * tokens * (MEASURED_TOKEN if measured else TOKEN),
         config.steps * ROW,
     )

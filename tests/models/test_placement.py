@@ -14,7 +14,9 @@ from dgpo_cli.config.compose import compose
 from dgpo_cli.config.groups import ComputeDtype, Dtype, StrategyConfig
 from dgpo_cli.models.placement import Placement
 from dgpo_cli.planning.architecture import from_config
-from dgpo_cli.planning.plan import Data, Machine, plan_evaluation, plan_rollout, plan_training
+from dgpo_cli.planning.batches import Data
+from dgpo_cli.planning.layout import Machine
+from dgpo_cli.planning.plan import plan_evaluation, plan_rollout, plan_training
 from dgpo_cli.processes import SOLO, Processes
 
 PLANS: dict[str, Any] = {"train": plan_training, "eval": plan_evaluation, "rollout": plan_rollout}

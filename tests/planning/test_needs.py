@@ -10,8 +10,11 @@ import pytest
 from dgpo_cli.config import keys
 from dgpo_cli.config.compose import compose
 from dgpo_cli.planning.architecture import from_config
+from dgpo_cli.planning.batches import Data
+from dgpo_cli.planning.fitting import GPU_SIZES
+from dgpo_cli.planning.layout import Machine
 from dgpo_cli.planning.needs import MOST_GPUS, fewest_gpus, nodes_needed
-from dgpo_cli.planning.plan import GPU_SIZES, Data, Machine, plan_training
+from dgpo_cli.planning.plan import plan_training
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = [name for name in keys.option_files("model") if name not in ("path", "tiny")]

@@ -6,8 +6,10 @@ import pytest
 
 from dgpo_cli.config.compose import compose
 from dgpo_cli.planning.architecture import Architecture, from_config
+from dgpo_cli.planning.batches import ASSUMED_PROMPT_TOKENS, Data, prompt_tokens
+from dgpo_cli.planning.layout import Machine, layout_of
 from dgpo_cli.planning.memory import Setting, optimizer_step
-from dgpo_cli.planning.plan import ASSUMED_PROMPT_TOKENS, Data, Machine, place, plan_training, prompt_tokens
+from dgpo_cli.planning.plan import plan_training
 
 NOTHING = Machine()
 EIGHT_GPUS = Machine(gpus=8, gpu_bytes=85_000_000_000)
@@ -40,7 +42,7 @@ def planned(config, machine=NOTHING, data=Data()):  # noqa: B008
 def test_processes_are_those_named_else_the_gpus_else_eight_and_the_plan_says_so(
     qwen7b, changes, machine, processes, device, assumed
 ):
-    layout = place(with_strategy(qwen7b, **changes), machine)
+    layout = layout_of(with_strategy(qwen7b, **changes), machine)
     assert (layout.processes, layout.device) == (processes, device)
     assert bool(layout.assumed) == bool(assumed)
     if assumed:
@@ -49,7 +51,7 @@ def test_processes_are_those_named_else_the_gpus_else_eight_and_the_plan_says_so
 
 def test_a_distributed_run_on_a_cpu_is_planned_there(qwen7b):
     cpu = type(qwen7b.strategy.device)["cpu"]
-    layout = place(with_strategy(qwen7b, name="fsdp", num_processes=2, device=cpu), NOTHING)
+    layout = layout_of(with_strategy(qwen7b, name="fsdp", num_processes=2, device=cpu), NOTHING)
     assert (layout.processes, layout.device, layout.assumed) == (2, "cpu", ())
 
 

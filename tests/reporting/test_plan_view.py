@@ -6,7 +6,7 @@ from rich.console import Console
 
 from dgpo_cli.commands.plan import plan_of
 from dgpo_cli.config.compose import compose
-from dgpo_cli.planning.plan import size
+from dgpo_cli.planning.remarks import size
 from dgpo_cli.reporting.plan_view import plan_tables, probe_tables
 
 

@@ -1,0 +1,55 @@
+"""What a plan warns of: contexts, batches and disks that are too small. And bytes as a reader wants them."""
+
+from __future__ import annotations
+
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.planning.architecture import Architecture
+from dgpo_cli.planning.batches import rollouts_an_update
+from dgpo_cli.planning.layout import Layout, Machine
+from dgpo_cli.planning.memory import Batch
+
+
+def context_warnings(model: Architecture, prompt: int, completion: int, name: str) -> list[str]:
+    limit = model.max_positions
+    if limit is None or completion < limit:
+        return []
+    return [
+        f"{name}={completion} leaves no room for a prompt: the model's context is {limit:,} tokens: "
+        f"{name}={max(1, limit - prompt)}"
+    ]
+
+
+def batch_warnings(config: TrainConfig, layout: Layout, batch: Batch) -> list[str]:
+    found = []
+    budget = config.optim.tokens_per_microbatch
+    if batch.width > budget:
+        found.append(
+            f"a full-length rollout has {batch.width:,} tokens, more than optim.tokens_per_microbatch={budget}: it is "
+            "a micro-batch of its own"
+        )
+    rollouts = rollouts_an_update(config)
+    if rollouts % layout.processes:
+        found.append(
+            f"{rollouts} rollouts an update do not split evenly over {layout.processes} processes: some wait at "
+            "the end of each update"
+        )
+    return found
+
+
+def disk_warnings(disk: dict[str, int], machine: Machine) -> list[str]:
+    if machine.disk_free_bytes is None or disk["most"] <= machine.disk_free_bytes:
+        return []
+    return [
+        f"checkpoints take up to {size(disk['most'])} and {size(machine.disk_free_bytes)} are free: a smaller "
+        "checkpoint.keep, or hydra.run.dir on another disk"
+    ]
+
+
+def size(count: int) -> str:
+    """Bytes for a reader: 12.3 GiB."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
