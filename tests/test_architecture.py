@@ -1,11 +1,11 @@
 """Imports point one way, and nothing heavy is imported before a command runs."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from package_map import circles, imports, room
 
 import dgpo_cli
 
@@ -33,34 +33,35 @@ LAYERS = [
     ["__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+IMPORTS = imports(PACKAGE)
 
 
-def imported(file: Path) -> set[str]:
-    """Every module of the package that a file imports, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-            found |= {f"{node.module}.{name.name}" for name in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-    return {name for name in found if name.startswith("dgpo_cli.")}
-
-
-def test_imports_point_one_way():
-    wrong = []
-    for file in sorted(PACKAGE.rglob("*.py")):
-        here = file.relative_to(PACKAGE).with_suffix("").parts[0]
-        for module in imported(file):
-            there = module.split(".")[1]
-            if here != "__init__" and there in RANK and there != here and RANK[there] >= RANK[here]:
-                wrong.append(f"{file.relative_to(PACKAGE)} imports {module}")
+def test_imports_point_one_way() -> None:
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in IMPORTS.items()
+        for other in others
+        if room(name) and room(other) and room(name) != room(other) and RANK[room(other)] >= RANK[room(name)]
+    ]
     assert not wrong
 
 
-def test_every_module_has_its_place():
-    names = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-    assert names - {"__init__"} <= set(RANK)
+def test_no_two_modules_import_each_other_in_a_circle() -> None:
+    assert not circles(IMPORTS)
+
+
+def test_imports_inside_functions_and_for_types_alone_count(tmp_path: Path) -> None:
+    package = tmp_path / "house"
+    package.mkdir()
+    for name in ("__init__", "yard"):
+        (package / f"{name}.py").write_text("")
+    (package / "hall.py").write_text("from house import yard\ndef enter():\n    from house.attic import trunk\n")
+    (package / "attic.py").write_text("if TYPE_CHECKING:\n    import house.hall\n")
+    assert circles(imports(package)) == [["house.attic", "house.hall"]]
+
+
+def test_every_module_has_its_place() -> None:
+    assert {room(name) for name in IMPORTS} - {""} <= set(RANK)
 
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "scipy", "wandb", "rich", "hydra", "omegaconf", "yaml")
@@ -83,7 +84,7 @@ CONFIG_ERROR = ["train", "optim.lrr=1", "algo=foo", "rollout.group_size=1"]
     ],
     ids=" ".join,
 )
-def test_nothing_heavy_is_imported_for(argv, allowed):
+def test_nothing_heavy_is_imported_for(argv: list[str], allowed: tuple[str, ...]) -> None:
     code = f"import sys; from dgpo_cli.cli import main; main({argv!r}); print(*({set(HEAVY)!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.splitlines()[-1].split()) <= set(allowed)
