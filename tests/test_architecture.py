@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from package_map import circles, imports, room
+from package_map import circles, imports, modules, room
 
 import dgpo_cli
 
@@ -48,6 +48,11 @@ def test_imports_point_one_way() -> None:
 
 def test_no_two_modules_import_each_other_in_a_circle() -> None:
     assert not circles(IMPORTS)
+
+
+def test_no_file_is_so_long_that_it_owns_two_things() -> None:
+    long = [name for name, path in modules(PACKAGE).items() if len(path.read_text(encoding="utf-8").splitlines()) >= 450]
+    assert not long
 
 
 def test_imports_inside_functions_and_for_types_alone_count(tmp_path: Path) -> None:
