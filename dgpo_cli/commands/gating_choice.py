@@ -26,7 +26,7 @@ REFERENCE_HINT = "reference=NAME or reference.path=FOLDER; gating=uniform and ga
 
 
 def gating_of_stored(config: RolloutConfig, stored: StoredRollouts) -> GatingConfig:
-    """What was typed; else the file's own (see `config.finish`), or uniform where it lacks a signal: one line says."""
+    """The typed one; else the file's own (see `config.finish`), or uniform if that lacks a signal. It says which."""
     gating = config.gating
     if any(key in CHOOSES for key in typed_keys()):
         return gating
@@ -44,9 +44,9 @@ def gating_of_stored(config: RolloutConfig, stored: StoredRollouts) -> GatingCon
 
 
 def warn_of_other_credit(stored: StoredRollouts, gated: Gated, trained: Gated | None) -> None:
-    """Say so where a gating that nobody typed gives other credit than the file holds.
+    """Say so if a gating that nobody typed gives other credit than the file holds.
 
-    `trained`: the file's credit where no gating over its signals gives it, whatever was typed.
+    `trained`: the file's credit if no gating over its signals gives it, whatever was typed.
     """
     if trained is not None:
         say(
@@ -65,7 +65,7 @@ def warn_of_other_credit(stored: StoredRollouts, gated: Gated, trained: Gated | 
 
 
 def gatings_of(config: RolloutConfig, stored: StoredRollouts) -> dict[str, GatingConfig]:
-    """gating= first, then `gatings`; where these are not named, the usual ones whose signals are stored."""
+    """gating= first, then `gatings`; if these are not named, the usual ones whose signals are stored."""
     dirs = hydra_config_dirs()
     beside = config.gatings
     if beside is None:

@@ -32,7 +32,7 @@ BUNDLED = "bundled:"
 
 
 def show_plans(command: str, configs: list[Any]) -> None:
-    """A table on a terminal; in a pipe one JSON object, or a list of them where the command has several jobs."""
+    """A table on a terminal; in a pipe one JSON object, or a list of them if the command has several jobs."""
     plans = [plan_of(config) for config in configs]
     records = [made.as_record() for made in plans]
     show([table for made in plans for table in plan_tables(made)], records if len(records) > 1 else records[0])
@@ -146,7 +146,7 @@ def _notes(model: Architecture) -> tuple[str, ...]:
 
 
 def this_machine() -> Machine:
-    """GPUs, memory and free disk. torch is asked only where a driver is there to be asked about."""
+    """GPUs, memory and free disk. torch is asked only if there is a driver."""
     gpus, gpu_bytes = 0, None
     if any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
         import torch

@@ -61,7 +61,7 @@ def _note(file: Path | None) -> dict[str, Any] | None:
 
 
 def _by_name(overrides: list[str], typed: list[str]) -> dict[str, Any] | None:
-    """For launchers that count restarts and keep no folder: the run that the same command made where it was to."""
+    """For launchers that count restarts and keep no folder: the run that the same command made before."""
     names = [text for text in overrides if text.startswith("hydra.run.dir=")]
     if _note_file() is not None or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or not names:
         return None

@@ -26,7 +26,7 @@ def names_in(override: Override, command: str) -> list[str]:
 
 
 def listed(override: Override, command: str) -> list[Any] | None:
-    """The values of a key that takes one for each benchmark; None where it is no list."""
+    """The values of a key that takes one for each benchmark; None if it is no list."""
     if command != "eval" or override.key_or_group not in ONE_EACH or override.is_sweep_override():
         return None
     value = override.value()
@@ -38,7 +38,7 @@ def dealt(
 ) -> tuple[list[list[str]], list[Problem]]:
     """The overrides of each benchmark, and what cannot be dealt out among them.
 
-    names: of `benchmark=[...]`; empty where one benchmark is chosen otherwise. lists: what is given as a list.
+    names: of `benchmark=[...]`; empty if one benchmark is chosen otherwise. lists: keys that are given a list.
     """
     count = len(names) or 1
     problems = [
@@ -65,7 +65,7 @@ def dealt(
 
 
 def with_benchmark(overrides: list[str], own: list[str]) -> list[str]:
-    """The overrides with those of one benchmark in place of what they replace."""
+    """The overrides, with those of one benchmark in place of the lists."""
     keys = tuple(f"{text.partition('=')[0]}=" for text in own)
     replaced = [at for at, text in enumerate(overrides) if text.lstrip("+").startswith(keys)]
     first = replaced[0] if replaced else len(overrides)

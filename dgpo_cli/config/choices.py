@@ -1,4 +1,4 @@
-"""What was typed beside what else was chosen: keys that change nothing, files under a name that nobody gave them.
+"""Typed keys beside the other choices: keys that change nothing, files under a name that nobody gave them.
 
 All of it is about the command line, and about all jobs of a sweep together; `checks` looks at one configuration.
 """
@@ -20,7 +20,7 @@ NAMED = ("benchmark", "data", "model")
 def against_each_other(
     command: str, configs: list[Any], typed: list[dict[str, Any]]
 ) -> tuple[list[Problem], list[str]]:
-    """What is wrong with the jobs of a command, one configuration and its typed keys each; and what should be said."""
+    """Problems of a command's jobs, one configuration and its typed keys each; and notes that should be said."""
     if command == "compare":
         return [], []
     problems, notes = _idle(command, configs, typed)

@@ -40,7 +40,7 @@ class OptimConfig:
 
     lr: float = key(1e-6, "peak learning rate")
     schedule: Schedule = key(Schedule.constant, "constant | linear | cosine, after warm-up")
-    final_lr_fraction: float = key(0.1, "where a linear or cosine schedule ends, as a share of lr")
+    final_lr_fraction: float = key(0.1, "end of a linear or cosine schedule, as a share of lr")
     warmup_steps: int = key(10, "linear warm-up", "steps")
     weight_decay: float = key(0.1, "decoupled weight decay")
     betas: list[float] = key([0.9, 0.999], "AdamW's betas")
@@ -64,7 +64,7 @@ class OptimConfig:
 
 @dataclass
 class CheckpointConfig:
-    """`checkpoint.*`: what is saved and when. The last step is always saved."""
+    """`checkpoint.*`: when a run is saved, and which checkpoints stay. The last step is always saved."""
 
     every: int = key(20, "steps between checkpoints; 0 is only the last", "steps")
     keep: int = key(2, "newest checkpoints to keep; at least 1", "checkpoints")
@@ -124,7 +124,7 @@ class EvalConfig:
     dry_run: bool = key(False, "print the plan (memory, batch arithmetic, disk) and stop; nothing is loaded")
     model: ModelConfig = key(ModelConfig, "the model")
     data: DataConfig = key(DataConfig, "training data that the model brings; names the default benchmark")
-    reward: RewardConfig = key(RewardConfig, "the grader, where one is named on the command line")
+    reward: RewardConfig = key(RewardConfig, "the grader, if one is named on the command line")
     benchmark: BenchmarkConfig = key(BenchmarkConfig, "the problems")
     engine: EngineConfig = key(EngineConfig, "generation")
     strategy: StrategyConfig = key(StrategyConfig, "devices")
@@ -139,12 +139,12 @@ class RolloutConfig:
     rollouts: str | None = key(
         None,
         "score a stored file again, without any model: a rollouts.jsonl, or a step of a run's rollouts/. Without "
-        "gating= by its own, which the config.yaml beside it or of the run names; uniform where it lacks a signal",
+        "gating= by its own, which the config.yaml beside it or of the run names; uniform if it lacks a signal",
     )
     report: bool = key(False, "write report.html: every token shaded by its credit, in one file that needs no network")
     gatings: list[str] | None = key(
         None,
-        "gatings shown beside gating=; null is paper and calibrated, where their signals are there. Named ones that "
+        "gatings shown beside gating=; null is paper and calibrated, if their signals are there. Named ones that "
         "need a reference are refused without one",
     )
     shade: Shade = key(

@@ -1,6 +1,6 @@
 """Shell completion that knows the commands: a short script a shell, which asks `dgpo _complete` for the candidates.
 
-`dgpo _complete WORD ...` gets the words after `dgpo` up to the cursor and prints what the last one can become.
+`dgpo _complete WORD ...` gets the words after `dgpo` up to the cursor and prints the completions of the last one.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def script(words: list[str]) -> str:
 
 
 def candidates(words: list[str]) -> list[str]:
-    """What the last word can become, the words before it given. Empty where only files make sense."""
+    """The completions of the last word, given the words before it. Empty if only files make sense."""
     *before, word = words or [""]
     if not before:
         return _starting(word, [*COMMANDS, "help", "completion", "--version", "-h"])

@@ -32,7 +32,7 @@ LONGEST_JOB_FOLDER = 100  # characters; file systems allow 255
 
 
 def compose(command: str, overrides: list[str]) -> Any:
-    """The command's configuration as its dataclass (see `COMMANDS`); ConfigError lists what was mistyped."""
+    """The command's configuration as its dataclass (see `COMMANDS`); ConfigError lists every mistake."""
     from dgpo_cli.config.finish import finish
     from dgpo_cli.config.overrides import prepare
 
@@ -72,7 +72,7 @@ def job_folder(number: int, overrides: str) -> str:
 
 
 def own_overrides(request: Request) -> list[str]:
-    """What the program adds: where recipes/ stands, the job's name, and which overrides name the jobs of a sweep."""
+    """The program's own additions: the place of recipes/, the job's name, and which overrides name a sweep's jobs."""
     from dgpo_cli.config.overrides import parse
 
     theirs = [text for text in request.overrides if text.startswith("hydra.searchpath=")]
@@ -125,7 +125,7 @@ def composed(request: Request, job: list[str] | None = None) -> DictConfig:
 
 
 def complete(request: Request) -> tuple[Request, DictConfig]:
-    """The request as Hydra accepts it, composed: `+` before groups that no default brings, data where none are."""
+    """The request as Hydra accepts it, composed: `+` before groups that no default brings, data if there are none."""
     overrides = list(request.overrides)
     while True:
         trial = replace(request, overrides=overrides)

@@ -1,4 +1,4 @@
-"""What is wrong with an engine before anything is started: its name, its command, a server's address and key."""
+"""Problems of an engine before anything is started: its name, its command, a server's address and key."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _server(engine: EngineConfig) -> Iterator[Problem]:
         return
     try:
         url = urlsplit(engine.url)
-        _ = url.port  # raises where it is no number
+        _ = url.port  # raises if it is no number
     except ValueError:
         url = urlsplit("")
     if url.username or url.password:  # not shown: it may be a secret

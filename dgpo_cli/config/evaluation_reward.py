@@ -1,6 +1,6 @@
 """Whose grader an evaluation uses: one rule for `dgpo eval` and for the evaluations of a training run.
 
-`benchmark.reward` where it is typed; else a reward that is typed; else the benchmark's own. The choice is written into
+`benchmark.reward` if it is typed; else a reward that is typed; else the benchmark's own. The choice is written into
 `benchmark.reward`. So a run's config.yaml names it, and an evaluation of that run finds it there.
 """
 

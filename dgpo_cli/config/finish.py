@@ -1,7 +1,7 @@
 """From Hydra's composition to the typed configuration of a job.
 
 Four things that Hydra cannot know: a run's folder as the model (its latest checkpoint, data, reward and benchmark), a
-run that is continued (its config.yaml with what was typed on top), whose grader an evaluation uses (`evaluation_reward`
+run that is continued (its config.yaml with the typed keys on top), whose grader an evaluation uses (`evaluation_reward`
 has the rule), and by which gating stored rollouts were scored.
 """
 
@@ -65,7 +65,7 @@ def finish(command: str, config: DictConfig, overrides: list[str]) -> Any:
 
 
 def run_model(path: str) -> Path | None:
-    """The model of a run's latest complete checkpoint, or None where `path` is no run's folder."""
+    """The model of a run's latest complete checkpoint, or None if `path` is no run's folder."""
     folder = Path(path)
     if not (folder / "config.yaml").is_file() or (folder / "config.json").is_file():
         return None
@@ -94,7 +94,7 @@ def _follow_run_folders(config: DictConfig, typed: dict[str, Any], command: str)
 
 
 def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command: str) -> None:
-    """The run's data, reward, benchmark and ways of prompting and training, except for what was typed."""
+    """The run's data, reward, benchmark and ways of prompting and training, except for typed keys."""
     stored = OmegaConf.load(run / "config.yaml")
     assert isinstance(stored, DictConfig)
     taken = [f"model.{name}" for name in ("dtype", "chat_template", "template", "stop_tokens", "threads", "training")]
@@ -110,7 +110,7 @@ def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command
 
 
 def _take_gating_of_file(config: DictConfig, typed: dict[str, Any]) -> None:
-    """The gating that the stored rollouts were scored by, with what was typed of it."""
+    """The gating that the stored rollouts were scored by, with its typed keys."""
     found = gating_of_file(Path(config.rollouts))
     if found is None:
         return
@@ -121,7 +121,7 @@ def _take_gating_of_file(config: DictConfig, typed: dict[str, Any]) -> None:
 
 
 def _resumed(config: DictConfig, typed: dict[str, Any]) -> DictConfig:
-    """The run's own configuration with what was typed on top; other differences than those allowed are refused."""
+    """The run's own configuration with the typed keys on top; differences that are not allowed are refused."""
     folder = Path(config.resume)
     if not (folder / "config.yaml").is_file():
         what = "this folder holds no run: it has no config.yaml" if folder.is_dir() else "there is no such folder"
@@ -160,7 +160,7 @@ def _resumed(config: DictConfig, typed: dict[str, Any]) -> DictConfig:
 
 
 def _together(names: list[str]) -> list[str]:
-    """The names, those of a group as the group if they are many: what one hint can hold."""
+    """The names, those of a group as the group if they are many, so that a hint can hold them."""
     groups = [name.partition(".")[0] for name in names]
     return list(
         dict.fromkeys(group if groups.count(group) > 3 else name for name, group in zip(names, groups, strict=True))

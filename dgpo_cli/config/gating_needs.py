@@ -1,4 +1,4 @@
-"""What a gating needs before credit can be computed: a reference, the whole batch, a scoring pass of its own.
+"""The needs of a gating before credit can be computed: a reference, the whole batch, a scoring pass of its own.
 
 Each rule is stated here alone. The checks and the plan ask it before torch is imported, training asks it in each step.
 """

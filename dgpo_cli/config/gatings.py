@@ -10,14 +10,14 @@ from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.groups import GatingConfig
 from dgpo_cli.errors import ConfigError
 
-BESIDE = ("paper", "calibrated")  # where `gatings` names none
+BESIDE = ("paper", "calibrated")  # if `gatings` names none
 CHOOSES = ("gating", "algo", catalogue.RECIPES)  # options that bring a gating
 
 
 def gatings_by_label(
     chosen: GatingConfig, beside: Iterable[str], config_dirs: Iterable[Path] = ()
 ) -> dict[str, GatingConfig]:
-    """`chosen` first, then the options `beside`, each once. A changed option is named with what was changed.
+    """`chosen` first, then the options `beside`, each once. A changed option is named with its changes.
 
     Raises:
         ConfigError: an option that cannot be read on its own.
@@ -29,7 +29,7 @@ def gatings_by_label(
 
 
 def label(gating: GatingConfig, config_dirs: Iterable[Path] = ()) -> str:
-    """`paper`, or `paper temperature=0.05` where it is not quite that option."""
+    """`paper`, or `paper temperature=0.05` if it is not quite that option."""
     if gating.name not in catalogue.option_files("gating", config_dirs):
         return gating.name
     usual = gating_option(gating.name, config_dirs)
@@ -61,7 +61,7 @@ def gating_option(name: str, config_dirs: Iterable[Path] = ()) -> GatingConfig:
 
 
 def gating_of_file(rollouts: Path) -> tuple[GatingConfig, Path] | None:
-    """The gating that a file of rollouts was scored by, and the config.yaml that says so; None where none does.
+    """The gating that a file of rollouts was scored by, and the config.yaml that says so; None if none does.
 
     That is the config.yaml beside it (of `dgpo rollout`), or that of the run in whose rollouts/ the file lies.
     """

@@ -138,8 +138,10 @@ class DynamicSamplingConfig:
         "which groups stay: spread (of rewards that differ, before length terms) | correct (of both right and wrong "
         "answers, as DAPO has it). For 0/1 rewards they are the same",
     )
-    max_refills: int = key(10, "rounds of extra sampling before the step goes on with what there is", "rounds")
-    on_exhausted: OnExhausted = key(OnExhausted.train, "after max_refills: train on what there is, or stop the run")
+    max_refills: int = key(10, "rounds of extra sampling before the step goes on with the groups that it has", "rounds")
+    on_exhausted: OnExhausted = key(
+        OnExhausted.train, "after max_refills: train on the groups that there are, or stop the run"
+    )
 
 
 @dataclass
@@ -167,8 +169,8 @@ class AlgoConfig:
     ratio_level: RatioLevel = key(RatioLevel.token, "importance ratio per token, or per sequence (GSPO, 2507.18071)")
     scale_rewards: ScaleRewards = key(ScaleRewards.group, "divide advantages by the std of the group | batch | none")
     mask_truncated: bool = key(False, "completions cut at the limit carry no loss (they stay in the group's mean)")
-    reward_right: float = key(1.0, "reward of a right answer, where the grader says right or wrong")
-    reward_wrong: float = key(0.0, "reward of a wrong answer, where the grader says right or wrong")
+    reward_right: float = key(1.0, "reward of a right answer, if the grader says right or wrong")
+    reward_wrong: float = key(0.0, "reward of a wrong answer, if the grader says right or wrong")
     dynamic_sampling: DynamicSamplingConfig = key(DynamicSamplingConfig, "drop groups without signal, sample more")
     overlong: OverlongConfig = key(OverlongConfig, "soft punishment near the length limit")
 
@@ -193,7 +195,7 @@ class GatingConfig:
 
 @dataclass
 class StrategyConfig:
-    """`strategy=`: where and on how many devices a run computes."""
+    """`strategy=`: the devices that a run computes on, and how they share it."""
 
     name: str = key(
         "single",
@@ -224,7 +226,7 @@ class StrategyConfig:
     connect_seconds: float = key(120.0, "longest wait at the start until every process has joined", "s")
     stall_seconds: float = key(
         1800.0,
-        "several processes: one that gets no further for so long writes where it stands, and the run ends. Grading "
+        "several processes: one that gets no further for so long writes its stack, and the run ends. Grading "
         "within its deadline, loading, hashing and saving are progress, in whichever process the others wait for",
         "s",
     )
@@ -232,7 +234,7 @@ class StrategyConfig:
 
 @dataclass
 class EngineConfig:
-    """`engine=`: what generates completions."""
+    """`engine=`: the generator of completions."""
 
     name: str = key("transformers", "transformers: in this process; openai: a server of that protocol, dgpo eval only")
     batch_size: int = key(128, "completions generated together: a generation unit, so results depend on it", "rollouts")
@@ -278,7 +280,7 @@ class DataConfig:
 
 @dataclass
 class RewardConfig:
-    """`reward=`: what a completion earns."""
+    """`reward=`: the grader of completions."""
 
     name: str = key("robust", "exact | answer_only | robust | dapo | function (with reward.path)")
     path: str | None = key(

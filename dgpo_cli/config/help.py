@@ -1,4 +1,4 @@
-"""What `dgpo COMMAND -h` and `dgpo help KEY` say. Standard library alone, so that they answer at once."""
+"""The texts of `dgpo COMMAND -h` and `dgpo help KEY`. Standard library alone, so that they answer at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOST_USED = {
 
 
 def command_help(verb: str) -> str:
-    """What `dgpo COMMAND -h` prints."""
+    """The text of `dgpo COMMAND -h`."""
     doc = (COMMANDS[verb].__doc__ or "").partition(": ")[2]
     lines = [f"dgpo {verb}: {doc}", f"usage: {USAGE[verb]}", ""]
     groups = catalogue.groups(verb)
@@ -63,7 +63,7 @@ def _hanging(label: str, text: str, width: int) -> str:
 
 
 def default_options(verb: str) -> dict[str, str]:
-    """The option of each group where none is chosen: the command's own defaults, then what these bring."""
+    """The option of each group if none is chosen: the command's own defaults, then what these bring."""
     conf, _ = catalogue.config_roots()
     chosen: dict[str, str] = {}
     waiting = [conf / f"{verb}.yaml"]
@@ -87,7 +87,7 @@ def _unit(key: catalogue.Key) -> str:
 
 
 def _default(key: catalogue.Key, verb: str) -> str:
-    """The default as typed, and beside it that of the model option where the model brings one."""
+    """The default as typed, and beside it that of the model option if the model brings one."""
     conf, _ = catalogue.config_roots()
     values = catalogue.flat_yaml(conf / f"{verb}.yaml")
     value = values.get(key.path, catalogue.show(key.default))
@@ -107,7 +107,7 @@ def _default(key: catalogue.Key, verb: str) -> str:
 
 
 def _brought_by_model(value: str, verb: str) -> tuple[str, str, str]:
-    """What `${model.training.KEY}` is with the command's own model, what in general, and that model."""
+    """The value of `${model.training.KEY}` with the command's own model, that in general, and that model."""
     conf, _ = catalogue.config_roots()
     source = value.strip("${}")
     model = default_options(verb)["model"]
@@ -116,14 +116,14 @@ def _brought_by_model(value: str, verb: str) -> tuple[str, str, str]:
 
 
 def _chosen(group: str, verb: str) -> str | None:
-    """The option of a group where none is chosen, by the command or by its model."""
+    """The option of a group if none is chosen, by the command or by its model."""
     conf, _ = catalogue.config_roots()
     name = catalogue.flat_yaml(conf / f"{verb}.yaml").get(f"{group}.name", "")
     return _brought_by_model(name, verb)[0] if name.startswith("${") else default_options(verb).get(group)
 
 
 def answer(words: list[str]) -> str:
-    """What `dgpo help KEY` prints; raises UsageError for an unknown key."""
+    """The text of `dgpo help KEY`; raises UsageError for an unknown key."""
     if not words:
         return "dgpo help KEY: type, default, meaning and unit of a key\n  dgpo help optim.lr\n  dgpo help gating"
     if len(words) > 1:
@@ -165,7 +165,7 @@ def _key(name: str, verbs: list[str]) -> str:
 
 
 def _section(name: str, meaning: str, files: dict[str, Path], verb: str) -> str:
-    """A group's options with what they are, then its keys."""
+    """A group's options, a line of explanation each, then its keys."""
     lines = [f"{name}: {meaning}"]
     width = max([len(option) for option in files], default=0) + len(name) + 3
     lines += [_hanging(f"{name}={option}", catalogue.first_comment(file), width) for option, file in files.items()]

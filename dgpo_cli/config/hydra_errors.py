@@ -9,7 +9,7 @@ from dgpo_cli.errors import ConfigError
 
 
 def config_error(error: Exception, command: str) -> ConfigError:
-    """Hydra's complaint in a user's words. What was typed is checked before: what is left stands in files, mostly."""
+    """Hydra's complaint in a user's words. Typed keys are checked before, so this is mostly about files."""
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
     text = "\n".join(lines)
     in_file = re.match(r"In '(.*)': \w+ raised while composing config:", text)

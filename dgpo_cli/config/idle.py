@@ -1,8 +1,8 @@
-"""Keys that change nothing beside what else is chosen: which of those typed, why not, and what would make them count.
+"""Keys that change nothing beside the other choices: which of the typed ones, why, and how to make them count.
 
-Only what was typed on the command line is asked about (`idle_rules` has the table): options and recipes bring keys that
-wait for a choice. A value that asks for nothing (null, false, none, an empty list, the 0 of a key that is 0 by default)
-is never idle.
+Only keys that were typed on the command line are asked about (`idle_rules` has the table): options and recipes bring
+keys that wait for a choice. A value that asks for nothing (null, false, none, an empty list, the 0 of a key that is 0
+by default) is never idle.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why a key changes nothing beside what else is chosen.
+"""Why a key changes nothing beside the other choices.
 
 Each reason takes the job's configuration and the keys that were typed. It gives the words of the message, or None if
 the key counts. `idle_rules` says which keys each is asked about.

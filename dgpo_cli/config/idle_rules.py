@@ -1,4 +1,4 @@
-"""The table of keys that may change nothing, each family with the reason that is asked and what would make it count."""
+"""The table of keys that may change nothing, each family with its reason and with a way to make it count."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _is_among(key: str, names: tuple[str, ...]) -> bool:
 TRAIN, EVAL, ROLLOUT = ("train",), ("eval",), ("rollout",)
 EACH = ("train", "eval", "rollout")
 BENCHMARKED = ("train", "eval")
-TRAINING_OF = {  # what model.training proposes, and the key that wins over it
+TRAINING_OF = {  # a proposal of model.training, and the key that wins over it
     **{name: f"optim.{name}" for name in ("lr", "schedule", "warmup_steps", "weight_decay", "minibatches")},
     **{name: f"rollout.{name}" for name in ("prompts_per_step", "group_size", "max_completion_tokens")},
     "steps": "steps",
@@ -41,7 +41,7 @@ TRAINING_OF = {  # what model.training proposes, and the key that wins over it
 }
 NAME_IT = "benchmark=NAME chooses one"
 RULES: tuple[Rule, ...] = (
-    # What a command or its other settings leave no room for.
+    # Keys that a command or its other settings leave no room for.
     Rule(("resume_allow",), TRAIN, why.no_resume, "resume=RUN continues one"),
     Rule(("probe",), TRAIN, why.planned, "dry_run=false measures"),
     Rule(
@@ -204,7 +204,7 @@ RULES: tuple[Rule, ...] = (
         why.one_process,
         "leave it out; dgpo train takes it",
     ),
-    # What training logs and how it steps.
+    # Logs and steps of training.
     Rule(("logger.",), TRAIN, why.no_wandb, "logger=wandb logger.mode=auto", but=("logger.name", "logger.mode")),
     Rule(("optim.final_lr_fraction",), TRAIN, why.constant, "optim.schedule=linear or optim.schedule=cosine"),
     Rule(("optim.grad_norms_every",), TRAIN, why.no_kl, "algo.kl_coef=0.04"),

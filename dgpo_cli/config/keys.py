@@ -1,4 +1,4 @@
-"""What can be typed after a command: the groups of conf/ with their options, and every key with its type and meaning.
+"""Words to type after a command: the groups of conf/ with their options, and all keys with type and meaning.
 
 The standard library alone is used, so that help and completion answer at once. Options are read from file names; values
 of the few options that help shows are read by `flat_yaml`, which knows the plain YAML of conf/ and no more.
@@ -21,7 +21,7 @@ from dgpo_cli.config.commands import COMMANDS
 
 RECIPES = "recipes"  # the group that `recipe=` is mapped onto: Hydra finds the files of recipes/ under this name
 
-# What other trainers call the same thing.
+# The names that other trainers give to the same thing.
 OTHER_NAMES = {
     "learning_rate": "optim.lr",
     "max_steps": "steps",
@@ -85,7 +85,7 @@ def _walk(schema: Any, prefix: str) -> Iterable[Key]:
 
 
 def groups(command: str) -> list[str]:
-    """The groups that a command takes, in the order of its schema; `recipes` last, where the command takes one."""
+    """The groups that a command takes, in the order of its schema; `recipes` last, if the command takes one."""
     conf, _ = config_roots()
     found = [path for path, key in keys(command).items() if key.is_section and (conf / path).is_dir()]
     return [*found, RECIPES] if command == "train" else found
@@ -104,7 +104,7 @@ def option_files(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path
 
 
 def options(group: str, config_dirs: Iterable[Path] = ()) -> list[str]:
-    """What can stand behind `GROUP=`. A reference may also be named by a model option."""
+    """The options behind `GROUP=`. A reference may also be named by a model option."""
     config_dirs = list(config_dirs)
     found = list(option_files(group, config_dirs))
     if group == "reference":
@@ -201,7 +201,7 @@ def flat_yaml(file: Path) -> dict[str, str]:
 
 
 def first_comment(file: Path) -> str:
-    """The first comment line of an option file, which says what it is."""
+    """The first comment line of an option file, its explanation."""
     for line in file.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").strip()

@@ -1,4 +1,4 @@
-"""What `model.lora.*` and the folders of adapters ask for, before torch or peft is imported."""
+"""Problems of `model.lora.*` and of adapters' folders, before torch or peft is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dgpo_cli.errors import Problem
 
 
 def trained_adapter(config: TrainConfig) -> Iterator[Problem]:
-    """What `dgpo train` asks of model.lora."""
+    """Problems of model.lora in `dgpo train`."""
     lora, path = config.model.lora, config.model.path
     if not lora.rank:
         given = [name for name in ("alpha", "target_modules", "merge") if getattr(lora, name)]
@@ -44,7 +44,7 @@ def needs_peft(asked: str) -> Iterator[Problem]:
 
 
 def adapter_folder(name: str, path: str) -> Iterator[Problem]:
-    """What the folder of an adapter asks for."""
+    """Problems of an adapter's folder."""
     yield from needs_peft(f"{name}={path}")
     if any(Path(path).glob("model*.safetensors")):
         message = f"{name}: '{path}' holds a whole model and an adapter, and does not say which is meant"

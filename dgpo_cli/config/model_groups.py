@@ -9,7 +9,7 @@ from dgpo_cli.config.groups import Dtype, Schedule, key
 
 @dataclass
 class TrainingDefaults:
-    """What a model option proposes, so that its plan fits. The keys of these names elsewhere take it where not set."""
+    """Proposals of a model option, so that its plan fits. The keys of these names elsewhere take them if not set."""
 
     steps: int = key(200, "rollout-to-update cycles", "steps")
     lr: float = key(1e-6, "peak learning rate")
@@ -21,10 +21,10 @@ class TrainingDefaults:
     max_completion_tokens: int = key(2048, "longest completion", "tokens")
     minibatches: int = key(1, "optimizer minibatches a step")
     checkpoint_every: int = key(20, "steps between checkpoints", "steps")
-    strategy: str = key("single", "strategy of `dgpo train` where none is chosen: single | ddp | fsdp | fsdp_offload")
-    activation_checkpointing: bool = key(False, "strategy.activation_checkpointing where it is not set")
-    tokens_per_microbatch: int = key(16384, "optim.tokens_per_microbatch where it is not set", "tokens")
-    engine_batch_size: int = key(128, "engine.batch_size where it is not set", "rollouts")
+    strategy: str = key("single", "strategy of `dgpo train` if none is chosen: single | ddp | fsdp | fsdp_offload")
+    activation_checkpointing: bool = key(False, "strategy.activation_checkpointing if it is not set")
+    tokens_per_microbatch: int = key(16384, "optim.tokens_per_microbatch if it is not set", "tokens")
+    engine_batch_size: int = key(128, "engine.batch_size if it is not set", "rollouts")
 
 
 @dataclass
@@ -74,11 +74,11 @@ class ModelConfig:
     )
     trust_remote_code: bool = key(False, "run the Python code that comes with the model: only for code you have read")
     chat_template: bool = key(False, "wrap prompts in the tokenizer's chat template (instruct models)")
-    template: str = key("dapo", "prompt template where the data option names none: dapo | boxed | plain | a file")
+    template: str = key("dapo", "prompt template if the data option names none: dapo | boxed | plain | a file")
     stop_tokens: list[str] = key(
         [], "further tokens that end a completion, beside the tokenizer's and generation_config's end of text"
     )
-    threads: int | None = key(None, "CPU threads that suit the model, where strategy.threads names none", "threads")
+    threads: int | None = key(None, "CPU threads that suit the model, if strategy.threads names none", "threads")
     lora: LoraConfig = key(LoraConfig, "low-rank adapters in place of the model's own weights")
     training: TrainingDefaults = key(TrainingDefaults, "training settings that suit the model")
     architecture: ArchitectureConfig = key(ArchitectureConfig, "sizes of the model, for the plan (dry_run=true)")

@@ -1,4 +1,4 @@
-"""What was typed after the command, before Hydra composes it: rewritten where `dgpo` is shorter, and checked.
+"""The words typed after the command, before Hydra composes them: checked, and rewritten from `dgpo`'s shorter forms.
 
 Rewritten: `recipe=`; a path without its option (`model.path=` alone means `model=path`); text that Hydra's grammar
 cannot read; `benchmark=[a,b]`. Checked, all problems at once: syntax, groups, options, keys and types. Everything else,
@@ -46,7 +46,7 @@ class Request:
 
 
 def parse(text: str) -> Override:
-    """One override; raises HydraException where the grammar does not know it."""
+    """One override; raises HydraException if the grammar does not know it."""
     return OverridesParser.create().parse_overrides([text])[0]
 
 
@@ -107,7 +107,7 @@ def _renamed(text: str) -> str:
 
 
 def _parsed(text: str, request: Request, problems: list[Problem]) -> Override | None:
-    """The override, its value quoted where it is plain text that the grammar cannot read."""
+    """The override, its value quoted if it is plain text that the grammar cannot read."""
     command = request.command
     prefixed, equals, value = text.partition("=")
     name = prefixed.lstrip("+")
@@ -142,7 +142,7 @@ def _hint_without_equals(text: str, command: str) -> str:
 def _chosen(override: Override, request: Request) -> tuple[Override | None, list[Problem]]:
     """The override, with `none` for a group that is set to null or taken out, and what is wrong with it.
 
-    No override where the default is to choose nothing, and that was typed: Hydra has no word for it.
+    No override if the default is to choose nothing, and that was typed: Hydra has no word for it.
     """
     name, known = override.key_or_group, catalogue.keys(request.command)
     if override.is_hydra_override() or (name not in known and name != catalogue.RECIPES):

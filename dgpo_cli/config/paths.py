@@ -36,7 +36,7 @@ def is_path(name: str) -> bool:
 
 
 def for_hydra(name: str, text: str, command: str, *, multirun: bool) -> str:
-    """The value of a path key for Hydra's grammar: the text itself where the grammar reads what was meant."""
+    """The value of a path key for Hydra's grammar: the text itself if the grammar reads it as meant."""
     if name in LISTS_OF_PATHS and text.startswith("[") and text.endswith("]") and not _exists(name, text):
         return _list(name, text, command)
     if multirun and "," in text and name not in FOLDERS_OF_HYDRA and not _lists_no_values(text):
@@ -52,7 +52,7 @@ def _list(name: str, text: str, command: str) -> str:
 
 
 def _joined(name: str, parts: list[str]) -> Iterator[str]:
-    """The parts between commas; several together where only together they name something that is there."""
+    """The parts between commas; several together if only together they name something that is there."""
     while parts:
         ends = range(len(parts), 1, -1)
         whole = [end for end in ends if not _exists(name, parts[0]) and _exists(name, ",".join(parts[:end]))]
@@ -130,7 +130,7 @@ def _quoted(text: str, command: str) -> str:
 
 
 def _interpolations_quoted(text: str, command: str) -> str:
-    """The text with what merely looks like an interpolation made text."""
+    """The text, with a quote for whatever merely looks like an interpolation."""
 
     def decided(match: re.Match[str]) -> str:
         is_escaped = len(match[1]) % 2 == 1

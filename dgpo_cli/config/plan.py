@@ -29,7 +29,7 @@ from dgpo_cli.config.overrides import Request, parse
 from dgpo_cli.environment import is_follower
 from dgpo_cli.errors import ConfigError, Problem, UsageError
 
-RUN_FILES = ("config.yaml", "run.json")  # what a folder that holds a training run has
+RUN_FILES = ("config.yaml", "run.json")  # in each folder of a training run
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Plan:
     request: Request
     composition: DictConfig
     configs: list[Any]
-    notes: tuple[str, ...] = ()  # what is no error, and should be said
+    notes: tuple[str, ...] = ()  # no errors, but should be said
 
 
 def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
@@ -79,7 +79,7 @@ def _typed(overrides: list[str]) -> dict[str, Any]:
 
 
 def _is_said(problem: Problem, others: list[Problem]) -> bool:
-    """True where another problem speaks of the same key."""
+    """Whether another problem speaks of the same key."""
     key = problem.message.partition("=")[0]
     return any(re.search(rf"(^|: ){re.escape(key)}\b", other.message) for other in others)
 
@@ -117,7 +117,7 @@ def _follows(problem: Problem, request: Request) -> bool:
 def claim_folder(planned: Plan) -> tuple[Path, Callable[[], None]]:
     """Make the run's or sweep's folder, and return it with a function that removes it again if it stayed empty.
 
-    Raises UsageError where it cannot be written or holds a training run. Folders named by the time alone never collide.
+    Raises UsageError if it cannot be written or holds a training run. Folders named by the time alone never collide.
     """
     if is_follower():  # the main process has the folder, and says later which it is
         scratch = Path(tempfile.mkdtemp(prefix="dgpo_"))

@@ -1,4 +1,4 @@
-"""What is wrong with a reward before anything starts: a grader's name, a function's file, a score for late calls."""
+"""Problems of a reward before anything starts: a grader's name, a function's file, a score for late calls."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def save(config: Any, file: Path) -> None:
 
 
 def node_of(config: Any) -> DictConfig:
-    """A typed configuration as OmegaConf's: what looks like an interpolation in it, such as a path, stays text."""
+    """A typed configuration as OmegaConf's: text that looks like an interpolation, such as a path, stays text."""
     from omegaconf import OmegaConf
 
     node = OmegaConf.structured(_escaped(config))

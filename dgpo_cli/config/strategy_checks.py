@@ -1,4 +1,4 @@
-"""What is wrong with a strategy before any process is started."""
+"""Problems of a strategy before any process is started."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MOST_TAG_CHARACTERS = 64
 
 
 def wandb_names(config: Any) -> Iterator[Problem]:
-    """Problems of the names under which a run would be recorded; none where nothing is recorded."""
+    """Problems of the names under which a run would be recorded; none if nothing is recorded."""
     logger: LoggerConfig = config.logger
     unset = logger.mode is LoggerMode.auto and os.environ.get("WANDB_MODE") == "disabled"
     if logger.name == "none" or logger.mode is LoggerMode.disabled or unset:
@@ -43,7 +43,7 @@ def _project(project: str) -> Iterator[Problem]:
 
 
 def _refused(name: str) -> str:
-    """What W&B finds wrong with the name of a project, team or user; empty where nothing is."""
+    """W&B's objection to the name of a project, team or user; empty if it has none."""
     found = [char for char in PROJECT_REFUSES if char in name]
     if found:
         return f"with {' '.join(found)}"

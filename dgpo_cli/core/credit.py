@@ -5,7 +5,7 @@
 
 The rule with signal d, kappa 1, no normaliser and tau 0.5 is DGPO's (arXiv 2605.03327) as publicly understood.
 Credit is never negative, has mean 1 over the counted tokens of every rollout and carries no gradient. Rows are handled
-one by one at their own length, so padding cannot change a bit. What uses the whole batch (percentiles, the mean
+one by one at their own length, so padding cannot change a bit. Whatever uses the whole batch (percentiles, the mean
 distance) is a number that the caller passes in, so that it can come from all ranks.
 """
 
@@ -23,7 +23,7 @@ from dgpo_cli.core.seeds import uniforms
 from dgpo_cli.core.signals import SIGNALS
 
 SATURATION_QUANTILE = 0.8
-NOISE_FLOORS = 3.0  # the noise gate opens where the mean distance passes this many numerical floors
+NOISE_FLOORS = 3.0  # the noise gate opens if the mean distance passes this many numerical floors
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def softmax_credit(score: Tensor, temperature: float) -> Tensor:
     """w = T * softmax(s / tau), mean 1. score: [T]; a constant score gives exactly 1; T = 0 gives nothing."""
     if score.numel() == 0:
         return score
-    # Without this the rounding of the softmax would leave 1 +- 1e-7 where policy and reference are the same.
+    # Without this the rounding of the softmax would leave 1 +- 1e-7 if policy and reference are the same.
     if bool((score == score[0]).all()):
         return torch.ones_like(score)
     return (torch.softmax(score.double() / temperature, dim=0) * score.numel()).float()
@@ -107,7 +107,7 @@ def clip_credit(credit: Tensor, low: float, high: float) -> Tensor:
 
 
 def noise_gate(mean_distance: float, floor: float) -> float:
-    """lam = 0 if D = 0 else 1 / (1 + (D0/D)^2), D0 three numerical floors: credit fades where d is rounding noise."""
+    """lam = 0 if D = 0 else 1 / (1 + (D0/D)^2), D0 three numerical floors: credit fades if d is rounding noise."""
     if mean_distance <= 0.0:
         return 0.0
     return 1.0 / (1.0 + (NOISE_FLOORS * floor / mean_distance) ** 2)

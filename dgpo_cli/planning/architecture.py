@@ -2,7 +2,7 @@
 
 Owns the record `Architecture`, filled from a model option (conf/model) or from a config.json, and the counts that
 follow from it. Shapes are those of Llama, Qwen2 and Qwen3: RMS norms, rotary positions, grouped-query attention, a
-gated MLP. What memory these counts cost is in `memory`.
+gated MLP. `memory` turns these counts into bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Adapters:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a model, named as in conf/model. `family` is None where they stand for another architecture roughly."""
+    """Sizes of a model, named as in conf/model. `family` is None if they stand for another architecture roughly."""
 
     hidden_size: int  # D
     layers: int
@@ -79,7 +79,7 @@ class Architecture:
 
     @property
     def embedding_parameters(self) -> int:
-        """One [V, D] matrix: the input embedding, and the head of its own where they are not tied."""
+        """One [V, D] matrix: the input embedding, and the head of its own if they are not tied."""
         return self.vocab_rows * self.hidden_size
 
     @property
@@ -165,7 +165,7 @@ class Architecture:
 
 
 def from_config(settings: ArchitectureConfig) -> Architecture | None:
-    """The architecture that a model option states, or None where it states none."""
+    """The architecture that a model option states, or None if it states none."""
     if settings.hidden_size is None:
         return None
     values = {name: getattr(settings, name) for name in ArchitectureConfig.__dataclass_fields__}

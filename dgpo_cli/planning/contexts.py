@@ -15,7 +15,7 @@ SAMPLED = 8  # completions that a process draws together
 PROCESSES = 8
 
 # All compute in bfloat16 with activation checkpointing, beside a reference of the same size: of its own in the first
-# four, in CPU memory between passes where a model is sharded; the same model with its adapters off in the last.
+# four, in CPU memory between passes if a model is sharded; the same model with its adapters off in the last.
 _BASE = Setting(device="cuda", compute_bytes=2, checkpointing=True, reference="copy")
 _SHARDED = replace(_BASE, sharded=True, reference_offloaded=True)
 STRATEGIES: dict[str, Setting] = {
@@ -28,7 +28,7 @@ STRATEGIES: dict[str, Setting] = {
 
 
 def longest_context(model: Architecture, setting: Setting, gpu_bytes: int) -> int:
-    """Prompt and completion together, in steps of 256 tokens; 0 where not even that fits.
+    """Prompt and completion together, in steps of 256 tokens; 0 if not even that fits.
 
     A sharded model is held whole while completions are sampled, or gathered layer by layer, whichever allows more.
     """

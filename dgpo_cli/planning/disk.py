@@ -1,4 +1,4 @@
-"""What checkpoints take on the disk. The plan asks before a model is loaded, training with the loaded model's sizes."""
+"""Bytes of checkpoints on the disk. The plan asks before a model is loaded, training with the loaded model's sizes."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@
     cache        keys and values of generation, and the distributions that are sampled from
 
 float32 weights, gradients and two moments are the 16 bytes a parameter of mixed precision. Phases follow one another,
-so their parts are never added up across phases. Nothing here knows a configuration: `plan` reads that.
+so their parts are never added up across phases. Nothing here knows a configuration: `phases` reads that.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def trained_parameters(model: Architecture, setting: Setting) -> int:
 def training_phases(
     model: Architecture, setting: Setting, batch: Batch, generation: Generation, *, scores_first: bool
 ) -> dict[str, Memory]:
-    """Phases of a step in the steady state of a run; scoring where it is a pass of its own."""
+    """Phases of a step in the steady state of a run; scoring is one if it is a pass of its own."""
     held = standing(model, setting)
     with_reference = replace(held, reference=held.reference + reference_at_work(model, setting))
     phases = {"rollout": sampling_phase(model, setting, generation)}

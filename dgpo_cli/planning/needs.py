@@ -12,7 +12,7 @@ from dgpo_cli.planning.fitting import GPU_SIZES
 from dgpo_cli.planning.layout import ASSUMED_PROCESSES, Machine
 from dgpo_cli.planning.plan import plan_training
 
-MOST_GPUS = 128  # beyond it a process holds next to nothing of the model: what does not fit there fits nowhere
+MOST_GPUS = 128  # with more a process holds next to nothing of the model: a run that does not fit here fits nowhere
 
 
 def fewest_gpus(
@@ -23,7 +23,7 @@ def fewest_gpus(
     reference: Architecture | None = None,
     benchmark: Data = Data(),  # noqa: B008
 ) -> int | None:
-    """The smallest number of such GPUs that the run fits on; None where no number helps.
+    """The smallest number of such GPUs that the run fits on; None if no number helps.
 
     Only sharding makes a process's part smaller: other strategies are asked about one GPU.
     """
@@ -36,9 +36,9 @@ def fewest_gpus(
 
 
 def nodes_needed(config: TrainConfig, model: Architecture) -> tuple[int, str] | None:
-    """Whole computers of eight GPUs that the run fits on, as (GPUs, their size); one GPU where nothing is sharded.
+    """Whole computers of eight GPUs that the run fits on, as (GPUs, their size); one GPU if nothing is sharded.
 
-    The smaller GPUs where as few of them do; None where the run fits nowhere.
+    The smaller GPUs if as few of them do; None if the run fits nowhere.
     """
     node = ASSUMED_PROCESSES if config.strategy.name in SHARDED else 1
     counts = {name: fewest_gpus(config, model, capacity) for name, capacity in GPU_SIZES.items()}

@@ -1,4 +1,4 @@
-"""What a plan warns of: contexts, batches and disks that are too small. And bytes as a reader wants them."""
+"""The warnings of a plan: contexts, batches and disks that are too small. And bytes as a reader wants them."""
 
 from __future__ import annotations
 

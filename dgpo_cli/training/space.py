@@ -1,4 +1,4 @@
-"""What a run will write, held against what the disk has, before its first step.
+"""The bytes that a run will write, held against the free ones of the disk, before its first step.
 
 Only a disk without room for a single checkpoint is refused: checkpoints are dropped, and room may be made meanwhile.
 """
@@ -68,7 +68,7 @@ def _count(weights: Iterable[Tensor]) -> int:
 
 
 def predicted_need(config: TrainConfig, checkpoint: int, *, measured: bool) -> DiskNeed:
-    """What the run of a configuration takes. `measured`: rollouts are stored with what a reference says of them."""
+    """The bytes that a run takes. `measured`: rollouts are stored with the numbers of a reference."""
     stored = {SaveRollouts.all: config.steps, SaveRollouts.some: 2 + config.steps // 10, SaveRollouts.none: 0}
     rollout = config.rollout
     tokens = rollout.prompts_per_step * rollout.group_size * rollout.max_completion_tokens
@@ -81,7 +81,7 @@ def predicted_need(config: TrainConfig, checkpoint: int, *, measured: bool) -> D
 
 
 def check_space(folder: Path, need: DiskNeed, *, overwrite: bool) -> str | None:
-    """A warning where the disk may fill up during the run, or None. `overwrite`: what the folder holds will be deleted.
+    """A warning if the disk may fill up during the run, or None. `overwrite`: the folder's files will be deleted.
 
     Raises:
         ConfigError: not even one checkpoint fits.

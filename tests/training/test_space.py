@@ -6,55 +6,84 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from model_factory import save_random_model
 
 from dgpo_cli.config.commands import OptimConfig, TrainConfig
-from dgpo_cli.config.groups import SaveRollouts
+from dgpo_cli.config.groups import SaveRollouts, Signal
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.models.frozen import renewable_reference
+from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.lora import add_adapter
+from dgpo_cli.planning.architecture import from_json
+from dgpo_cli.planning.disk import planned_disk
+from dgpo_cli.planning.layout import Machine, layout_of, setting_of
 from dgpo_cli.training.checkpoint import Checkpoints, RunState
 from dgpo_cli.training.optimizer import Optimizer
-from dgpo_cli.training.space import DiskNeed, check_space, checkpoint_bytes, predicted_need
+from dgpo_cli.training.space import SMALL, TOKENIZER, DiskNeed, check_space, checkpoint_bytes, predicted_need
+
+WEIGHTS = ("model", "adapter_model", "optimizer")  # beginnings of the names of files with weights and moments
+HEADERS = 1 << 15  # bytes of names and shapes that stand before the numbers in such files
 
 
-@pytest.mark.parametrize("vocabulary", [512, 20_000])
-def test_a_checkpoint_takes_what_was_predicted(tmp_path: Path, vocabulary: int) -> None:
-    import torch
+def files_of(folder: Path, *names: str) -> int:
+    """Bytes of the folder's files, or of those so named alone."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files if not names or file.name.startswith(names))
 
-    model = load_model(str(save_random_model(tmp_path / "model", vocab_size=vocabulary, hidden_size=64)))
+
+def updated(model: LanguageModel) -> Optimizer:
+    """The optimizer after an update of every weight, so that it has moments of each."""
     optimizer = Optimizer(model.model, OptimConfig())
     for parameter in optimizer.parameters:
         parameter.grad = torch.ones_like(parameter)
     optimizer.update(1e-3)
-    for reference in (None, model):
-        path = Checkpoints(tmp_path, keep=1).save(RunState(step=1), model, optimizer, reference)
-        written = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        predicted = checkpoint_bytes(model, reference)
-        assert written <= predicted <= 1.5 * written + (1 << 18)
+    return optimizer
 
 
-@pytest.mark.parametrize("merged", [False, True])
-def test_a_checkpoint_of_an_adapter_takes_what_was_predicted(tmp_path: Path, merged: bool) -> None:
-    import torch
+def planned(base: Path, *, rank: int = 0, merge: bool = False, renews: bool = False) -> int:
+    """What the plan of a run says of a checkpoint, from config.json alone."""
+    config = TrainConfig()
+    config.model.lora.rank, config.model.lora.merge = rank, merge
+    config.gating.signal = Signal.hellinger
+    config.reference.refresh_every = int(renews)
+    setting = setting_of(config, layout_of(config, Machine()), trains=True)
+    return planned_disk(config, from_json(base / "config.json"), setting)["checkpoint"]
 
+
+@pytest.mark.parametrize("vocabulary", [512, 20_000])
+@pytest.mark.parametrize("renews", [False, True])
+def test_a_checkpoint_takes_what_was_predicted_and_planned(tmp_path: Path, vocabulary: int, renews: bool) -> None:
+    base = save_random_model(tmp_path / "model", vocab_size=vocabulary, hidden_size=64)
+    model = load_model(str(base))
+    reference = model if renews else None
+    path = Checkpoints(tmp_path, keep=1).save(RunState(step=1), model, updated(model), reference)
+    written, predicted = files_of(path), checkpoint_bytes(model, reference)
+    assert written <= predicted <= 1.5 * written + (1 << 18)
+    weights = files_of(path, *WEIGHTS)
+    assert weights == pytest.approx(planned(base, renews=renews), rel=0.002, abs=HEADERS)
+    assert predicted - planned(base, renews=renews) == (1 + renews) * vocabulary * TOKENIZER + SMALL
+
+
+@pytest.mark.parametrize(("merged", "renews"), [(False, False), (False, True), (True, False), (True, True)])
+def test_a_checkpoint_of_an_adapter_takes_what_was_predicted_and_planned(
+    tmp_path: Path, merged: bool, renews: bool
+) -> None:
     base = save_random_model(tmp_path / "model", hidden_size=256)
     model = load_model(str(base))
     model.adapter = add_adapter(
         model.model, rank=8, alpha=None, target_modules=None, base=str(base), revision=None, seed=0
     )
-    reference = renewable_reference(model, None)
-    optimizer = Optimizer(model.model, OptimConfig())
-    for parameter in optimizer.parameters:
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.update(1e-3)
+    reference = renewable_reference(model, None) if renews else None
+    optimizer = updated(model)
     path = Checkpoints(tmp_path, keep=1, merge_adapter=merged).save(RunState(step=1), model, optimizer, reference)
-    written = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    predicted = checkpoint_bytes(model, reference, merged=merged)
+    written, predicted = files_of(path), checkpoint_bytes(model, reference, merged=merged)
     assert written <= predicted <= 1.5 * written + (1 << 18)
-    weights = (base / "model.safetensors").stat().st_size
-    assert (written > weights) is merged
+    plan = planned(base, rank=8, merge=merged, renews=renews)
+    assert files_of(path, *WEIGHTS) == pytest.approx(plan, rel=0.002, abs=HEADERS)
+    assert predicted - plan == (1 + merged + renews) * model.vocabulary_size * TOKENIZER + SMALL
+    assert (written > files_of(base, "model.safetensors")) is merged
 
 
 def test_checkpoints_that_lie_there_together_are_counted() -> None:
