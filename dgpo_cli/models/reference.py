@@ -1,8 +1,7 @@
 """The reference, from its configuration to where it computes: the frozen model that credit and KL are measured from.
 
 Four kinds, cheapest first: the policy's own model with its adapter off or with the adapter's earlier weights on, a copy
-of a policy that has not moved yet, a model that is read from disk. How a reference takes over new weights is in
-frozen.py.
+of a policy that has not moved yet, a model that is read from disk. frozen.py renews them.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def load_reference(
     initial, renewed = settings.name == "initial", settings.refresh_every > 0
     if policy.adapter is not None and _is_under(policy.adapter, settings):
         return renewable_reference(policy, stored) if renewed else frozen_copy(policy)
-    # Before the first step the policy is its own reference, so nothing is read twice. A sharded policy is not copied:
+    # Before the first step the policy is its own reference, and nothing is read twice. A sharded policy is not copied:
     # the shards of its reference have another dtype, and may rest in another place.
     if initial and stored is None and policy.shards is None:
         return frozen_copy(policy, renewed=renewed)
