@@ -95,6 +95,11 @@ class Algorithm:
         """Whether tokens can get different credit at all."""
         return self.gating.signal is not Signal.none
 
+    @property
+    def measures_noise(self) -> bool:
+        """Whether the noise floor of scoring has to be measured, because the noise gate subtracts it."""
+        return self.gates and self.gating.noise_gate
+
     def without_kl(self) -> Algorithm:
         """The same without the penalty."""
         return Algorithm(replace(self.algo, kl_coef=0.0), self.gating, max_completion_tokens=self.max_completion_tokens)

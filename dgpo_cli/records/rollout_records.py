@@ -59,11 +59,11 @@ def rollout_records(
             "error": verdict.error,
             "advantage": advantages[row],
             "finish_reason": rollout.finish_reason,
+            "policy_step": rollout.policy_step,
             "token_ids": list(rollout.token_ids),
             "tokens": [spell(token) for token in rollout.token_ids],
             "logprobs": _values(signals.logprobs, row, length) if signals is not None and length else None,
             "engine_logprobs": None if rollout.logprobs is None else list(rollout.logprobs),
-            "policy_step": rollout.policy_step,
         }
         if signals is not None:
             record["entropy"] = _values(signals.entropy, row, length) if length else None
