@@ -51,7 +51,9 @@ def test_no_two_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_no_file_is_so_long_that_it_owns_two_things() -> None:
-    long = [name for name, path in modules(PACKAGE).items() if len(path.read_text(encoding="utf-8").splitlines()) >= 450]
+    long = [
+        name for name, path in modules(PACKAGE).items() if len(path.read_text(encoding="utf-8").splitlines()) >= 450
+    ]
     assert not long
 
 

@@ -1,0 +1,114 @@
+"""What a run tells of itself as it goes: rows, rollouts and evaluations in its folder, in W&B and on the terminal.
+
+The main process alone keeps it. Nothing here changes what is trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.gating_needs import gates_noise
+from dgpo_cli.config.groups import SaveRollouts
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.records.rollout_records import rollout_records
+from dgpo_cli.records.token_spelling import token_speller
+from dgpo_cli.reporting.console import TrainingView
+from dgpo_cli.training.advice import follow, why_nothing_was_learned
+from dgpo_cli.training.checkpoint import RunState
+from dgpo_cli.training.collect import Collected
+from dgpo_cli.training.run_folder import RunFolder
+from dgpo_cli.training.step import StepBatch, StepResult
+from dgpo_cli.training.tracker import Tracker
+
+
+@dataclass
+class Journal:
+    """Where a run's steps and evaluations are written down."""
+
+    config: TrainConfig
+    folder: RunFolder
+    tracker: Tracker
+    view: TrainingView
+    state: RunState
+    model: LanguageModel
+    algorithm: Algorithm
+
+    def step(self, row: dict[str, Any], collected: Collected, batch: StepBatch, result: StepResult) -> None:
+        """A finished step: its row of metrics, its rollouts if they are due, and what the user should know."""
+        advice = follow(row, self.state, gates=self.algorithm.gates)
+        self._keep_rollouts(row["step"], collected, batch, result)
+        self.folder.add_metrics(row)
+        self.tracker.log(row)
+        self.view.step(row)
+        nothing = why_nothing_was_learned(row, self.state)
+        for text in ([nothing] if nothing else []) + advice:
+            self.view.note(f"note: {text}")
+        if collected.exhausted:
+            self.view.note(_exhausted_line(row, collected, self.config.rollout.prompts_per_step))
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """The row of an evaluation, as eval.jsonl holds it."""
+        self.folder.add_evaluation(row)
+        self.tracker.log({"step": row["step"], f"eval/{row['benchmark']}/avg_at_k": row["avg_at_k"]["value"]})
+        self.view.note(_evaluation_line(row))
+
+    def records(self, collected: Collected, batch: StepBatch, result: StepResult) -> list[dict[str, Any]]:
+        """The rollouts of a step as they are stored."""
+        return rollout_records(
+            collected.rollouts,
+            collected.verdicts,
+            collected.rewards.final.tolist(),
+            batch.advantages.tolist(),
+            result.signals,
+            result.credit,
+            spell=token_speller(self.model.tokenizer),
+            vocabulary_size=self.model.vocabulary_size,
+            noise_floor=self.state.noise_floor if gates_noise(self.config.gating) else None,
+            control_seeds=batch.control_seeds,
+            credit_updates=None if result.used is None else result.used.times(),
+        )
+
+    def _keep_rollouts(self, step: int, collected: Collected, batch: StepBatch, result: StepResult) -> None:
+        """Rollouts go to the run's folder and to W&B at their intervals; the last step's credit page too."""
+        logger, last = self.config.logger, step == self.config.steps
+        saved = self._saves_rollouts(step)
+        tabled = logger.completions_every > 0 and (step == 1 or last or is_due(step, logger.completions_every))
+        paged = is_due(step, logger.report_every) or (last and logger.report_every >= 0)
+        if not (saved or ((tabled or paged) and self.tracker.run_id is not None)):
+            return
+        records = self.records(collected, batch, result)
+        if saved:
+            self.folder.save_rollouts(step, records)
+        if tabled or paged:
+            self.tracker.show(step, records, table=tabled, gating=self.config.gating if paged else None)
+
+    def _saves_rollouts(self, step: int) -> bool:
+        mode = self.config.rollout.save
+        chosen = step == 1 or step % 10 == 0 or step == self.config.steps
+        return mode is SaveRollouts.all or (mode is SaveRollouts.some and chosen)
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether something that is done every so many steps is done after this one; 0 is never."""
+    return every > 0 and step % every == 0
+
+
+def _exhausted_line(row: dict[str, Any], collected: Collected, wanted: int) -> str:
+    kept, drawn = collected.rewards.groups, collected.sampled.groups
+    dropped = f"{drawn - kept} of {drawn} dropped"
+    if row["groups/all_correct"] is not None:
+        dropped += f", {row['groups/all_correct']:.0%} all right, {row['groups/all_wrong']:.0%} all wrong"
+    return (
+        f"warning: dynamic sampling kept {kept} of {wanted} groups after {collected.refills} refills ({dropped}): "
+        "trained on those"
+    )
+
+
+def _evaluation_line(row: dict[str, Any]) -> str:
+    average = row["avg_at_k"]
+    low, high = average["ci95"] or (None, None)
+    interval = f" [{low:.1%}, {high:.1%}]" if low is not None else ""
+    return f"{row['benchmark']} after step {row['step']}: avg@{average['k']} {average['value']:.1%}{interval}"
