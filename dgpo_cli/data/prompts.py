@@ -89,7 +89,7 @@ def make_prompts(
 
     With `chat_template` the tokenizer's template makes the text, which holds every special token already; a system
     turn of the row's own wins over `system_prompt`. Without, the turns are joined by blank lines, their roles left
-    out, and the text begins with the tokenizer's bos token where that tokenizer puts one (Llama does, Qwen does
+    out, and the text begins with the tokenizer's bos token if that tokenizer puts one (Llama does, Qwen does
     not); no end token is added.
     Raises DataError for prompts that leave no room for `max_completion_tokens` (`limit_key` names it) in `max_context`,
     and for those that hold a token beyond the model's `embedded_ids`.
@@ -142,7 +142,7 @@ def stop_token_ids(
     `stop_tokens`, texts that are one token each.
 
     Which of the first two a model emits depends on how it was trained (Qwen2.5's instruct models emit <|im_end|>,
-    the base models <|endoftext|>), so both count. The end of turn counts only where the chat template is used.
+    the base models <|endoftext|>), so both count. The end of turn counts only if the chat template is used.
     Raises ConfigError for a text that is no single token.
     """
     configured = getattr(generation_config, "eos_token_id", None)
@@ -244,7 +244,7 @@ def _unfed(prompts: list[Prompt], tokenizer: Any, embedded_ids: int, chat_templa
 
 
 def _end_of_turn(tokenizer: Any) -> int | None:
-    """The first special token after an assistant's turn, where the template writes one."""
+    """The first special token after an assistant's turn, if the template writes one."""
     answer = "ANSWER"
     turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
     try:
