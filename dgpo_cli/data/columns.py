@@ -40,7 +40,7 @@ def nameless(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def text_of_bytes(values: Sequence[Any]) -> list[Any] | None:
-    """The values with bytes as UTF-8 text; None where some are no text (images), and stay what they are."""
+    """The values with bytes as UTF-8 text; None if some are no text (images): they stay bytes."""
     try:
         return [value.decode() if isinstance(value, bytes) else value for value in values]
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
 """Rows of a data set on the Hugging Face hub, through the package `datasets`, which is imported here and nowhere else.
 
-The hub could not be reached where the tests run: there the package is real and the download is replaced.
+The tests run without the hub: they use the real package and replace the download.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class HubRows:
-    """The rows of a split, and the commit that they came from where the package says it."""
+    """The rows of a split, and the commit that they came from if the package says it."""
 
     rows: list[Row]
     revision: str | None
@@ -28,7 +28,7 @@ class HubRows:
 def read_hub_rows(hub_id: str, *, config: str | None, split: str, revision: str | None, path_key: str) -> HubRows:
     """The rows of one split. `config` may join several configurations with `+`, read one after the other.
 
-    Where the hub does not answer, the package's cache is read. Raises DataError in one line: which extra to install, or
+    If the hub does not answer, the package's cache is read. Raises DataError in one line: which extra to install, or
     which key takes a local file (`path_key`, as data.path).
     """
     local = f"give a local file with {path_key}=FILE"
@@ -56,7 +56,7 @@ def read_hub_rows(hub_id: str, *, config: str | None, split: str, revision: str 
 
 
 def _commit(hub_id: str, revision: str | None) -> str | None:
-    """The commit that the hub resolves the revision to; None where it does not answer.
+    """The commit that the hub resolves the revision to; None if it does not answer.
 
     It asks once: the package itself would retry for half a minute. Raises the hub's own refusal (no such data set).
     """

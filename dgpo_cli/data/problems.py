@@ -2,7 +2,7 @@ r"""From rows to problems: keys, prompts and golds, each row checked to the last
 
 It owns what a row must hold; `rows` and `hub` read, `prompts` applies templates. Nothing is dropped in silence: a
 row that cannot be used stops the load, with its file, line, key and what was found; duplicates are dropped only
-where asked, and counted.
+if asked for, and counted.
 
 A prompt is text, or chat messages (a list of {role, content}). One that already carries an instruction, as those of
 DAPO's original files do, is kept as it is: a template takes a known instruction off before it puts its own on
@@ -52,7 +52,7 @@ class ProblemSet:
     rows: int  # rows read, before duplicates and the limit
     duplicates: int  # rows dropped because their prompt had occurred before; the first of them is kept
     conflicts: int  # those among the dropped whose gold was another than that of the row kept
-    revision: str | None  # commit on the hub, where known
+    revision: str | None  # commit on the hub, if known
     sha256: str  # of the problems and golds as they are used
 
 
@@ -253,7 +253,7 @@ def _encodable(text: str) -> str:
 
 
 def _ids(rows: list[Row]) -> list[str]:
-    """The rows' own ids where one column names every row once, else their 0-based numbers."""
+    """The rows' own ids if one column names every row once, else their 0-based numbers."""
     for key in ID_KEYS:
         ids = [next(all_at(row.fields, key), None) for row in rows]
         if all(isinstance(one, str | int) and not isinstance(one, bool) and one != "" for one in ids):

@@ -88,7 +88,7 @@ def make_prompts(
 
     With `chat_template` the tokenizer's template makes the text, which holds every special token already; a system
     turn of the row's own wins over `system_prompt`. Without, the turns are joined by blank lines, their roles left
-    out, and the text begins with the tokenizer's bos token where that tokenizer puts one (Llama does, Qwen does
+    out, and the text begins with the tokenizer's bos token if that tokenizer puts one (Llama does, Qwen does
     not); no end token is added.
     Raises DataError for prompts that leave no room for `max_completion_tokens` (`limit_key` names it) in `max_context`,
     and for those that hold a token beyond the model's `embedded_ids`.

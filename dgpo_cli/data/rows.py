@@ -187,7 +187,7 @@ def _read_jsonl(path: Path, keys: Sequence[str]) -> list[Row]:
 
 
 def _whole(content: bytes) -> Any:
-    """The list or the object that a file is as a whole; None where it is none, or is a list of no objects."""
+    """The list or the object that a file is as a whole; None if it is neither, or a list of no objects."""
     try:
         whole = _parsed(content.decode())
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
 """What a completion earns: graders, and functions of the user's own.
 
-`requests` makes what a grader is shown, `make_grader` below the grader, and `grade` of the grader gives one verdict a
+`requests` makes a request of each completion, `make_grader` below makes the grader, and its `grade` gives one verdict a
 request:
 
     strings     exact, answer_only: equal texts

@@ -1,4 +1,4 @@
-"""What a reward function of the user's own is called with. Its parameters say it.
+"""The arguments of a reward function of the user's own, by its parameters.
 
     def score(prompt, completion, answer): ...                        by place, whatever the three are called
     def score(prompt, completion, answer, difficulty, truncated): ... further ones by name
@@ -39,7 +39,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What one function is called with: `places` in this order, and `named` (name -> whether it has a default)."""
+    """The names of one function's arguments: `places` in this order, and `named` (name -> whether it has a default)."""
 
     places: tuple[str, ...]
     named: Mapping[str, bool]
@@ -55,7 +55,7 @@ class Arguments:
         )
 
     def of(self, request: GradeRequest) -> dict[str, Any]:
-        """What is sent to the function's process for one call: nothing that it does not ask for."""
+        """The values for one call, as they are sent to the function's process: nothing that it does not ask for."""
         named: dict[str, Any] = {}
         for name, has_default in self.named.items():
             if name in GIVEN:
@@ -68,7 +68,7 @@ class Arguments:
 
 
 def arguments_for(parameters: Sequence[Parameter] | None) -> Arguments:
-    """What a function with these parameters is called with; None stands for a function that does not tell them."""
+    """The arguments of a function with these parameters; None stands for a function that does not tell them."""
     if parameters is None:
         return Arguments(BY_PLACE, {})
     places = [one.name for one in parameters if one.kind.startswith("POSITIONAL")]

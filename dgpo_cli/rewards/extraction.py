@@ -13,7 +13,7 @@ from dgpo_cli.core.answers import Box, find_boxes, integer_of
 
 @dataclass(frozen=True)
 class FinalAnswers:
-    """What was found, None where nothing was. `box_first`: the prompt asked for a box, else for an `Answer:` line."""
+    """The candidates, None for one that is missing. `box_first`: the prompt asked for a box, else for an `Answer:`."""
 
     line: str | None
     box: str | None
@@ -54,7 +54,7 @@ def _after_thinking(prompt: str, completion: str) -> str:
 
 
 def _answer_line(text: str, boxes: list[Box], truncated: bool) -> str | None:
-    """What follows the last `Answer:` on its line, or on the next line that holds more than markup."""
+    """The text behind the last `Answer:` on its line, or on the next line that holds more than markup."""
     start = None
     for mark in _ANSWER_MARK.finditer(text):
         start = mark.end()
@@ -78,7 +78,7 @@ def _same_line(text: str, start: int, content: int) -> int:
 
 
 def _last_box(boxes: list[Box], text: str) -> str | None:
-    """The last box; or, where different boxes stand in a row without a word between them, all of them as a list."""
+    """The last box. If different boxes stand in a row without a word between them, all of them as a list."""
     if not boxes:
         return None
     in_a_row = [boxes[-1].content]

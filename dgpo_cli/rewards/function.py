@@ -1,7 +1,7 @@
 """The grader `function`: a reward function of the user's own, `reward.path=file.py:function`.
 
-`arguments` says what it is called with, `user_function` what it may return, `late_calls` what a call scores that is
-past its deadline. A call that raises, dies or returns something else stops the run and shows the prompt and the
+`arguments` decides its arguments, `user_function` reads its return value, `late_calls` scores a call past its
+deadline. A call that raises, dies or returns something else stops the run and shows the prompt and the
 completion: a broken function never scores 0.
 """
 

@@ -1,4 +1,4 @@
-"""What a call of a user's function that is past its deadline scores.
+"""The score of a call of a user's function that is past its deadline.
 
 So that hanging never pays, it scores the least that the function has given to a completion so far. Those that are
 graded together with it count too, so their order does not matter. As long as that may be what a right answer gets

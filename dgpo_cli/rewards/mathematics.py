@@ -1,7 +1,7 @@
 r"""Whether two mathematical texts mean the same, by math-verify, and the guards that keep sympy from hanging.
 
-math-verify is imported here and nowhere else. `handle` runs in a worker, where a deadline, a memory and a CPU limit
-stand behind it; `guard` runs in front of it, in the run's own process. Three habits of math-verify are taken out of
+math-verify is imported here and nowhere else. `handle` runs in a worker, under a deadline, a memory and a CPU limit.
+`guard` runs in front of it, in the run's own process. Three habits of math-verify are taken out of
 its hands: units (it drops all from the first \text to the last), equations (it would take the right side of 74=73),
 percentages.
 """

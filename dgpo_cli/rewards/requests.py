@@ -1,4 +1,4 @@
-"""What a grader is shown: the one place where a `GradeRequest` is made.
+"""From a completion to a `GradeRequest`, the record that a grader is shown. It is made here alone.
 
 Training, evaluation, `dgpo rollout`, stored completions and a grader's trial all come here, so that a grader sees the
 same of a completion whoever asks.

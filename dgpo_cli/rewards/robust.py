@@ -133,7 +133,7 @@ def _reduced(gold: str) -> str:
 
 
 def _without_algebra(gold: str, found: FinalAnswers) -> Verdict | None:
-    """The verdict where no algebra is needed: no answer, two numbers, equal text, or a guard's refusal."""
+    """The verdict if no algebra is needed: no answer, two numbers, equal text, or a guard's refusal."""
     candidates = found.in_order
     if not candidates:
         return Verdict(0.0, False, None, "no_answer")
@@ -156,7 +156,7 @@ def _without_algebra(gold: str, found: FinalAnswers) -> Verdict | None:
 
 
 def _verdict_of_numbers(gold: Quantity, found: FinalAnswers) -> Verdict | None:
-    """By the first candidate that is a number: any box, or an `Answer:` line; None where there is none."""
+    """By the first candidate that is a number: any box, or an `Answer:` line; None if none of them is."""
     for candidate in found.in_order:
         answer = quantity_of(_unboxed(candidate), sums_of_names=True)
         if answer is not None:

@@ -207,7 +207,7 @@ def words_of(text: str, *, shortest: int = 4) -> str | None:
 
 
 def time_of(text: str) -> tuple[int, str | None] | None:
-    """Minutes of a time of day, of twelve hours where it says am or pm, and which of the two it says."""
+    """Minutes of a time of day, of twelve hours if it says am or pm, and which of the two it says."""
     match = _TIME.fullmatch(" ".join(_TEXT.sub(r" \1 ", re.sub(r"\\[,;: ]|~", " ", text)).split()))
     if match is None or int(match[1]) > 24 or int(match[2]) > (59 if match[1] != "24" else 0):
         return None

@@ -86,9 +86,11 @@ class Updater:
             if scores_each_update(self.algorithm.gating, updates=series.updates):
                 return series.result(*train_with_current_credit(passes, objective, series))
             return series.result(train_prescored(passes, objective, series))
-        except (StopRequested, UnfinishedStep):
-            self.optimizer.zero_grad()  # what is saved next can do with the memory
-            raise
+        except (StopRequested, UnfinishedStep) as stop:
+            # What is saved next can do with the memory of the gradients, and of what the frames of the step hold: the
+            # exception would keep those as long as it is handled.
+            self.optimizer.zero_grad()
+            raise stop.with_traceback(None) from None
 
     def noise_floor(self, batch: StepBatch) -> float:
         """The numerical floor of the distance, on the first of these rollouts; the same in every process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 from dataclasses import replace
 from typing import Any
@@ -16,8 +17,9 @@ from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import ScorePolicy
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.scoring import score_rollouts
+from dgpo_cli.training.current_credit import ReferenceStates
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
-from dgpo_cli.training.stopping import StopGuard
+from dgpo_cli.training.stopping import StopGuard, StopRequested
 from dgpo_cli.training.update import Updater
 
 
@@ -124,3 +126,25 @@ def test_an_update_that_was_not_applied_used_no_credit(policy: LanguageModel, re
     assert result.credit is not None
     assert not result.credit.weights[:8].any()
     assert result.credit.weights[8:11].sum(1).tolist() == pytest.approx([3, 5, 7], rel=1e-5)  # mean 1 over the tokens
+
+
+def test_a_stopped_step_leaves_nothing_of_the_reference_in_memory(
+    policy: LanguageModel, reference: LanguageModel
+) -> None:
+    """The signal comes in the scoring pass; the run is saved while the exception is handled."""
+
+    class Stopped(StopGuard):
+        def agree(self) -> None:
+            assert kept()  # the states are there when it comes
+            raise StopRequested
+
+    def kept() -> list[object]:
+        gc.collect()
+        return [thing for thing in gc.get_objects() if type(thing) is ReferenceStates]
+
+    optim = replace(OptimConfig(), minibatches=2)
+    updater = Updater(policy, reference, current("paper"), Optimizer(policy.model, optim), optim, temperature=1.0)
+    with pytest.raises(StopRequested) as stop:
+        updater.run(batch(ADVANTAGES), lr=1e-3, noise_floor=1e-7, guard=Stopped(0.0))
+    assert stop.value.__traceback__ is not None
+    assert kept() == []
