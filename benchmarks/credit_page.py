@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from browser import launch, opener
-from rollout_factory import made_up, write_rollouts
+from record_factory import made_up, write_rollouts
 
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.records.regated import regate

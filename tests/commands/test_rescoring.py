@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from model_factory import save_random_model
-from rollout_factory import made_up, page_credit, page_data, write_rollouts
+from record_factory import made_up, page_credit, page_data, write_rollouts
 
 from dgpo_cli.cli import main
 from dgpo_cli.config.compose import compose, save

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from model_factory import save_random_model
-from rollout_factory import page_credit, page_data
+from record_factory import page_credit, page_data
 from transformers import AutoModelForCausalLM
 
 from dgpo_cli.cli import main

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from model_factory import save_random_model
-from rollout_factory import page_credit
+from record_factory import page_credit
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dgpo_cli.cli import main

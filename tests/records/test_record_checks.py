@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollout_factory import made_up, write_rollouts
+from record_factory import made_up, write_rollouts
 
 from dgpo_cli.errors import DataError
 from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored

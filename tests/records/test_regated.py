@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rollout_factory import made_up
+from record_factory import made_up
 
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.config.groups import Normalizer

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from rollout_factory import made_up, write_rollouts
+from record_factory import made_up, write_rollouts
 
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.records.stored_rollouts import read_stored, rollouts_at_hand, trained_credit

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser import Opener, OpenPage
-from rollout_factory import HOSTILE, made_up, page_credit, page_data, write_rollouts
+from record_factory import HOSTILE, made_up, page_credit, page_data, write_rollouts
 
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.records.regated import Gated, regate

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
-from rollout_factory import made_up, write_rollouts
+from record_factory import made_up, write_rollouts
 
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.records.regated import regate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rollout_factory import made_up, page_credit, page_data
+from record_factory import made_up, page_credit, page_data
 
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.gatings import gating_option
