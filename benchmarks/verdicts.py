@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dgpo_cli.core.comparison import Comparison, compare_problems, compare_seeds, decide
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Gain = Callable[[np.random.Generator, Floats], Floats]
 PROBLEMS, SAMPLES, PAIRS = 30, 32, 2000
 
@@ -55,8 +56,15 @@ def simulate(gain: Gain, *, pairs: int = PAIRS, seed: int = 0) -> Outcome:
         widths.append(result.ci95[1] - result.ci95[0])
         error = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / PROBLEMS) / SAMPLES
         unpaired += abs(result.difference) > 2.0017 * error  # t(0.975, 58)
-    shares = (count / pairs for count in (found["better"], found["worse"], covered))
-    return Outcome(float(np.mean(gains)), *shares, float(np.mean(widths)), contradictions, unpaired / pairs)
+    return Outcome(
+        gain=float(np.mean(gains)),
+        better=found["better"] / pairs,
+        worse=found["worse"] / pairs,
+        covered=covered / pairs,
+        width=float(np.mean(widths)),
+        contradictions=contradictions,
+        unpaired=unpaired / pairs,
+    )
 
 
 def contradicts(results: list[Comparison], alpha: float = 0.05) -> int:
@@ -166,10 +174,10 @@ def main() -> None:
         covered = "none" if found[0].covered is None else f"{found[0].covered:.1%}"
         print(f"| {runs} | {' | '.join(f'{one.told:.1%}' for one in found)} | {covered} |", flush=True)
     print("\n| seeds, no gain | false alarms | interval covers |\n|---|---|---|")
-    for runs, spread, skewed in UNLIKE:
-        one_more = simulate_seeds(runs, 0.0, spread=spread, skewed=skewed)
+    for sides, spread, skewed in UNLIKE:
+        one_more = simulate_seeds(sides, 0.0, spread=spread, skewed=skewed)
         contradictions += one_more.contradictions
-        name = f"{runs[0]} against {runs[1]}, {'skewed' if skewed else 'normal'}, spread x {spread:g}"
+        name = f"{sides[0]} against {sides[1]}, {'skewed' if skewed else 'normal'}, spread x {spread:g}"
         print(f"| {name} | {one_more.told:.1%} | {one_more.covered:.1%} |", flush=True)
     print("\n| three sides of 6 seeds, gains | sweeps with a false alarm |\n|---|---|")
     for gains in ((0.0, 0.0, 0.0), (0.0, 0.0, 3.0)):

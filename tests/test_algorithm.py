@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -29,8 +30,8 @@ def rollout(length: int, finish: str = "stop") -> Rollout:
     return Rollout(SampleRequest(PROMPT, 0, 0), tuple(range(length)), "", finish)
 
 
-def algorithm(gating: GatingConfig | None = None, **algo: object) -> Algorithm:
-    return Algorithm(replace(AlgoConfig(), **algo), gating or GatingConfig(), max_completion_tokens=10)  # type: ignore[arg-type]
+def algorithm(gating: GatingConfig | None = None, **algo: Any) -> Algorithm:
+    return Algorithm(replace(AlgoConfig(), **algo), gating or GatingConfig(), max_completion_tokens=10)
 
 
 def verdicts(*right: bool) -> list[Verdict]:
@@ -60,7 +61,7 @@ def test_the_overlong_term_uses_a_fifth_of_the_limit_by_default() -> None:
 BY = list(FilterBy)
 
 
-def own(*given: tuple[float, bool | None], lengths: tuple[int, ...] = (2,) * 6, **algo: object) -> Rewards:
+def own(*given: tuple[float, bool | None], lengths: tuple[int, ...] = (2,) * 6, **algo: Any) -> Rewards:
     """Groups of two, rewarded by a user's function."""
     made = [rollout(length) for _, length in zip(given, lengths, strict=False)]
     return algorithm(**algo).rewards(made, [Verdict(*one) for one in given], group_size=2, own_scores=True)

@@ -4,6 +4,8 @@ Commands are replaced by small stand-ins here, so that the program around them i
 they are put in place by a sitecustomize module.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,9 @@ from dgpo_cli.config.plan import claim_folder, plan
 from dgpo_cli.config.stored import load
 from dgpo_cli.errors import Problem
 from dgpo_cli.jobs import report
+
+Dgpo = Callable[..., tuple[int, str, str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 STAND_INS = """
 import json, signal, sys, time, types
@@ -71,19 +77,19 @@ for name, run in {"train": train, "eval": evaluate, "rollout": other, "compare":
 
 
 @pytest.fixture(autouse=True)
-def _empty_folder(tmp_path, monkeypatch):
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)
-def _stand_ins(monkeypatch):
+def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     for verb in VERBS:  # put back by monkeypatch at the end
         monkeypatch.setitem(sys.modules, f"dgpo_cli.commands.{verb}", types.ModuleType(verb))
     exec(STAND_INS, {})
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before():
+def _logging_as_before() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -92,10 +98,10 @@ def _logging_as_before():
 
 
 @pytest.fixture
-def dgpo(capfd):
+def dgpo(capfd: pytest.CaptureFixture[str]) -> Dgpo:
     """Run a command line in this process: (exit code, stdout, stderr)."""
 
-    def run(*argv):
+    def run(*argv: str) -> tuple[int, str, str]:
         code = main(list(argv))
         out, err = capfd.readouterr()
         return code, out, err
@@ -104,7 +110,7 @@ def dgpo(capfd):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path: Path) -> Start:
     """Start `python -m dgpo_cli` with the stand-ins."""
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(STAND_INS)
@@ -112,7 +118,7 @@ def start(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     environment.pop("HYDRA_FULL_ERROR", None)
 
-    def run(*argv):
+    def run(*argv: str) -> subprocess.Popen[str]:
         line = [sys.executable, "-m", "dgpo_cli", *argv]
         pipe = subprocess.PIPE
         return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
@@ -163,7 +169,7 @@ SURFACE = [
 
 
 @pytest.mark.parametrize(("argv", "code", "in_stdout", "in_stderr"), SURFACE, ids=lambda value: str(value)[:40])
-def test_surface(dgpo, tmp_path, argv, code, in_stdout, in_stderr):
+def test_surface(dgpo: Dgpo, tmp_path: Path, argv: str, code: int, in_stdout: list[str], in_stderr: list[str]) -> None:
     got, out, err = dgpo(*argv)
     assert got == code, err
     assert all(text in out for text in in_stdout), out
@@ -174,13 +180,13 @@ def test_surface(dgpo, tmp_path, argv, code, in_stdout, in_stderr):
     assert not list(tmp_path.iterdir()), "nothing is left behind where nothing was started"
 
 
-def test_every_line_of_an_error_says_what_it_is(dgpo):
+def test_every_line_of_an_error_says_what_it_is(dgpo: Dgpo) -> None:
     _, _, err = dgpo("train", "optim.lrr=1", "algo=x", "steps=abc")
     lines = err.splitlines()
     assert [line.split()[0] for line in lines] == ["error:", "hint:"] * 3
 
 
-def test_a_run_prints_its_folder_and_leaves_no_hydra_files(dgpo, tmp_path):
+def test_a_run_prints_its_folder_and_leaves_no_hydra_files(dgpo: Dgpo, tmp_path: Path) -> None:
     code, out, err = dgpo("train", "seed=3")
     assert code == 0
     folder = Path(out.strip())
@@ -191,7 +197,7 @@ def test_a_run_prints_its_folder_and_leaves_no_hydra_files(dgpo, tmp_path):
     assert load("train", folder / "config.yaml").seed == 3
 
 
-def test_runs_started_in_the_same_second_have_folders_of_their_own():
+def test_runs_started_in_the_same_second_have_folders_of_their_own() -> None:
     request, problems = prepare("rollout", [])
     with hydra_ready(request):
         planned = plan(request, problems)
@@ -200,7 +206,7 @@ def test_runs_started_in_the_same_second_have_folders_of_their_own():
     assert all(folder.is_dir() for folder, _ in claimed)
 
 
-def test_output_of_hydra_goes_to_stderr(dgpo):
+def test_output_of_hydra_goes_to_stderr(dgpo: Dgpo) -> None:
     code, out, err = dgpo("rollout", "hydra.verbose=true", "hydra.run.dir=x")
     assert code == 0
     assert out.startswith("RolloutConfig")
@@ -216,7 +222,9 @@ def test_output_of_hydra_goes_to_stderr(dgpo):
         (15, 2, "error: data.jsonl line 3: no key 'prompt'", "hint: data.prompt_key=KEY"),
     ],
 )
-def test_an_error_of_the_job_is_a_line_and_an_exit_code(dgpo, tmp_path, monkeypatch, seed, code, error, hint):
+def test_an_error_of_the_job_is_a_line_and_an_exit_code(
+    dgpo: Dgpo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, code: int, error: str, hint: str
+) -> None:
     got, out, err = dgpo("train", f"seed={seed}", "hydra.run.dir=a/b")
     assert (got, out) == (code, "")
     assert error in err
@@ -229,7 +237,7 @@ def test_an_error_of_the_job_is_a_line_and_an_exit_code(dgpo, tmp_path, monkeypa
     assert "Traceback" in err
 
 
-def test_a_folder_that_holds_a_run_is_refused(dgpo):
+def test_a_folder_that_holds_a_run_is_refused(dgpo: Dgpo) -> None:
     Path("run").mkdir()
     for name in ("run.json", "config.yaml"):
         (Path("run") / name).touch()
@@ -244,7 +252,7 @@ def test_a_folder_that_holds_a_run_is_refused(dgpo):
     assert load("train", Path("run/config.yaml")).seed == 2
 
 
-def test_a_run_is_continued_in_its_folder(dgpo, tmp_path):
+def test_a_run_is_continued_in_its_folder(dgpo: Dgpo, tmp_path: Path) -> None:
     dgpo("train", "hydra.run.dir=run", "optim.lr=0.25")
     code, out, _ = dgpo("train", "resume=run", "steps=99")
     assert (code, out.strip()) == (0, str(tmp_path / "run"))
@@ -259,7 +267,7 @@ def test_a_run_is_continued_in_its_folder(dgpo, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["file", "file/run", "/proc/nowhere/run"])
-def test_a_folder_that_cannot_be_written_is_refused(dgpo, place):
+def test_a_folder_that_cannot_be_written_is_refused(dgpo: Dgpo, place: str) -> None:
     Path("file").touch()
     code, out, err = dgpo("train", f"hydra.run.dir={place}")
     assert (code, out) == (2, "")
@@ -267,7 +275,7 @@ def test_a_folder_that_cannot_be_written_is_refused(dgpo, place):
     assert "hint: choose a folder that can be written: hydra.run.dir=FOLDER" in err
 
 
-def test_several_benchmarks_reach_one_evaluation(dgpo):
+def test_several_benchmarks_reach_one_evaluation(dgpo: Dgpo) -> None:
     code, out, _ = dgpo("eval", "benchmark=[aime2024,digit_chain]")
     assert code == 0
     assert json.loads(out) == [["aime2024", "robust", "robust"], ["digit_chain", "exact", "exact"]]
@@ -275,7 +283,9 @@ def test_several_benchmarks_reach_one_evaluation(dgpo):
     assert json.loads(out) == [["aime2024", "exact", "exact"], ["digit_chain", "exact", "exact"]]
 
 
-def test_colour_is_for_terminals_without_no_color(monkeypatch, capsys):
+def test_colour_is_for_terminals_without_no_color(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
     report((Problem("wrong", "right"),))
@@ -285,13 +295,13 @@ def test_colour_is_for_terminals_without_no_color(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: wrong\nhint: right\n"
 
 
-def test_the_task_function_can_be_sent_to_another_process():
+def test_the_task_function_can_be_sent_to_another_process() -> None:
     from dgpo_cli.hydra_app import job
 
     assert pickle.loads(pickle.dumps(job)) is job
 
 
-def test_a_sweep_runs_each_job_in_a_process_and_goes_on_after_a_failure(start, tmp_path):
+def test_a_sweep_runs_each_job_in_a_process_and_goes_on_after_a_failure(start: Start, tmp_path: Path) -> None:
     process = start("train", "-m", "algo=grpo", "seed=13,1", "hydra.sweep.dir=sweep")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -315,7 +325,7 @@ def test_a_sweep_runs_each_job_in_a_process_and_goes_on_after_a_failure(start, t
     assert "error: 'sweep' already holds a sweep" in err
 
 
-def test_a_sweep_of_evaluations_keeps_several_benchmarks(start, tmp_path):
+def test_a_sweep_of_evaluations_keeps_several_benchmarks(start: Start, tmp_path: Path) -> None:
     process = start("eval", "-m", "benchmark=[aime2024,math500]", "seed=2", "hydra.sweep.dir=sweep")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (0, f"{tmp_path / 'sweep'}\n"), err
@@ -323,7 +333,7 @@ def test_a_sweep_of_evaluations_keeps_several_benchmarks(start, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
-def test_a_signal_ends_a_sweep_after_its_job_has_saved(start, tmp_path, number):
+def test_a_signal_ends_a_sweep_after_its_job_has_saved(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     process = start("train", "-m", "seed=16,1", "hydra.sweep.dir=sweep")
     started = tmp_path / "sweep" / "0_seed-16" / "started"
     wait_for(started, process)
@@ -337,7 +347,7 @@ def test_a_signal_ends_a_sweep_after_its_job_has_saved(start, tmp_path, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
-def test_the_exit_code_of_an_interrupted_run(start, tmp_path, number):
+def test_the_exit_code_of_an_interrupted_run(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     process = start("train", "seed=16", "hydra.run.dir=run")
     wait_for(tmp_path / "run" / "started", process)
     process.send_signal(number)
@@ -345,7 +355,7 @@ def test_the_exit_code_of_an_interrupted_run(start, tmp_path, number):
     assert (process.returncode, err) == (128 + number, "error: stopped after it was saved\n")
 
 
-def wait_for(file, process):
+def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
     while not file.exists():
         assert process.poll() is None, process.communicate()

@@ -1,10 +1,14 @@
 """What is printed to be typed is typed here: by a real bash, in a folder whose name nobody would choose."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -27,7 +31,7 @@ QUICK = ["steps=1", "rollout.prompts_per_step=2", "rollout.group_size=2", "data.
 QUICK += ["logger=none", "rollout.save=all"]
 
 
-def typed(line):
+def typed(line: str) -> list[str]:
     """The words after `dgpo` that bash makes of a printed line."""
     script = "dgpo() { printf '%s\\0' \"$@\"; }\n" + line
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
@@ -35,18 +39,18 @@ def typed(line):
     return done.stdout.split("\0")[:-1]
 
 
-def hydra_reads(text):
+def hydra_reads(text: str) -> Any:
     """The value that a job gets from an override."""
     return OmegaConf.create({"key": parse(text).value()}).key
 
 
-def test_every_name_comes_back_through_bash_hydra_and_omegaconf():
+def test_every_name_comes_back_through_bash_hydra_and_omegaconf() -> None:
     words = typed("dgpo " + " ".join(override("key", name) for name in NAMES))
     assert [hydra_reads(word) for word in words] == NAMES
     assert [hydra_reads(f"key={quoted(name)}") for name in NAMES] == NAMES
 
 
-def test_plain_values_stay_as_they_are():
+def test_plain_values_stay_as_they_are() -> None:
     assert command("eval", model__path="outputs/train/2026-01-01_12-00-00") == (
         "dgpo eval model.path=outputs/train/2026-01-01_12-00-00"
     )
@@ -54,12 +58,12 @@ def test_plain_values_stay_as_they_are():
     assert override("resume", "my run") == "'resume=\"my run\"'"
 
 
-def test_a_command_with_a_line_break_is_one_line():
+def test_a_command_with_a_line_break_is_one_line() -> None:
     assert shell_word("a\nb'c\\") == "$'a\\x0ab\\'c\\\\'"
 
 
 @pytest.fixture
-def nasty(tmp_path, monkeypatch):
+def nasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder: also what is relative to it has its name."""
     folder = tmp_path / NASTY
     folder.mkdir()
@@ -67,13 +71,13 @@ def nasty(tmp_path, monkeypatch):
     return folder
 
 
-def printed(capsys, *marks):
+def printed(capsys: pytest.CaptureFixture[str], *marks: tuple[str, str]) -> list[str]:
     """The commands on stderr that stand between two marks each."""
     err = capsys.readouterr().err
     return [err.partition(start)[2].partition(end)[0] for start, end in marks]
 
 
-def test_what_training_prints_can_be_typed(nasty, capsys):
+def test_what_training_prints_can_be_typed(nasty: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = nasty / NASTY
     run.mkdir()
     assert main(["train", f"hydra.run.dir={run}", *QUICK]) == 0
@@ -101,7 +105,7 @@ def test_what_training_prints_can_be_typed(nasty, capsys):
     assert typed(resume) == ["train", f"resume={quoted(str(run), chr(39))}"]
 
 
-def test_what_an_interrupted_evaluation_prints_goes_on_with_it(nasty, capsys):
+def test_what_an_interrupted_evaluation_prints_goes_on_with_it(nasty: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (nasty / NASTY).mkdir()  # a folder that is there is taken by its name
     line = [sys.executable, "-m", "dgpo_cli", "eval", "overwrite=true", "engine.batch_size=2", "benchmark.limit=80"]
     process = subprocess.Popen(
@@ -128,7 +132,9 @@ def test_what_an_interrupted_evaluation_prints_goes_on_with_it(nasty, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES, ids=repr)
-def test_every_name_holds_a_run(name, tmp_path, monkeypatch, capsys):
+def test_every_name_holds_a_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", f"hydra.run.dir={tmp_path / 'x'}/{name}", *QUICK]) == 0
     run = tmp_path / "x" / name

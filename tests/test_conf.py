@@ -1,5 +1,11 @@
 """Every option of conf/ and every recipe composes, is typed, documented, and finds nothing wrong with itself."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from dgpo_cli.config import keys as catalogue
@@ -26,12 +32,12 @@ NOT_MEANT = {("eval", "benchmark", "none"), ("train", "engine", "openai")}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_hydra_for_all():
+def _one_hydra_for_all() -> Iterator[None]:
     with hydra_ready(Request("train", [])):
         yield
 
 
-def composed(command, overrides):
+def composed(command: str, overrides: list[str]) -> tuple[Any, Any]:
     request, problems = prepare(command, overrides)
     assert not problems
     request, config = complete(request)
@@ -39,7 +45,7 @@ def composed(command, overrides):
 
 
 @pytest.mark.parametrize(("command", "group"), TRIED)
-def test_every_option_composes_and_has_no_problem(command, group, tmp_path):
+def test_every_option_composes_and_has_no_problem(command: str, group: str, tmp_path: Path) -> None:
     reward = tmp_path / "reward.py"
     reward.write_text("def score(prompt, completion, answer): return 1.0\n")
     more_options = ["tiny"] if group == "reference" else []  # a model option, which any reference may name
@@ -52,7 +58,7 @@ def test_every_option_composes_and_has_no_problem(command, group, tmp_path):
 
 
 @pytest.mark.parametrize("group", [group for group in catalogue.groups("train") if group != catalogue.RECIPES])
-def test_an_option_is_called_like_its_file_and_says_what_it_is(group):
+def test_an_option_is_called_like_its_file_and_says_what_it_is(group: str) -> None:
     for option, file in catalogue.option_files(group).items():
         values = catalogue.flat_yaml(file)
         name = values.get(f"{group}.name", values.get("name"))
@@ -60,12 +66,12 @@ def test_an_option_is_called_like_its_file_and_says_what_it_is(group):
         assert catalogue.first_comment(file)
 
 
-def test_every_recipe_says_what_it_is():
+def test_every_recipe_says_what_it_is() -> None:
     for file in catalogue.option_files(catalogue.RECIPES).values():
         assert catalogue.first_comment(file)
 
 
-def test_help_finds_the_defaults_that_hydra_finds():
+def test_help_finds_the_defaults_that_hydra_finds() -> None:
     for command in COMMANDS:
         _, choices = composed(command, [])
         expected = {group: option for group, option in choices.items() if "hydra/" not in group and option}
@@ -88,29 +94,29 @@ def test_help_finds_the_defaults_that_hydra_finds():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_which_option_follows_which(overrides, expected):
+def test_which_option_follows_which(overrides: list[str], expected: dict[str, str]) -> None:
     _, choices = composed("train", overrides)
     assert {group: choices[group] for group in expected} == expected
 
 
-def test_the_template_of_a_data_option_wins_over_the_models():
+def test_the_template_of_a_data_option_wins_over_the_models() -> None:
     config, _ = composed("train", ["model=tiny", "data=gsm8k"])
     assert (config.model.template, config.data.template) == ("plain", "dapo")
 
 
-def test_training_settings_come_from_the_model_unless_typed():
+def test_training_settings_come_from_the_model_unless_typed() -> None:
     tiny, _ = composed("train", [])
     assert (tiny.steps, tiny.optim.lr, tiny.rollout.group_size) == (65, 5e-4, 8)
     large, _ = composed("train", ["model=qwen7b", "optim.lr=2e-6"])
     assert (large.steps, large.optim.lr, large.rollout.group_size) == (200, 2e-6, 16)
 
 
-def settings(config):
+def settings(config: Any) -> tuple[str, bool, int, int]:
     strategy, engine, optim = config.strategy, config.engine, config.optim
     return strategy.name, strategy.activation_checkpointing, engine.batch_size, optim.tokens_per_microbatch
 
 
-def test_what_makes_a_model_fit_comes_from_it_unless_typed():
+def test_what_makes_a_model_fit_comes_from_it_unless_typed() -> None:
     assert settings(composed("train", [])[0]) == ("single", False, 128, 16384)
     assert settings(composed("train", ["model=qwen3b"])[0]) == ("single", True, 16, 8192)
     typed = ["strategy=ddp", "strategy.activation_checkpointing=false", "engine.batch_size=128"]
@@ -122,7 +128,7 @@ def test_what_makes_a_model_fit_comes_from_it_unless_typed():
     assert settings(again) == ("fsdp", True, 2, 22528)
 
 
-def test_an_evaluation_draws_in_the_units_of_training_unless_a_server_does():
+def test_an_evaluation_draws_in_the_units_of_training_unless_a_server_does() -> None:
     for command in ("train", "eval", "rollout"):
         assert composed(command, ["model=qwen7b"])[0].engine.batch_size == 32
         assert composed(command, ["model=qwen7b", "engine.batch_size=5"])[0].engine.batch_size == 5
@@ -130,7 +136,7 @@ def test_an_evaluation_draws_in_the_units_of_training_unless_a_server_does():
     assert composed("eval", server)[0].engine.batch_size == 128
 
 
-def test_an_option_or_recipe_of_ones_own_wins_over_what_the_model_brings(tmp_path):
+def test_an_option_or_recipe_of_ones_own_wins_over_what_the_model_brings(tmp_path: Path) -> None:
     for group, option, text in (
         ("engine", "mine", "name: transformers\nbatch_size: 3\n"),
         ("strategy", "mine", "name: ddp\nactivation_checkpointing: false\n"),

@@ -190,6 +190,8 @@ def test_nothing_else_prints() -> None:
     for file in sorted(PACKAGE.rglob("*.py")):
         place = str(file.relative_to(PACKAGE))
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call | ast.ImportFrom):
+                continue
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             prints = called in ("print", "traceback.print_exc") or re.fullmatch(
                 r"sys\.(__)?std(out|err)(__)?\.write(lines)?", called

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason=
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("hatchling")
     folder = tmp_path_factory.mktemp("wheel")
     line = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
@@ -27,7 +27,7 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A folder that the wheel is installed into, and another to work in."""
     target, elsewhere = tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("elsewhere")
     line = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--disable-pip-version-check"]
@@ -35,14 +35,14 @@ def installed(wheel, tmp_path_factory):
     return target, elsewhere
 
 
-def run(installed, *argv):
+def run(installed: tuple[Path, Path], *argv: str) -> subprocess.CompletedProcess[str]:
     target, elsewhere = installed
     line = [sys.executable, str(target / "bin" / "dgpo"), *argv]
     environment = {**os.environ, "PYTHONPATH": str(target)}
     return subprocess.run(line, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_nothing_but_the_package_is_installed_at_the_top(wheel):
+def test_nothing_but_the_package_is_installed_at_the_top(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"dgpo_cli", "dgpo"}
     assert "dgpo_cli/conf/train.yaml" in names
@@ -52,14 +52,14 @@ def test_nothing_but_the_package_is_installed_at_the_top(wheel):
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_the_installed_program_helps_from_any_folder(installed):
+def test_the_installed_program_helps_from_any_folder(installed: tuple[Path, Path]) -> None:
     done = run(installed, "-h")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Distribution-Guided Policy Optimization" in done.stdout
     assert "qwen32b" in run(installed, "train", "-h").stdout
 
 
-def test_the_installed_program_composes_from_the_wheel(installed):
+def test_the_installed_program_composes_from_the_wheel(installed: tuple[Path, Path]) -> None:
     target, elsewhere = installed
     done = run(installed, "train", "--cfg", "job", "model=qwen32b")
     assert (done.returncode, done.stderr) == (0, "")

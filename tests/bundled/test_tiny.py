@@ -29,7 +29,8 @@ def whole_chain_accuracy(model: Any, tokenizer: Any, **sampling: Any) -> float:
     prompts = torch.tensor(tokenizer([problem.prompt for problem in problems])["input_ids"])
     ids = model.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=30, **sampling)
     texts = tokenizer.batch_decode(ids[:, prompts.shape[1] :], skip_special_tokens=True)
-    return sum(text == problem.completion for text, problem in zip(texts, problems, strict=True)) / len(problems)
+    right: list[bool] = [text == problem.completion for text, problem in zip(texts, problems, strict=True)]
+    return sum(right) / len(right)
 
 
 @pytest.mark.parametrize("text", [PRINTABLE, " a  b , c . it's\n\n x", " ", "\n", "9 -5=? +4=?9 -5=4"])

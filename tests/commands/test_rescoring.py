@@ -328,6 +328,7 @@ def test_credit_that_is_a_mean_over_updates_is_shown_as_it_trained_beside_what_i
     assert diagnostics["credit/max"] == 2.5
     shown = page_credit((tmp_path / "out/report.html").read_text())["as trained"]
     assert shown[:3] == [[2.5, 0.5, 0.5, 0.5]] * 3
+    assert shown[3] is not None
     assert all(math.isnan(value) for value in shown[3])
     assert main(["rollout", f"rollouts={tmp_path / 'out/rollouts.jsonl'}", f"hydra.run.dir={tmp_path / 'again'}"]) == 0
     assert "mean over" not in capsys.readouterr().err

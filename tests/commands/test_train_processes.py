@@ -99,7 +99,7 @@ def fresh_workers(process: subprocess.Popen[str], killed: set[int]) -> dict[int,
 
 def weights(folder: Path) -> dict[str, Any]:
     latest = folder / "checkpoints" / (folder / "checkpoints" / "latest").read_text().strip()
-    return load_file(latest / "model" / "model.safetensors")
+    return dict(load_file(latest / "model" / "model.safetensors"))
 
 
 def sampled(folder: Path) -> list[list[int]]:
@@ -289,7 +289,9 @@ def test_what_cannot_be_started_is_said_in_one_line(
 
 @pytest.mark.slow  # what decides is tested in tests/training/test_memory.py
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_processes_that_fit_alone_and_not_together_are_refused_before_the_first_step(strategy: str, tmp_path: Path):
+def test_processes_that_fit_alone_and_not_together_are_refused_before_the_first_step(
+    strategy: str, tmp_path: Path
+) -> None:
     """Micro-batches of 0.75 of the free memory, two of them: `rollouts` of 60 tokens for each process."""
     model = from_json(bundled_path("tiny") / "config.json")
     rollouts = int(0.75 * shared_bytes() / (60 * model.layers * model.saved_bytes(4, masked=False)))

@@ -77,6 +77,7 @@ def test_large_temperature_tends_to_uniform() -> None:
 def test_kappa_zero_is_the_signal_alone() -> None:
     values = signals([5, 3])
     score = credits.gated_score(values, signal="hellinger", entropy_exponent=0.0, vocabulary_size=50)
+    assert values.hellinger is not None
     assert torch.equal(score, values.hellinger)
 
 

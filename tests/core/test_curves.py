@@ -34,7 +34,7 @@ def test_a_shorter_run_ends_the_band_rather_than_thinning_it() -> None:
 
 def test_long_curves_are_averaged_within_stretches_not_thinned() -> None:
     x = np.arange(1000.0)
-    band = seed_band([(x, (-1.0) ** x)], points=11)  # +1 -1 +1 ...: thinning would give one sign
+    band = seed_band([(x.tolist(), ((-1.0) ** x).tolist())], points=11)  # +1 -1 +1 ...: thinning would give one sign
     assert band is not None
     assert len(band.x) == 11
     assert np.abs(band.mean[1:-1]).max() < 0.02

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from dense_reference import dense_logprobs
+from core.dense_reference import dense_logprobs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,7 +20,7 @@ from dgpo_cli.core.token_stats import (
 
 N, D, V = 23, 16, 211
 DIRECT: dict[str, int] = {}
-TILES = {"vocab_chunk": 40, "token_chunk": 6}
+TILES: dict[str, Any] = {"vocab_chunk": 40, "token_chunk": 6}
 
 
 def random_head(
@@ -64,6 +64,7 @@ def test_values_and_gradients_equal_plain_autograd(
 def test_gradcheck_in_float64(softcap: float | None, trained: bool, chunks: dict[str, int]) -> None:
     hidden, head, targets, _ = random_head(torch.float64, bias=True, trained=trained, softcap=softcap, scale=0.7)
     hidden, targets = hidden[:4, :3].detach().requires_grad_(), targets[:4] % 11
+    assert head.bias is not None
     weight = head.weight[:11, :3].detach().requires_grad_(trained)
     bias = head.bias[:11].detach().requires_grad_(trained)
     small = {"vocab_chunk": 4, "token_chunk": 3} if chunks else {}
@@ -105,6 +106,7 @@ def test_tied_embedding_takes_the_gradient_of_both_its_uses() -> None:
 @pytest.mark.parametrize("chunks", [DIRECT, TILES], ids=["direct", "tiles"])
 def test_only_the_inputs_that_ask_get_a_gradient(chunks: dict[str, int]) -> None:
     hidden, head, targets, _ = random_head(bias=True, trained=False)
+    assert head.bias is not None
     bias = head.bias.detach().requires_grad_()
     token_logprobs(hidden.detach(), Head(head.weight, bias), targets, **chunks).sum().backward()
     wanted = torch.autograd.grad(dense_logprobs(hidden, Head(head.weight, bias), targets).sum(), bias)[0]
@@ -141,8 +143,10 @@ def test_no_tokens_give_an_empty_vector_and_zero_gradients(chunks: dict[str, int
     logprobs = token_logprobs(empty, head, targets[:0], **chunks)
     assert logprobs.shape == (0,)
     logprobs.sum().backward()
+    assert empty.grad is not None
     assert empty.grad.shape == (0, D)
     if trained:
+        assert head.weight.grad is not None
         assert head.weight.grad.eq(0).all()
 
 
@@ -227,7 +231,7 @@ def test_the_training_pass_scores_as_scoring_does(vocabulary: int, trained: bool
     hidden = torch.randn(count, width, requires_grad=True)
     head = Head(torch.randn(vocabulary, width, requires_grad=trained))
     targets = torch.randint(0, vocabulary, (count,))
-    options = {"temperature": 0.8}
+    options: dict[str, Any] = {"temperature": 0.8}
     if reference != "none":
         options["ref_hidden"] = hidden.detach() + 0.01 * torch.randn(count, width)
     if reference == "own":

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from dense_reference import DenseStats, dense_logits, dense_stats
+from core.dense_reference import DenseStats, dense_logits, dense_stats
 from torch import Tensor
 
 from dgpo_cli.core.token_stats import Head
@@ -54,7 +55,7 @@ def cases() -> dict[str, tuple[Tensor, Head, Tensor, Head, Tensor, float]]:
     masked, even, odd = torch.randn(V, generator=generator), torch.zeros(V), torch.zeros(V)
     masked[:41], masked[90], even[1::2], odd[::2] = -torch.inf, -torch.inf, -torch.inf, -torch.inf
 
-    def drifted(by: float, **options: object) -> tuple[Tensor, Head, Tensor, Head]:
+    def drifted(by: float, **options: Any) -> tuple[Tensor, Head, Tensor, Head]:
         policy, reference = Head(weight, **options), Head(weight + by * weight_noise, **options)
         return hidden, policy, hidden + by * noise, reference
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from harness import TABLE, show_table
+from faults.harness import TABLE, show_table
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

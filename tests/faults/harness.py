@@ -95,7 +95,7 @@ class Session:
         if number is not None:
             self.process.send_signal(number)
         _, errors = self.process.communicate(timeout=PATIENCE)
-        return errors
+        return str(errors)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

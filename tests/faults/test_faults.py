@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from harness import (
+from faults.harness import (
     PATIENCE,
     Session,
     at_random,

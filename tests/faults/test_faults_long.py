@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import (
+from faults.harness import (
     PATIENCE,
     Session,
     at_random,

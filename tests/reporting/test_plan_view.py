@@ -1,8 +1,12 @@
 """The plan's tables."""
 
+from __future__ import annotations
+
 import io
+from collections.abc import Iterable
 
 from rich.console import Console
+from rich.table import Table
 
 from dgpo_cli.commands.plan import plan_of
 from dgpo_cli.config.compose import compose
@@ -10,14 +14,14 @@ from dgpo_cli.planning.remarks import size
 from dgpo_cli.reporting.plan_view import plan_tables, probe_tables
 
 
-def shown(tables):
+def shown(tables: Iterable[Table]) -> str:
     console = Console(width=160, record=True, file=io.StringIO())
     for table in tables:
         console.print(table)
     return console.export_text()
 
 
-def test_sizes_have_three_figures_at_most_and_a_unit():
+def test_sizes_have_three_figures_at_most_and_a_unit() -> None:
     assert [size(count) for count in (0, 1023, 1536, 150 * 2**20, 2**40)] == [
         "0 B",
         "1023 B",
@@ -27,7 +31,7 @@ def test_sizes_have_three_figures_at_most_and_a_unit():
     ]
 
 
-def test_a_plan_shows_parts_by_phase_with_the_peak_and_its_warnings():
+def test_a_plan_shows_parts_by_phase_with_the_peak_and_its_warnings() -> None:
     plan = plan_of(compose("train", ["model=qwen32b"]))
     text = shown(plan_tables(plan))
     assert "32,763,876,352 parameters" in text
@@ -36,7 +40,7 @@ def test_a_plan_shows_parts_by_phase_with_the_peak_and_its_warnings():
     assert "does not fit" in text
 
 
-def test_a_probe_shows_predicted_beside_measured():
+def test_a_probe_shows_predicted_beside_measured() -> None:
     plan = plan_of(compose("train", []))
     record = {
         "predicted": {"weights": 2**20, "cache": 0},

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 from record_factory import made_up, write_rollouts
-from rich.console import Console
 
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.records.regated import regate
 from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored
+from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.token_view import Shading, print_rollouts
 
 
 def printed(stored: StoredRollouts, *, shade_by: str, gatings: list[str], color: bool = False) -> str:
     stream = io.StringIO()
     system = "truecolor" if color else None
-    console = Console(file=stream, color_system=system, force_terminal=color, width=200)  # type: ignore[arg-type]
+    console = CleanConsole(file=stream, color_system=system, force_terminal=color, width=200)
     print_rollouts(stored, regate(stored, {name: gating_option(name) for name in gatings}), console, shade_by=shade_by)
     return stream.getvalue()
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 import pytest
-from adversarial_completions import COMPLETIONS, EXPRESSION_GOLD, INTEGER_GOLD
+from rewards.adversarial_completions import COMPLETIONS, EXPRESSION_GOLD, INTEGER_GOLD
 
 from dgpo_cli.rewards.extraction import final_answers
 from dgpo_cli.rewards.robust import RobustGrader

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dgpo_cli.data.problems import reduced_gold
+from dgpo_cli.core.answers import reduced_gold
 from dgpo_cli.rewards.robust import RobustGrader
 from dgpo_cli.types import GradeRequest, Verdict
 

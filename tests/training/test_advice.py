@@ -37,7 +37,7 @@ def test_a_healthy_run_is_told_nothing() -> None:
 
 
 # What is wrong, at which step of ten (or thirty) it is said, and words of it: the share and the key to change.
-CASES = [
+CASES: list[tuple[dict[str, Any], int, list[str]]] = [
     ({"credit__ess": 0.9999}, 20, ["indistinguishable from uniform", "gating.temperature"]),
     ({"completion__truncated": 0.61}, 1, ["61% of completions were truncated", "rollout.max_completion_tokens"]),
     ({"reward__no_answer": 61}, 1, ["61% of completions hold no answer", "data.template"]),
