@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from dgpo_cli.crew import Crew
 from dgpo_cli.environment import place
@@ -25,9 +26,13 @@ def main() -> None:
         return processes.gathered(f"{text.upper() if loud else text}{processes.rank}")
 
     add_up, names = crew.share(add), crew.share(name)
-    results = []
+
+    def calls(start: int) -> list[object]:
+        return [names("a", loud=True), add_up(start), add_up(start + 1)]
+
+    results: list[object] = []
     for start in (10, 20):  # an action calls what it likes, or nothing
-        results.append(crew.on_main(lambda start=start: [names("a", loud=True), add_up(start), add_up(start + 1)]))
+        results.append(crew.on_main(partial(calls, start)))
     results.append(crew.on_main(lambda: "nothing"))
     # Rank 0 has two rounds of work, rank 1 three.
     rounds = 0

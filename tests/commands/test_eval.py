@@ -75,7 +75,12 @@ def test_two_benchmarks_load_one_model_and_give_a_list(
 
     loads = []
     load = policy.load_policy
-    monkeypatch.setattr(policy, "load_policy", lambda *args: loads.append(args) or load(*args))
+
+    def counted(*args: Any) -> Any:
+        loads.append(args)
+        return load(*args)
+
+    monkeypatch.setattr(policy, "load_policy", counted)
     command.run(
         [config(benchmark, random_model), config(benchmark, random_model, name="short", limit=2)], tmp_path / "out"
     )
@@ -110,7 +115,11 @@ def test_an_unexpected_number_of_rows_and_golds_that_nothing_matches_are_reporte
     benchmark.write_text('{"problem": "p", "answer": "no mark"}\n{"problem": "q", "answer": "# 4"}\n')
     completions = tmp_path / "completions.jsonl"
     completions.write_text('{"index": 1, "completion": "so #4"}\n')
-    changes = {"completions": str(completions), "rows": 3, "reward_config": RewardConfig(name="answer_only")}
+    changes: dict[str, Any] = {
+        "completions": str(completions),
+        "rows": 3,
+        "reward_config": RewardConfig(name="answer_only"),
+    }
     command.run([config(benchmark, **changes)], tmp_path / "out")
     out, err = capsys.readouterr()
     assert "expected 3 rows, found 2" in err
@@ -172,7 +181,7 @@ def test_a_reward_function_is_tried_before_anything_is_drawn(
 ) -> None:
     reward = tmp_path / "reward.py"
     reward.write_text("def score(prompt, completion, answer):\n    raise ZeroDivisionError('broken')\n")
-    changes = {"reward_config": RewardConfig(name="function", path=f"{reward}:score")}
+    changes: dict[str, Any] = {"reward_config": RewardConfig(name="function", path=f"{reward}:score")}
     with pytest.raises(ConfigError, match="broken"):
         command.run([config(benchmark, random_model, **changes)], tmp_path / "out")
     assert not (tmp_path / "out" / "results.json").exists()
@@ -219,7 +228,10 @@ def test_a_column_that_a_reward_function_asks_for_in_vain_is_refused(benchmark: 
 def test_the_file_of_a_reward_function_is_part_of_what_was_graded(benchmark: Path, tmp_path: Path) -> None:
     reward, completions = tmp_path / "reward.py", tmp_path / "completions.jsonl"
     completions.write_text('{"index": 0, "completion": "0"}\n')
-    changes = {"completions": str(completions), "reward_config": RewardConfig(name="function", path=f"{reward}:score")}
+    changes: dict[str, Any] = {
+        "completions": str(completions),
+        "reward_config": RewardConfig(name="function", path=f"{reward}:score"),
+    }
     reward.write_text("def score(prompt, completion, answer):\n    return 1.0, completion == answer\n")
     command.run([config(benchmark, **changes)], tmp_path / "out")
     assert json.loads((tmp_path / "out" / "results.json").read_text())["avg_at_k"]["value"] == 1.0

@@ -138,14 +138,15 @@ def problems(folder: Path, count: int) -> Path:
     return path
 
 
-def config(rows: Path, url: str, *, k: int = 2, **engine: Any) -> EvalConfig:
+def config(rows: Path, url: str, *, k: int = 2, **changes: Any) -> EvalConfig:
+    settings: dict[str, Any] = {"model": "m", "batch_size": 4, "retries": 0} | changes
     return EvalConfig(
         model=ModelConfig(template="plain"),
         reward=RewardConfig(name="exact"),
         benchmark=BenchmarkConfig(
             name="small", path=str(rows), template="plain", reward="exact", k=k, pass_at=[1], max_tokens=4
         ),
-        engine=EngineConfig(name="openai", url=url, **{"model": "m", "batch_size": 4, "retries": 0} | engine),
+        engine=EngineConfig(name="openai", url=url, **settings),
     )
 
 

@@ -1,11 +1,14 @@
 """`dry_run=true`: the plan of a command, from the command line."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from model_factory import save_random_model
@@ -17,12 +20,12 @@ from dgpo_cli.errors import ConfigError
 from dgpo_cli.planning.memory import PARTS
 
 
-def plan(capsys, *argv):
+def plan(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
     assert main([*argv, "dry_run=true"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_32b_run_is_planned_in_seconds_without_torch_and_leaves_no_folder(tmp_path):
+def test_a_32b_run_is_planned_in_seconds_without_torch_and_leaves_no_folder(tmp_path: Path) -> None:
     code = (
         "import sys; from dgpo_cli.cli import main; "
         "code = main(['train', 'model=qwen32b', 'algo=dgpo', 'dry_run=true']); "
@@ -42,7 +45,7 @@ def test_a_32b_run_is_planned_in_seconds_without_torch_and_leaves_no_folder(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_bundled_run_has_its_arithmetic(capsys):
+def test_the_bundled_run_has_its_arithmetic(capsys: pytest.CaptureFixture[str]) -> None:
     record = plan(capsys, "train", "optim.minibatches=2", "optim.epochs=3")
     batch = record["batch"]
     assert record["steps"] == 65
@@ -58,14 +61,14 @@ def test_the_bundled_run_has_its_arithmetic(capsys):
     assert record["fits"] == {"this CPU": True}
 
 
-def test_the_bundled_evaluation_is_planned_with_its_own_problems(capsys):
+def test_the_bundled_evaluation_is_planned_with_its_own_problems(capsys: pytest.CaptureFixture[str]) -> None:
     """digit_chain as the benchmark is known like the data: its longest prompt, not the context's room."""
     record = plan(capsys, "train", "engine.batch_size=512")
     evaluated, sampled = (record["memory_by_phase"][name]["cache"] for name in ("evaluation", "rollout"))
     assert evaluated == pytest.approx(4 * sampled, rel=0.1)  # 512 problems beside 128 rollouts of as many tokens
 
 
-def test_a_run_with_adapters_stores_and_moves_little(capsys):
+def test_a_run_with_adapters_stores_and_moves_little(capsys: pytest.CaptureFixture[str]) -> None:
     record = plan(capsys, "train", "model=qwen7b", "model.lora.rank=16", "model.dtype=bfloat16")
     trained = record["model"]["trained_parameters"]
     assert trained == 40_370_176  # 28 layers x 16 x (in + out) of the seven maps
@@ -73,26 +76,26 @@ def test_a_run_with_adapters_stores_and_moves_little(capsys):
     assert record["disk"]["checkpoint"] == 12 * trained
 
 
-def test_an_evaluation_is_planned_for_its_benchmarks(capsys):
+def test_an_evaluation_is_planned_for_its_benchmarks(capsys: pytest.CaptureFixture[str]) -> None:
     records = plan(capsys, "eval", "model=qwen7b", "benchmark=[aime2024,math500]")
     assert [record["batch"]["samples"] for record in records] == [30 * 32, 500 * 4]
     assert all(record["memory"]["optimizer"] == record["memory"]["gradients"] == 0 for record in records)
     assert all(record["memory"]["cache"] > 0 for record in records)
 
 
-def test_rollouts_are_planned_with_their_reference(capsys):
+def test_rollouts_are_planned_with_their_reference(capsys: pytest.CaptureFixture[str]) -> None:
     record = plan(capsys, "rollout", "model=qwen7b", "reference=qwen0_5b", "limit=2")
     assert record["batch"]["rollouts"] == 2 * 4
     assert record["memory"]["reference"] == 4 * 494_032_768
     assert record["memory"]["weights"] == 4 * 7_615_616_512
 
 
-def test_a_sweep_gets_a_plan_for_each_job(capsys):
+def test_a_sweep_gets_a_plan_for_each_job(capsys: pytest.CaptureFixture[str]) -> None:
     records = plan(capsys, "train", "-m", "rollout.group_size=8,16")
     assert [record["batch"]["rollouts_per_step"] for record in records] == [128, 256]
 
 
-def test_in_a_sweep_over_models_each_brings_its_own(capsys):
+def test_in_a_sweep_over_models_each_brings_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     records = plan(capsys, "train", "-m", "model=qwen0_5b,qwen_math_7b", "benchmark=none")
     assert [record["strategy"]["strategy"] for record in records] == ["single", "fsdp"]
     # Keys and values of a unit: 24 layers x 2 heads x 64 in float32 (a CPU), 28 x 4 x 128 in bfloat16.
@@ -101,7 +104,7 @@ def test_in_a_sweep_over_models_each_brings_its_own(capsys):
     assert large == 64 * (4096 * 29 * 4 * 128 * 2 * 2 + 152_064 * 24 + 3072 * 8)
 
 
-def test_the_32b_recipe_prints_its_plan(capsys):
+def test_the_32b_recipe_prints_its_plan(capsys: pytest.CaptureFixture[str]) -> None:
     record = plan(capsys, "train", "recipe=reproduce_dgpo_32b")
     batch = record["batch"]
     assert (record["model"]["name"], record["strategy"]["processes"]) == ("qwen32b", 64)
@@ -120,7 +123,7 @@ exec "$@" dry_run=true
 """
 
 
-def test_the_slurm_script_starts_the_command_with_what_follows_it(tmp_path):
+def test_the_slurm_script_starts_the_command_with_what_follows_it(tmp_path: Path) -> None:
     """Slurm's own commands are stood in for: there is no Slurm to test with."""
     script = Path(__file__).parents[2] / "recipes" / "slurm" / "train.sbatch"
     for name, text in (("srun", SRUN), ("scontrol", "#!/bin/bash\necho node1\necho node2\n")):
@@ -134,28 +137,28 @@ def test_the_slurm_script_starts_the_command_with_what_follows_it(tmp_path):
     assert json.loads(done.stdout)["model"]["name"] == "qwen32b"
 
 
-def test_a_run_that_exists_is_not_in_the_way(capsys, tmp_path):
+def test_a_run_that_exists_is_not_in_the_way(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     assert plan(capsys, "train", f"hydra.run.dir={tmp_path}")["steps"] == 65
     assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_context_that_a_completion_fills_is_told(capsys):
+def test_a_context_that_a_completion_fills_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     record = plan(capsys, "train", "model=qwen_math_7b", "rollout.max_completion_tokens=8192")
     assert any("leaves no room for a prompt" in warning for warning in record["warnings"])
 
 
-def test_a_folder_speaks_for_itself(tmp_path):
+def test_a_folder_speaks_for_itself(tmp_path: Path) -> None:
     folder = save_random_model(tmp_path / "model", hidden_size=32, layers=3)
-    stated = ArchitectureConfig(**dict.fromkeys(("hidden_size", "layers", "heads", "kv_heads"), 1))
+    stated = ArchitectureConfig(hidden_size=1, layers=1, heads=1, kv_heads=1)
     assert architecture_of("model", str(folder), stated).layers == 3
 
 
-def test_a_hub_id_that_an_option_names_needs_no_network():
+def test_a_hub_id_that_an_option_names_needs_no_network() -> None:
     assert architecture_of("model", "Qwen/Qwen2.5-7B").parameters == 7_615_616_512
 
 
-def test_a_hub_id_of_unknown_sizes_says_what_to_do(tmp_path, monkeypatch):
+def test_a_hub_id_of_unknown_sizes_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ConfigError) as raised:
         architecture_of("model", "nobody/unheard-of")
@@ -167,7 +170,9 @@ def test_a_hub_id_of_unknown_sizes_says_what_to_do(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "more", [["benchmark=aime2024", "benchmark.completions=rows.jsonl"], ["engine=openai", "engine.url=http://a:1/v1"]]
 )
-def test_what_loads_no_model_has_no_plan(more, tmp_path, monkeypatch, capsys):
+def test_what_loads_no_model_has_no_plan(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text('{"index": 0, "completion": "x"}\n')
     assert main(["eval", *more, "dry_run=true"]) == 2

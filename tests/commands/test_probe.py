@@ -1,8 +1,11 @@
 """`dgpo train probe=true`: the plan's peak beside a measured one. Larger models: benchmarks/plan.py."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +22,7 @@ WITHIN = 0.15
     ],
     ids=["single", "ddp", "fsdp"],
 )
-def test_a_measured_update_takes_what_was_planned_and_leaves_no_folder(more, tmp_path):
+def test_a_measured_update_takes_what_was_planned_and_leaves_no_folder(more: list[str], tmp_path: Path) -> None:
     line = [sys.executable, "-m", "dgpo_cli", "train", "probe=true", "strategy.threads=1", *more]
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr

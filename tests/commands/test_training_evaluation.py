@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,12 +15,12 @@ from dgpo_cli.cli import main
 SMALL = ["rollout.prompts_per_step=2", "rollout.group_size=2", "data.size=16", "logger=none", "engine.batch_size=2"]
 
 
-def lines(path):
+def lines(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step that a signal ended within its first evaluation, of 48 problems."""
     folder = tmp_path_factory.mktemp("killed") / "run"
     words = ["train", f"hydra.run.dir={folder}", "steps=1", "benchmark.limit=48", *SMALL]
@@ -41,7 +42,7 @@ def killed(tmp_path_factory):
 
 
 @pytest.fixture
-def run(killed, tmp_path):
+def run(killed: Path, tmp_path: Path) -> Path:
     return shutil.copytree(killed, tmp_path / "run")
 
 
@@ -55,8 +56,8 @@ def run(killed, tmp_path):
     ],
 )
 def test_an_evaluation_that_was_killed_keeps_samples_that_fit_and_else_begins_anew(
-    run, change, problems, k, kept, capsys
-):
+    run: Path, change: str, problems: int, k: int, kept: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = run / "evals" / "step_000000"
     before = (first / "samples.jsonl").read_bytes()
     before = before[: before.rfind(b"\n") + 1]
@@ -75,7 +76,9 @@ def test_an_evaluation_that_was_killed_keeps_samples_that_fit_and_else_begins_an
         assert (aside / "samples.jsonl").read_bytes().startswith(before), "nothing is lost"
 
 
-def test_a_finished_evaluation_that_was_not_yet_noted_is_kept_beside_the_new_one(run, capsys):
+def test_a_finished_evaluation_that_was_not_yet_noted_is_kept_beside_the_new_one(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["train", f"resume={run}", "eval.limit=4"]) == 0
     last = run / "evals" / "step_000001"
     finished = (last / "results.json").read_bytes()
@@ -88,7 +91,7 @@ def test_a_finished_evaluation_that_was_not_yet_noted_is_kept_beside_the_new_one
     assert [json.loads(line)["n_problems"] for line in lines(run / "eval.jsonl")] == [4, 8]
 
 
-def test_samples_that_cannot_be_read_are_put_aside_in_training(run, capsys):
+def test_samples_that_cannot_be_read_are_put_aside_in_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples = run / "evals" / "step_000000" / "samples.jsonl"
     samples.write_text("no sample\n")
     assert main(["train", f"resume={run}", "benchmark.limit=48"]) == 0

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dgpo_cli.cli import main
+from dgpo_cli.command_lines import quoted
 from dgpo_cli.config.attempts import begin, continued
-from dgpo_cli.config.overrides import quoted
 
 TYPED = ["algo=grpo", "hydra.run.dir=out/${now:%H}", "hydra.verbose=true", "overwrite=true"]
 

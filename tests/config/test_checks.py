@@ -1,6 +1,11 @@
 """Settings that do not go together and files that are not there: each is named with what to do."""
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,18 +13,20 @@ from dgpo_cli.config.checks import validate, warnings
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.groups import ComputeDtype, Dtype, Signal
 
+Change = Callable[[str, dict[str, Any]], Any]  # command, values by dotted path -> configuration
+
 
 @pytest.fixture(scope="module")
-def bases():
+def bases() -> dict[str, Any]:
     overrides = {"train": [], "eval": [], "rollout": [], "compare": ["runs=[.]"]}
     return {command: compose(command, typed) for command, typed in overrides.items()}
 
 
 @pytest.fixture
-def changed(bases):
+def changed(bases: dict[str, Any]) -> Change:
     """A configuration with some values replaced, by dotted path."""
 
-    def change(command, values):
+    def change(command: str, values: dict[str, Any]) -> Any:
         config = copy.deepcopy(bases[command])
         for path, value in values.items():
             *parents, leaf = path.split(".")
@@ -33,7 +40,7 @@ def changed(bases):
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "rollout", "compare"])
-def test_the_defaults_have_no_problem(bases, command):
+def test_the_defaults_have_no_problem(bases: dict[str, Any], command: str) -> None:
     assert validate(bases[command], command) == []
     assert warnings(bases[command], command) == []
 
@@ -123,7 +130,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("command", "values", "message"), WRONG, ids=lambda value: str(value)[:40])
-def test_what_does_not_go_together_is_named(changed, command, values, message, tmp_path, monkeypatch):
+def test_what_does_not_go_together_is_named(
+    changed: Change, command: str, values: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     problems = validate(changed(command, values), command)
     assert len(problems) == 1
@@ -147,34 +156,36 @@ def test_what_does_not_go_together_is_named(changed, command, values, message, t
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_goes_together_is_let_through(changed, command, values):
+def test_what_goes_together_is_let_through(changed: Change, command: str, values: dict[str, Any]) -> None:
     assert validate(changed(command, values), command) == []
 
 
-def test_a_mistyped_folder_is_no_hub_id_where_its_parent_is_a_folder(changed, tmp_path, monkeypatch):
+def test_a_mistyped_folder_is_no_hub_id_where_its_parent_is_a_folder(
+    changed: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs").mkdir()
     [problem] = validate(changed("train", {"model.path": "outputs/modle"}), "train")
     assert problem.message == "model.path: no folder 'outputs/modle'"
 
 
-def test_a_folder_without_a_model_is_named(changed, tmp_path):
+def test_a_folder_without_a_model_is_named(changed: Change, tmp_path: Path) -> None:
     [problem] = validate(changed("train", {"model.path": str(tmp_path)}), "train")
     assert "holds no config.json" in problem.message
 
 
-def test_stored_completions_need_no_model_and_no_k(changed, tmp_path):
+def test_stored_completions_need_no_model_and_no_k(changed: Change, tmp_path: Path) -> None:
     file = tmp_path / "completions.jsonl"
     file.touch()
     values = {"benchmark.completions": str(file), "model.path": None, "benchmark.pass_at": [1, 64]}
     assert validate(changed("eval", values), "eval") == []
 
 
-def test_top_p_in_training_is_a_warning(changed):
+def test_top_p_in_training_is_a_warning(changed: Change) -> None:
     [text] = warnings(changed("train", {"rollout.top_p": 0.9}), "train")
     assert "biased" in text
 
 
-def test_problems_are_reported_together(changed):
+def test_problems_are_reported_together(changed: Change) -> None:
     values = {"steps": 0, "rollout.group_size": 1, "model.path": None, "reward.name": "x"}
     assert len(validate(changed("train", values), "train")) == 4

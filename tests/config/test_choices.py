@@ -1,5 +1,9 @@
 """What was typed beside what else was chosen, asked as the program asks: a key that changes nothing is an error."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 
 from dgpo_cli.config import keys as catalogue
@@ -10,7 +14,7 @@ from dgpo_cli.config.plan import plan
 from dgpo_cli.errors import DgpoError
 
 
-def asked(command, *texts, multirun=False):
+def asked(command: str, *texts: str, multirun: bool = False) -> tuple[list[str], list[str]]:
     """The messages and hints of the errors, and the notes, of a command line."""
     try:
         request, problems = prepare(command, list(texts), multirun=multirun)
@@ -23,7 +27,7 @@ def asked(command, *texts, multirun=False):
 
 
 @pytest.fixture(autouse=True)
-def files(tmp_path, monkeypatch):
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.jsonl", "b.jsonl", "r.py"):
         (tmp_path / name).write_text('{"problem": "1", "answer": "1"}\n')
@@ -65,7 +69,7 @@ IDLE = [
 
 
 @pytest.mark.parametrize(("command", "key", "beside", "why"), IDLE, ids=lambda value: str(value)[:40])
-def test_a_key_that_changes_nothing_is_an_error(command, key, beside, why):
+def test_a_key_that_changes_nothing_is_an_error(command: str, key: str, beside: list[str], why: str) -> None:
     [error], _ = asked(command, key, *beside)
     assert error.startswith(key.partition("=")[0])
     assert "changes nothing" in error
@@ -73,19 +77,19 @@ def test_a_key_that_changes_nothing_is_an_error(command, key, beside, why):
     assert "secret" not in error
 
 
-def test_what_asks_for_nothing_is_no_error():
+def test_what_asks_for_nothing_is_no_error() -> None:
     nothing = ["eval.k=null", "eval.every=0", "logger.tags=[]", "gating.control=none", "reference.path=null"]
     assert asked("train", "benchmark=none", "logger=none", "algo=dapo", *nothing) == ([], [])
     assert asked("eval", "benchmark.temperature=0", "benchmark.top_p=1") == ([], [])
 
 
-def test_a_function_that_grades_the_evaluation_alone_is_no_idle_key():
+def test_a_function_that_grades_the_evaluation_alone_is_no_idle_key() -> None:
     assert asked("train", "reward=exact", "benchmark.reward=function", "reward.path=r.py:f") == ([], [])
     assert asked("eval", "benchmark.reward=function", "reward.path=r.py:f") == ([], [])
     assert asked("eval", "reward.path=r.py:f") == ([], [])
 
 
-def test_a_key_that_counts_in_some_jobs_of_a_sweep_is_only_said():
+def test_a_key_that_counts_in_some_jobs_of_a_sweep_is_only_said() -> None:
     problems, notes = asked("train", "algo=grpo,dgpo", "gating.temperature=1", multirun=True)
     assert not problems
     assert notes == ["gating.temperature=1 changes nothing: uniform credit has no weights to shape (in 1 of 2 jobs)"]
@@ -93,7 +97,7 @@ def test_a_key_that_counts_in_some_jobs_of_a_sweep_is_only_said():
     assert len(problems) == 1
 
 
-def test_every_rule_speaks_of_keys_that_there_are():
+def test_every_rule_speaks_of_keys_that_there_are() -> None:
     coming = {"reward.timeout_score"}  # counts with the key beside it
     for rule in RULES:
         for name in set(rule.keys) - coming:
@@ -112,12 +116,12 @@ def test_every_rule_speaks_of_keys_that_there_are():
         (["benchmark.path=[a.jsonl,b.jsonl,a.jsonl]"], "benchmark.path: 3 values for 2 benchmarks"),
     ],
 )
-def test_one_file_never_serves_two_benchmarks(texts, message):
+def test_one_file_never_serves_two_benchmarks(texts: list[str], message: str) -> None:
     [error], _ = asked("eval", "benchmark=[aime2024,aime2025]", *texts)
     assert error.startswith(message)
 
 
-def test_each_benchmark_takes_its_own_file():
+def test_each_benchmark_takes_its_own_file() -> None:
     request, problems = prepare("eval", ["benchmark=[aime2024,aime2025]", "benchmark.path=[a.jsonl,b.jsonl]"])
     assert not problems
     with hydra_ready(request):
@@ -128,14 +132,14 @@ def test_each_benchmark_takes_its_own_file():
     ]
 
 
-def test_one_file_for_the_benchmarks_of_a_sweep_is_refused():
+def test_one_file_for_the_benchmarks_of_a_sweep_is_refused() -> None:
     errors, _ = asked("eval", "benchmark=aime2024,aime2025", "benchmark.path=a.jsonl", multirun=True)
     assert errors[0].startswith("benchmark.path=a.jsonl: one value for 2 of benchmark= (aime2024, aime2025)")
     errors, _ = asked("eval", "benchmark=[aime2024,aime2024]")
     assert "aime2024 is named twice" in errors[0]
 
 
-def test_stored_completions_need_the_name_of_a_benchmark():
+def test_stored_completions_need_the_name_of_a_benchmark() -> None:
     [error], _ = asked("eval", "benchmark.completions=a.jsonl")
     assert error.startswith("benchmark.completions=a.jsonl: of which benchmark?")
     assert "benchmark=NAME" in error
@@ -143,7 +147,7 @@ def test_stored_completions_need_the_name_of_a_benchmark():
     assert asked("eval", "benchmark.completions=a.jsonl", *own) == ([], [])
 
 
-def test_a_file_under_a_name_that_nobody_gave_it_is_said():
+def test_a_file_under_a_name_that_nobody_gave_it_is_said() -> None:
     problems, [note] = asked("eval", "benchmark.path=a.jsonl")
     assert not problems
     assert "read, graded (exact) and shown as those of digit_chain" in note
@@ -153,7 +157,7 @@ NULLABLE = {"train": ("benchmark", "logger", "recipe", "strategy"), "eval": (), 
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "rollout"])
-def test_null_none_and_taking_out_choose_nothing_where_nothing_is_allowed(command):
+def test_null_none_and_taking_out_choose_nothing_where_nothing_is_allowed(command: str) -> None:
     for group in [*catalogue.groups(command), *(["recipe"] if command == "train" else [])]:
         group = "recipe" if group == catalogue.RECIPES else group
         for text in (f"{group}=null", f"{group}=none", f"~{group}", f"+{group}=null"):
@@ -163,7 +167,7 @@ def test_null_none_and_taking_out_choose_nothing_where_nothing_is_allowed(comman
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "rollout", "compare"])
-def test_no_value_of_a_group_is_an_internal_error(command):
+def test_no_value_of_a_group_is_an_internal_error(command: str) -> None:
     for group in [*catalogue.groups(command), "runs"]:
         values = ("''", "[]", "{}", "[null]", "None", "{a:1}")
         for text in (

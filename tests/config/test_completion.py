@@ -1,8 +1,11 @@
 """Completion: commands, groups, options and keys, as far as they are typed."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,24 +33,24 @@ from dgpo_cli.errors import UsageError
     ],
     ids=" ".join,
 )
-def test_candidates(words, expected):
+def test_candidates(words: list[str], expected: list[str]) -> None:
     assert candidates(words) == expected
 
 
-def test_options_of_the_user_are_completed(tmp_path):
+def test_options_of_the_user_are_completed(tmp_path: Path) -> None:
     (tmp_path / "algo").mkdir()
     (tmp_path / "algo" / "mine.yaml").touch()
     assert candidates(["train", "--config-dir", str(tmp_path), "algo=m"]) == ["algo=mine"]
 
 
-def test_a_shell_without_a_script_is_refused():
+def test_a_shell_without_a_script_is_refused() -> None:
     for words in ([], ["csh"], ["bash", "zsh"]):
         with pytest.raises(UsageError) as raised:
             script(words)
         assert "bash|zsh|fish" in raised.value.problems[0].hint
 
 
-def test_every_script_asks_for_candidates():
+def test_every_script_asks_for_candidates() -> None:
     assert all("dgpo _complete" in text for text in SCRIPTS.values())
 
 
@@ -60,7 +63,7 @@ def test_every_script_asks_for_candidates():
         ("dgpo train ", []),
     ],
 )
-def test_the_bash_script_completes(line, expected, tmp_path):
+def test_the_bash_script_completes(line: str, expected: list[str], tmp_path: Path) -> None:
     """Bash cuts words at `=`, so only what follows it is replaced."""
     (tmp_path / "dgpo").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dgpo_cli "$@"\n')
     (tmp_path / "dgpo").chmod(0o755)

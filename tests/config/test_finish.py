@@ -1,5 +1,9 @@
 """What Hydra cannot know: a run's folder as the model, a run that is continued, whose grader an evaluation uses."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 
 from dgpo_cli.config.compose import compose
@@ -9,7 +13,7 @@ from dgpo_cli.errors import ConfigError
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Path:
     """The folder of a run with data, settings and a checkpoint of its own."""
     folder = tmp_path / "run"
     overrides = ["data.path=d.jsonl", "reward.path=r.py:f", "benchmark=gsm8k", "benchmark.limit=7", "optim.lr=0.25"]
@@ -21,7 +25,7 @@ def run(tmp_path):
     return folder
 
 
-def test_a_run_as_the_model_brings_its_checkpoint_data_reward_and_benchmark(run):
+def test_a_run_as_the_model_brings_its_checkpoint_data_reward_and_benchmark(run: Path) -> None:
     config = compose("train", [f"model.path={run}"])
     assert config.model.path == str(run / "checkpoints" / "step_000004" / "model")
     assert (config.data.path, config.reward.path) == ("d.jsonl", "r.py:f")
@@ -30,24 +34,24 @@ def test_a_run_as_the_model_brings_its_checkpoint_data_reward_and_benchmark(run)
     assert config.optim.lr == compose("train", []).optim.lr, "the model's proposal, not what that run was given"
 
 
-def test_what_is_typed_wins_over_what_a_run_brings(run):
+def test_what_is_typed_wins_over_what_a_run_brings(run: Path) -> None:
     config = compose("train", [f"model.path={run}", "benchmark.k=3", "reward=exact", "model.training.steps=5"])
     assert (config.benchmark.name, config.benchmark.limit, config.benchmark.k) == ("gsm8k", 7, 3)
     assert (config.data.path, config.reward.name, config.steps) == ("d.jsonl", "exact", 5)
 
 
-def test_data_that_is_typed_brings_its_own_reward_and_benchmark(run):
+def test_data_that_is_typed_brings_its_own_reward_and_benchmark(run: Path) -> None:
     config = compose("train", [f"model.path={run}", "data=digit_chain"])
     assert (config.data.name, config.reward.name, config.benchmark.name) == ("digit_chain", "exact", "digit_chain")
 
 
-def test_a_run_as_the_reference_is_its_checkpoint_alone(run):
+def test_a_run_as_the_reference_is_its_checkpoint_alone(run: Path) -> None:
     config = compose("train", [f"reference.path={run}"])
     assert config.reference.path == str(run / "checkpoints" / "step_000004" / "model")
     assert config.data.name == "digit_chain"
 
 
-def test_an_evaluation_of_a_run_takes_its_benchmark(run):
+def test_an_evaluation_of_a_run_takes_its_benchmark(run: Path) -> None:
     config = compose("eval", [f"model.path={run}"])
     assert (config.benchmark.name, config.benchmark.limit) == ("gsm8k", 7)
     assert compose("eval", [f"model.path={run}", "benchmark=math500"]).benchmark.name == "math500"
@@ -56,36 +60,36 @@ def test_an_evaluation_of_a_run_takes_its_benchmark(run):
 @pytest.mark.parametrize(
     ("content", "said"), [(b"\xf3tep_000004", "it holds no name"), (b"stdp_000004", "not there: no folder")]
 )
-def test_a_run_whose_latest_is_damaged_is_refused_with_what_to_do(run, content, said):
+def test_a_run_whose_latest_is_damaged_is_refused_with_what_to_do(run: Path, content: bytes, said: str) -> None:
     (run / "checkpoints" / "latest").write_bytes(content)
     with pytest.raises(ConfigError, match=said) as refused:
         compose("eval", [f"model.path={run}"])
     assert f"dgpo train resume={run} finds the newest intact one" in refused.value.problems[0].hint
 
 
-def test_a_run_without_a_checkpoint_is_refused(run):
+def test_a_run_without_a_checkpoint_is_refused(run: Path) -> None:
     (run / "checkpoints" / "latest").unlink()
     with pytest.raises(ConfigError, match="no complete checkpoint"):
         compose("eval", [f"model.path={run}"])
 
 
-def test_a_run_is_continued_with_its_own_configuration(run):
+def test_a_run_is_continued_with_its_own_configuration(run: Path) -> None:
     config = compose("train", [f"resume={run}"])
     assert (config.optim.lr, config.data.path, config.resume) == (0.25, "d.jsonl", str(run))
 
 
-def test_some_keys_may_change_in_a_continued_run(run):
+def test_some_keys_may_change_in_a_continued_run(run: Path) -> None:
     changes = ["steps=99", "logger=none", "checkpoint.every=3", "eval.every=2", "strategy.device=cpu"]
     config = compose("train", [f"resume={run}", *changes])
     assert (config.steps, config.logger.name, config.checkpoint.every, config.eval.every) == (99, "none", 3, 2)
 
 
-def test_the_command_of_the_run_with_resume_added_is_accepted(run):
+def test_the_command_of_the_run_with_resume_added_is_accepted(run: Path) -> None:
     overrides = ["data.path=d.jsonl", "reward.path=r.py:f", "benchmark.limit=7", "optim.lr=0.25", "algo=dgpo"]
     assert compose("train", [f"resume={run}", *overrides]).optim.lr == 0.25
 
 
-def test_every_other_difference_is_refused_at_once(run):
+def test_every_other_difference_is_refused_at_once(run: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         compose("train", [f"resume={run}", "optim.lr=0.5", "gating=hellinger", "seed=2"])
     messages = [problem.message for problem in raised.value.problems]
@@ -103,17 +107,17 @@ def test_every_other_difference_is_refused_at_once(run):
     assert raised.value.problems[-1].hint.endswith("resume_allow=[benchmark]"), "one hint that can be typed"
 
 
-def test_a_difference_that_is_named_is_allowed(run):
+def test_a_difference_that_is_named_is_allowed(run: Path) -> None:
     config = compose("train", [f"resume={run}", "optim.lr=0.5", "gating=hellinger", "resume_allow=[optim.lr,gating]"])
     assert (config.optim.lr, config.gating.name) == (0.5, "hellinger")
 
 
-def test_an_option_in_a_continued_run_brings_what_it_brings_in_hydra(run):
+def test_an_option_in_a_continued_run_brings_what_it_brings_in_hydra(run: Path) -> None:
     config = compose("train", [f"resume={run}", "algo=grpo", "resume_allow=[algo,gating]"])
     assert (config.algo.kl_coef, config.gating.name) == (0.04, "uniform")
 
 
-def test_a_continued_run_keeps_what_its_model_brought_under_another_strategy(tmp_path):
+def test_a_continued_run_keeps_what_its_model_brought_under_another_strategy(tmp_path: Path) -> None:
     save(compose("train", ["model=qwen7b", "engine.batch_size=16"]), tmp_path / "config.yaml")
     config = compose("train", [f"resume={tmp_path}", "strategy=fsdp_offload"])
     assert (config.strategy.name, config.strategy.activation_checkpointing) == ("fsdp_offload", True)
@@ -126,7 +130,7 @@ def test_a_continued_run_keeps_what_its_model_brought_under_another_strategy(tmp
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_a_folder_without_a_run_cannot_be_continued(tmp_path, name):
+def test_a_folder_without_a_run_cannot_be_continued(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no config\.yaml|no such folder"):
         compose("train", [f"resume={tmp_path / name}"])
@@ -142,6 +146,6 @@ def test_a_folder_without_a_run_cannot_be_continued(tmp_path, name):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_reward_that_is_typed_grades_an_evaluation(overrides, grader, reward):
+def test_a_reward_that_is_typed_grades_an_evaluation(overrides: list[str], grader: str, reward: RewardConfig) -> None:
     config = compose("eval", overrides)
     assert (config.benchmark.reward, config.reward) == (grader, reward)

@@ -23,6 +23,7 @@ from dgpo_cli.config.gating_needs import (
     scores_first,
 )
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig, Normalizer, ScorePolicy, Signal
+from dgpo_cli.models.frozen import frozen_copy
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.planning.architecture import from_json
@@ -31,8 +32,9 @@ from dgpo_cli.planning.layout import Machine
 from dgpo_cli.planning.plan import plan_training
 from dgpo_cli.planning.plan_record import Plan
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.step import StepBatch
 from dgpo_cli.training.stopping import StopGuard
-from dgpo_cli.training.update import StepBatch, Updater
+from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
 UNIFORM = GatingConfig()
@@ -100,7 +102,7 @@ def base() -> TrainConfig:
     return replace(config, rollout=rollout, benchmark=replace(config.benchmark, name=None))
 
 
-def with_updates(base: TrainConfig, gating: GatingConfig, kl_coef: float, **optim: int) -> TrainConfig:
+def with_updates(base: TrainConfig, gating: GatingConfig, kl_coef: float, **optim: Any) -> TrainConfig:
     algo = replace(base.algo, kl_coef=kl_coef)
     return replace(base, gating=gating, algo=algo, optim=replace(base.optim, warmup_steps=0, **optim))
 
@@ -158,7 +160,7 @@ COMBINATIONS: list[dict[str, Any]] = [
 def test_the_plan_has_the_passes_that_training_makes(
     gating: GatingConfig, kl_coef: float, base: TrainConfig, policy: LanguageModel, random_model: Path
 ) -> None:
-    reference = policy.frozen_copy()
+    reference = frozen_copy(policy)
     for optim in COMBINATIONS if not kl_coef else COMBINATIONS[:1]:
         config = with_updates(base, gating, kl_coef, **optim)
         own, others = trained(config, policy, reference)

@@ -1,5 +1,10 @@
 """The catalogue of keys: every field documented, types in words, the nearest key to a mistyped one."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -8,7 +13,7 @@ from dgpo_cli.config.commands import COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_key_has_a_meaning(command):
+def test_every_key_has_a_meaning(command: str) -> None:
     assert [name for name, key in catalogue.keys(command).items() if not key.meaning] == []
 
 
@@ -26,7 +31,7 @@ def test_every_key_has_a_meaning(command):
         ("zzzzzz", None),
     ],
 )
-def test_the_nearest_key(typed, meant):
+def test_the_nearest_key(typed: str, meant: str | None) -> None:
     assert catalogue.nearest_key(typed, "train") == meant
 
 
@@ -43,16 +48,16 @@ def test_the_nearest_key(typed, meant):
         ("optim", "a section with keys of its own"),
     ],
 )
-def test_types_in_words(name, words):
+def test_types_in_words(name: str, words: str) -> None:
     assert catalogue.describe_type(catalogue.keys("train")[name].type) == words
 
 
-def test_values_are_shown_as_they_are_typed():
+def test_values_are_shown_as_they_are_typed() -> None:
     typed = [catalogue.show(value) for value in (None, True, [1, 2.5], "text", 0.1)]
     assert typed == ["null", "true", "[1,2.5]", "text", "0.1"]
 
 
-def test_flat_yaml_reads_what_a_yaml_parser_reads():
+def test_flat_yaml_reads_what_a_yaml_parser_reads() -> None:
     """Help reads conf/ without a YAML parser: scalars of every file agree with the real one."""
     conf, _ = catalogue.config_roots()
     for file in conf.rglob("*.yaml"):
@@ -60,7 +65,7 @@ def test_flat_yaml_reads_what_a_yaml_parser_reads():
             continue
         real = OmegaConf.load(file)
         for path, value in catalogue.flat_yaml(file).items():
-            node = OmegaConf.to_container(real)
+            node: Any = OmegaConf.to_container(real)
             for part in path.split("."):
                 node = node[part]
             if isinstance(node, list):
@@ -73,12 +78,12 @@ def test_flat_yaml_reads_what_a_yaml_parser_reads():
                 assert value == str(node), (file, path)
 
 
-def test_a_user_option_stands_beside_the_packaged_ones(tmp_path):
+def test_a_user_option_stands_beside_the_packaged_ones(tmp_path: Path) -> None:
     (tmp_path / "algo").mkdir()
     (tmp_path / "algo" / "mine.yaml").write_text("name: mine\n")
     assert {"mine", "dgpo"} <= set(catalogue.options("algo", [tmp_path]))
     assert "mine" not in catalogue.options("algo")
 
 
-def test_a_reference_may_be_named_by_a_model_option():
+def test_a_reference_may_be_named_by_a_model_option() -> None:
     assert {"initial", "none", "path", "tiny", "qwen32b"} <= set(catalogue.options("reference"))

@@ -1,12 +1,17 @@
 """What was typed: rewritten where dgpo is shorter than Hydra, and every mistake named with the nearest real thing."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from dgpo_cli.command_lines import quoted
 from dgpo_cli.config.overrides import parse, prepare
 
 
-def problems_of(command, *texts, **options):
+def problems_of(command: str, *texts: str, **options: Any) -> list[tuple[str, str]]:
     return [(p.message, p.hint) for p in prepare(command, list(texts), **options)[1]]
 
 
@@ -24,17 +29,17 @@ def problems_of(command, *texts, **options):
     ],
     ids=lambda texts: " ".join(texts),
 )
-def test_what_hydra_gets(typed, passed_on):
+def test_what_hydra_gets(typed: list[str], passed_on: list[str]) -> None:
     request, problems = prepare("train", typed)
     assert (request.overrides, problems) == (passed_on, [])
 
 
-def test_a_path_alone_selects_its_option_in_a_sweep_too():
+def test_a_path_alone_selects_its_option_in_a_sweep_too() -> None:
     request, _ = prepare("train", ["data.path=a.jsonl,b.jsonl"], multirun=True)
     assert request.overrides[-1] == "data=file"
 
 
-def test_recipe_is_the_group_of_the_folder_recipes(tmp_path):
+def test_recipe_is_the_group_of_the_folder_recipes(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - override /data: gsm8k\n")
     request, problems = prepare("train", ["recipe=mine", "data.path=a.jsonl"], [tmp_path])
@@ -43,18 +48,20 @@ def test_recipe_is_the_group_of_the_folder_recipes(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["9 -5=? +4=?", "a, b", "[x] {y} (z)", "it's", "a\\", "\\'", "${steps}", "true", ""])
-def test_a_prompt_is_taken_literally(text):
+def test_a_prompt_is_taken_literally(text: str) -> None:
     request, problems = prepare("rollout", [f"prompt={text}"])
     assert not problems
-    assert parse(request.overrides[0]).value().replace("\\$", "$") == text
+    value = parse(request.overrides[0]).value()
+    assert isinstance(value, str)
+    assert value.replace("\\$", "$") == text
 
 
 @pytest.mark.parametrize("text", ["a'b", "a\\'b", "a\\", "\\\\", "'", "plain", "a,b=c"])
-def test_quoted_text_is_read_back_as_it_was(text):
+def test_quoted_text_is_read_back_as_it_was(text: str) -> None:
     assert parse(f"key={quoted(text)}").value() == text
 
 
-def test_several_benchmarks_of_an_evaluation_are_kept_apart():
+def test_several_benchmarks_of_an_evaluation_are_kept_apart() -> None:
     request, problems = prepare("eval", ["benchmark=[aime2024,math500]"])
     assert request.benchmarks == [["benchmark=aime2024"], ["benchmark=math500"]]
     assert (request.overrides, problems) == (["benchmark=aime2024"], [])
@@ -95,19 +102,19 @@ def test_several_benchmarks_of_an_evaluation_are_kept_apart():
         ("train", "optim.betas=[0.9,=]", "cannot read 'optim.betas=[0.9,=]'", "quote text"),
     ],
 )
-def test_a_mistake_is_named_with_what_to_do(command, typed, message, hint):
+def test_a_mistake_is_named_with_what_to_do(command: str, typed: str, message: str, hint: str) -> None:
     [problem] = problems_of(command, typed)
     assert message in problem[0]
     assert hint in problem[1]
     assert "+" not in problem[1]
 
 
-def test_all_mistakes_are_named_at_once():
+def test_all_mistakes_are_named_at_once() -> None:
     found = problems_of("train", "optim.lrr=3", "algo=x", "steps=abc", "seed=3", "(=1")
     assert len(found) == 4
 
 
-def test_each_value_of_a_sweep_is_checked():
+def test_each_value_of_a_sweep_is_checked() -> None:
     found = problems_of("train", "algo=grpo,dppo", "optim.lr=1e-3,abc", "seed=range(0,3)", multirun=True)
     assert [message for message, _ in found] == [
         "algo=dppo: there is no such option",
@@ -115,6 +122,6 @@ def test_each_value_of_a_sweep_is_checked():
     ]
 
 
-def test_keys_of_hydra_and_groups_of_the_user_are_left_to_hydra(tmp_path):
+def test_keys_of_hydra_and_groups_of_the_user_are_left_to_hydra(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     assert problems_of("train", "hydra.run.dir=x", "+mine=y", "~logger", config_dirs=[tmp_path]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ NAMES = [
 ]
 
 
-def problems(**settings: object) -> list[tuple[str, str]]:
+def problems(**settings: Any) -> list[tuple[str, str]]:
     found = wandb_names(TrainConfig(logger=LoggerConfig(**{"mode": LoggerMode.offline} | settings)))
     return [(problem.message, problem.hint) for problem in found]
 

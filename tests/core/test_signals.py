@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_an_option_follows_a_signal_of_the_table(option: str) -> None:
 @pytest.mark.parametrize("signal", NAMED, ids=lambda signal: signal.name)
 def test_a_signal_reads_the_fields_that_it_names_and_no_other(signal: Signal) -> None:
     reads = SIGNALS[signal.value].reads
-    values = {name: torch.rand(1, 3) * (-1 if "logprobs" in name else 1) for name in FIELDS}
+    values: dict[str, Any] = {name: torch.rand(1, 3) * (-1 if "logprobs" in name else 1) for name in FIELDS}
     mask = torch.ones(1, 3, dtype=torch.bool)
 
     def score(**changed: torch.Tensor | None) -> torch.Tensor:

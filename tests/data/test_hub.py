@@ -11,7 +11,7 @@ import pytest
 from dgpo_cli.data.problems import load_problem_set
 from dgpo_cli.errors import DataError
 
-KEYS = {"prompt_key": "problem", "answer_key": "answer"}
+KEYS: dict[str, Any] = {"prompt_key": "problem", "answer_key": "answer"}
 COMMIT = "0123456789" * 4
 
 

@@ -64,14 +64,14 @@ def test_dates_and_decimals_are_kept_as_text(tmp_path: Path) -> None:
 
 
 def test_the_bundled_task_has_its_columns_too() -> None:
-    keys = {"prompt_key": "prompt", "answer_key": "answer"}
+    keys: dict[str, Any] = {"prompt_key": "prompt", "answer_key": "answer"}
     gold = load_problem_set("bundled:digit_chain", **keys, size=1, columns=ROW).problems[0]
     assert set(gold.columns) == {"prompt", "completion", "answer"}
 
 
 def test_columns_change_neither_hashes_nor_what_is_equal(tmp_path: Path) -> None:
     path = jsonl(tmp_path)
-    keys = {"prompt_key": "prompt", "answer_key": "answer"}
+    keys: dict[str, Any] = {"prompt_key": "prompt", "answer_key": "answer"}
     without, whole = (load_problem_set(str(path), **keys, columns=columns) for columns in (NO_COLUMNS, ROW))
     assert without == whole
     assert [hash(one) for one in without.problems] == [hash(one) for one in whole.problems]

@@ -13,7 +13,7 @@ from dgpo_cli.data.digit_chain import held_out_problems, training_problems
 from dgpo_cli.data.problems import load_problem_set, load_problems
 from dgpo_cli.errors import DataError
 
-KEYS = {"prompt_key": "problem|question", "answer_key": "answer|final_answer|reward_model.ground_truth"}
+KEYS: dict[str, Any] = {"prompt_key": "problem|question", "answer_key": "answer|final_answer|reward_model.ground_truth"}
 
 
 def file_of(tmp_path: Path, rows: list[dict[str, Any]]) -> str:
@@ -73,7 +73,7 @@ def test_chat_messages_keep_their_roles(tmp_path: Path) -> None:
 
 
 def test_every_row_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"problem": "a", "answer": "1"},
         {"problem": "  ", "answer": "1"},
         {"problem": "b", "answer": ""},

@@ -56,6 +56,13 @@ def requests(count: int, prompt: Prompt = TEXT) -> list[SampleRequest]:
     return [SampleRequest(prompt, sample, seed=2**40 + sample) for sample in range(count)]
 
 
+def answered(found: Sequence[Rollout | Unanswered]) -> list[Rollout]:
+    """All of them, and every one a completion."""
+    rollouts = [one for one in found if isinstance(one, Rollout)]
+    assert len(rollouts) == len(found)
+    return rollouts
+
+
 def refused(server: SmallServer, **changes: Any) -> str:
     """The one line and its hint with which a connection fails."""
     with pytest.raises(RunError) as caught:
@@ -88,7 +95,7 @@ def test_every_sampling_option_is_sent() -> None:
 
 def test_chat_sends_the_turns() -> None:
     with serving(lambda _, __: completion("2", chat=True)) as server:
-        [rollout] = engine(server, chat=True).generate(requests(1, CHAT), SAMPLING)
+        [rollout] = answered(engine(server, chat=True).generate(requests(1, CHAT), SAMPLING))
         [request] = server.requests
     assert (rollout.text, request.path) == ("2", "/v1/chat/completions")
     assert request.payload is not None
@@ -112,7 +119,7 @@ def test_requests_run_concurrently_and_come_back_in_order() -> None:
 
     with serving(slow) as server:
         asked = requests(24)
-        rollouts = engine(server, concurrency=4).generate(asked, SAMPLING)
+        rollouts = answered(engine(server, concurrency=4).generate(asked, SAMPLING))
     assert [rollout.request for rollout in rollouts] == asked
     assert [rollout.text for rollout in rollouts] == [str(request.seed % 2**31) for request in asked]
     assert 2 <= most <= 4
@@ -233,7 +240,7 @@ def test_failures_in_a_row_are_counted_over_units_and_an_answer_ends_them() -> N
 
 def test_a_server_error_between_completions_is_tried_again() -> None:
     with serving(lambda _, number: Reply({}, 500) if number == 2 else completion(str(number))) as server:
-        rollouts = engine(server, concurrency=1).generate(requests(3), SAMPLING)
+        rollouts = answered(engine(server, concurrency=1).generate(requests(3), SAMPLING))
     assert [rollout.text for rollout in rollouts] == ["1", "3", "4"]
 
 
@@ -250,14 +257,14 @@ def test_a_server_error_between_completions_is_tried_again() -> None:
 )
 def test_finish_reasons_become_stop_or_length(given: str | None, tokens: int | None, expected: str) -> None:
     with serving(lambda _, __: completion("2", finish_reason=given, tokens=tokens)) as server:
-        [rollout] = engine(server).generate(requests(1), SAMPLING)
+        [rollout] = answered(engine(server).generate(requests(1), SAMPLING))
     assert (rollout.finish_reason, rollout.completion_tokens, rollout.token_ids) == (expected, tokens, ())
 
 
 def test_a_message_without_content_is_an_empty_completion() -> None:
     cut = Reply({"choices": [{"finish_reason": "length", "message": {"content": None, "reasoning_content": "Hm"}}]})
     with serving(lambda _, __: cut) as server:
-        [rollout] = engine(server, chat=True).generate(requests(1, CHAT), SAMPLING)
+        [rollout] = answered(engine(server, chat=True).generate(requests(1, CHAT), SAMPLING))
     assert (rollout.text, rollout.finish_reason) == ("", "length")
 
 

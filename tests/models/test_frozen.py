@@ -15,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.models.frozen import cast_once, frozen_copy, renew
-from dgpo_cli.models.language_model import LanguageModel, logits_of
+from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.lora import add_adapter
+from dgpo_cli.models.output_layer import logits_of
 from dgpo_cli.models.saving import save_model
 from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest, Sampling
@@ -93,7 +94,7 @@ def test_frozen_weights_are_cast_once_and_not_once_a_token(tmp_path: Path, adapt
     model = load_model(str(save_random_model(tmp_path / "model", tied=tied)))
     model.model.requires_grad_(False)
     if adapter:
-        options = {"alpha": None, "target_modules": None, "base": "none", "revision": None, "seed": 0}
+        options: dict[str, Any] = {"alpha": None, "target_modules": None, "base": "none", "revision": None, "seed": 0}
         model = replace(model, adapter=add_adapter(model.model, rank=4, **options))
     with Casts() as making:
         model = cast_once(low(model))

@@ -61,7 +61,7 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "does not hold every weight" in refused(other)
 
 
-def test_a_model_that_is_loaded_lies_in_memory_as_its_copy_does(random_model):
+def test_a_model_that_is_loaded_lies_in_memory_as_its_copy_does(random_model: Path) -> None:
     """Where weights begin decides how products are rounded: reloaded references would differ from copied ones."""
     model = load_model(str(random_model))
     for one in (model, frozen_copy(model)):

@@ -176,7 +176,7 @@ def split(folder: Path) -> tuple[Path, Path]:
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     files = folder / "model-00001-of-00002.safetensors", folder / "model-00002-of-00002.safetensors"
-    places = {}
+    places: dict[str, str] = {}
     for part, file in enumerate(files):
         names = sorted(tensors)[part::2]
         save_file({name: tensors[name] for name in names}, file, metadata={"format": "pt"})

@@ -44,7 +44,8 @@ def test_tokens_named_beside_them_end_a_completion_too() -> None:
 
 def test_a_stop_beyond_the_head_is_warned_of_and_refused_if_there_is_no_other() -> None:
     """The tokenizer's eos is id 1."""
-    tokenizer, named = tokenizer_of(adds_bos=False), {"typed": [], "path": "MODEL", "key": "model.path"}
+    tokenizer = tokenizer_of(adds_bos=False)
+    named: dict[str, Any] = {"typed": [], "path": "MODEL", "key": "model.path"}
     assert check_stops(tokenizer, {1, 90}, 91, **named) == []
     [warning] = check_stops(tokenizer, {1, 90}, 90, **named)
     assert "MODEL is to stop at id 90" in warning

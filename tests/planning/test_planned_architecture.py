@@ -1,6 +1,11 @@
 """Parameters counted by the plan against transformers' own models, and what an architecture is read from."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,18 +26,18 @@ SMALL = Architecture(64, 2, 4, 2, 16, 96, 256, True, 128, qkv_bias=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_hydra_for_all():
+def _one_hydra_for_all() -> Iterator[None]:
     with hydra_ready(Request("train", [])):
         yield
 
 
-def stated(option):
+def stated(option: str) -> Any:
     request, _ = prepare("train", [f"model={option}"])
     request, config = complete(request)
     return finish("train", config, request.overrides).model
 
 
-def on_meta(model: Architecture):
+def on_meta(model: Architecture) -> Any:
     """The model that transformers builds from the same sizes, without memory."""
     sizes = {
         "hidden_size": model.hidden_size,
@@ -56,8 +61,9 @@ def on_meta(model: Architecture):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_model_option_has_as_many_parameters_as_transformers_builds(option):
+def test_every_model_option_has_as_many_parameters_as_transformers_builds(option: str) -> None:
     model = from_config(stated(option).architecture)
+    assert model is not None
     built = on_meta(model)
     assert model.parameters == sum(parameter.numel() for parameter in built.parameters())
     assert PUBLISHED.get(option, model.parameters) == pytest.approx(model.parameters, rel=0.01)
@@ -65,7 +71,7 @@ def test_every_model_option_has_as_many_parameters_as_transformers_builds(option
     assert counted == sorted(parameter.numel() for parameter in built.parameters())
 
 
-def test_a_small_model_by_hand():
+def test_a_small_model_by_hand() -> None:
     # Matrices: q 64x64, k and v 64x32, o 64x64, three of 64x96. Biases 64 + 2 x 32. Two norms of 64.
     layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96 + 128 + 128
     assert SMALL.layer_parameters == layer
@@ -76,18 +82,20 @@ def test_a_small_model_by_hand():
     assert SMALL.cache_bytes(2) == 2 * 2 * 32 * 2  # keys and values, two layers, two heads of 16, bfloat16
 
 
-def test_the_bundled_model_states_what_its_folder_says():
+def test_the_bundled_model_states_what_its_folder_says() -> None:
     file = bundled_path("tiny") / "config.json"
-    assert from_config(stated("tiny").architecture).parameters == from_json(file).parameters == 341_760
+    model = from_config(stated("tiny").architecture)
+    assert model is not None
+    assert model.parameters == from_json(file).parameters == 341_760
 
 
-def test_another_architecture_is_counted_roughly_and_says_so(tmp_path):
+def test_another_architecture_is_counted_roughly_and_says_so(tmp_path: Path) -> None:
     content = json.loads((bundled_path("tiny") / "config.json").read_text()) | {"model_type": "another"}
     (tmp_path / "config.json").write_text(json.dumps(content))
     assert from_json(tmp_path / "config.json").family is None
 
 
-def test_a_configuration_without_sizes_is_refused(tmp_path):
+def test_a_configuration_without_sizes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 8}')
     with pytest.raises(ValueError, match="num_attention_heads"):
         from_json(tmp_path / "config.json")

@@ -1,9 +1,12 @@
 """Memory by part: sums worked by hand, and what autograd really saves."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from dgpo_cli.models.lora import add_adapter
@@ -40,7 +43,7 @@ FAMILIES = {
 }
 
 
-def saved_by_autograd(family, layers, dtype, padded, rank=0):
+def saved_by_autograd(family: str, layers: int, dtype: torch.dtype, padded: bool, rank: int = 0) -> int:
     """Bytes of the storages that a forward of the body saves, weights and buffers left out."""
     make, config, more = FAMILIES[family]
     torch.manual_seed(0)
@@ -51,7 +54,7 @@ def saved_by_autograd(family, layers, dtype, padded, rank=0):
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept, sizes = [], {}
 
-    def pack(tensor):
+    def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept.append(tensor)  # alive, so that no other tensor gets its address
@@ -68,7 +71,7 @@ def saved_by_autograd(family, layers, dtype, padded, rank=0):
 @pytest.mark.parametrize("padded", [False, True], ids=["even", "padded"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_layer_saves_for_its_backward_what_the_plan_counts(family, dtype, padded):
+def test_a_layer_saves_for_its_backward_what_the_plan_counts(family: str, dtype: torch.dtype, padded: bool) -> None:
     model = Architecture(64, 2, 4, 2, 16, 96, 100, True, 64, qkv_bias=family == "qwen2", qk_norm=family == "qwen3")
     batch = replace(BATCH, padded=padded)
     one_layer = saved_by_autograd(family, 2, dtype, padded) - saved_by_autograd(family, 1, dtype, padded)
@@ -78,7 +81,7 @@ def test_a_layer_saves_for_its_backward_what_the_plan_counts(family, dtype, padd
 
 @pytest.mark.parametrize("padded", [False, True], ids=["even", "padded"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_layer_under_autocast_saves_what_the_plan_counts(family, padded):
+def test_a_layer_under_autocast_saves_what_the_plan_counts(family: str, padded: bool) -> None:
     model = Architecture(64, 2, 4, 2, 16, 96, 100, True, 64, qkv_bias=family == "qwen2", qk_norm=family == "qwen3")
     with torch.autocast("cpu", torch.bfloat16):
         three, two = (saved_by_autograd(family, layers, torch.float32, padded) for layers in (3, 2))
@@ -89,26 +92,26 @@ def test_a_layer_under_autocast_saves_what_the_plan_counts(family, padded):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_layer_with_adapters_saves_what_the_plan_counts(family, dtype):
+def test_a_layer_with_adapters_saves_what_the_plan_counts(family: str, dtype: torch.dtype) -> None:
     model = Architecture(64, 2, 4, 2, 16, 96, 100, True, 64, qkv_bias=family == "qwen2", qk_norm=family == "qwen3")
     # The first layer's input takes no gradient, so that a layer is the third's difference from the second.
     three, two = (saved_by_autograd(family, layers, dtype, False, rank=4) for layers in (3, 2))
     assert three - two == 80 * model.saved_bytes_of_adapters(dtype.itemsize, Adapters(4), masked=False)
 
 
-def test_float32_weights_gradients_and_moments_are_16_bytes_a_parameter():
+def test_float32_weights_gradients_and_moments_are_16_bytes_a_parameter() -> None:
     step = optimizer_step(MODEL, Setting(device="cuda"))
     watched = step.optimizer - 8 * MODEL.parameters
     assert step.weights + step.gradients + step.optimizer - watched == 16 * MODEL.parameters
     assert 0 < watched < 4 * MODEL.parameters
 
 
-def test_adamw_on_a_cpu_takes_two_more_of_its_largest_tensor():
+def test_adamw_on_a_cpu_takes_two_more_of_its_largest_tensor() -> None:
     on_gpu, on_cpu = (optimizer_step(MODEL, Setting(device=device)) for device in ("cuda", "cpu"))
     assert on_cpu.total - on_gpu.total == 2 * 4 * MODEL.vocab_rows * MODEL.hidden_size
 
 
-def test_shards_divide_what_stands_and_gather_two_layers_with_both_ends():
+def test_shards_divide_what_stands_and_gather_two_layers_with_both_ends() -> None:
     alone, spread = (
         standing(MODEL, Setting(reference="copy")),
         standing(MODEL, Setting(sharded=True, shards=4, reference="copy")),
@@ -119,7 +122,7 @@ def test_shards_divide_what_stands_and_gather_two_layers_with_both_ends():
     assert spread.reference == -(-alone.reference // 4)
 
 
-def test_sampling_from_shards_holds_the_whole_model_unless_told_not_to():
+def test_sampling_from_shards_holds_the_whole_model_unless_told_not_to() -> None:
     setting = Setting(device="cuda", sharded=True, shards=4, compute_bytes=2)
     whole, by_layer = (
         training_phases(MODEL, replace(setting, generates_gathered=on), BATCH, GENERATION, scores_first=False)
@@ -130,13 +133,13 @@ def test_sampling_from_shards_holds_the_whole_model_unless_told_not_to():
     assert by_layer["rollout"].weights == stored + 2 * 2 * (MODEL.layer_parameters + MODEL.embedding_parameters)
 
 
-def test_autocast_keeps_a_bfloat16_copy_of_every_matrix():
+def test_autocast_keeps_a_bfloat16_copy_of_every_matrix() -> None:
     held = standing(MODEL, Setting(device="cuda", compute_bytes=2))
     matrices = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96
     assert held.weights == 4 * MODEL.parameters + 2 * (3 * matrices + 50_000 * 64)
 
 
-def test_offloading_moves_weights_gradients_and_moments_to_the_cpu():
+def test_offloading_moves_weights_gradients_and_moments_to_the_cpu() -> None:
     setting = Setting(device="cuda", sharded=True, shards=2, offloaded=True, compute_bytes=2, reference="copy")
     step = optimizer_step(MODEL, setting)
     assert step.total == 0
@@ -144,13 +147,13 @@ def test_offloading_moves_weights_gradients_and_moments_to_the_cpu():
     assert host_bytes(MODEL, setting) == (16 + 2) * MODEL.parameters // 2
 
 
-def test_a_reference_that_rests_in_cpu_memory_is_counted_there():
+def test_a_reference_that_rests_in_cpu_memory_is_counted_there() -> None:
     setting = Setting(device="cuda", sharded=True, compute_bytes=2, reference="copy", reference_offloaded=True)
     assert standing(MODEL, setting).reference == 0
     assert host_bytes(MODEL, setting) == 2 * MODEL.parameters  # stored as it computes
 
 
-def test_adapters_train_little_and_need_no_second_model():
+def test_adapters_train_little_and_need_no_second_model() -> None:
     setting = Setting(device="cuda", weight_bytes=2, compute_bytes=2, adapters=Adapters(8), reference="shared")
     held = standing(MODEL, setting)
     adapters = MODEL.adapter_parameters(Adapters(8))
@@ -159,21 +162,21 @@ def test_adapters_train_little_and_need_no_second_model():
     assert held.reference == 0
 
 
-def test_checkpointing_keeps_each_layers_input_and_one_layers_all():
+def test_checkpointing_keeps_each_layers_input_and_one_layers_all() -> None:
     deep = replace(MODEL, layers=40)
     plain, sparing = (backward(deep, Setting(checkpointing=on), BATCH).activations for on in (False, True))
     layer = BATCH.tokens * deep.saved_bytes(4, masked=True) + 4 * 2 * 40 * 40
     assert plain - sparing == 39 * layer - 40 * BATCH.tokens * 64 * 4
 
 
-def test_a_second_micro_batch_finds_the_gradients_of_the_first():
+def test_a_second_micro_batch_finds_the_gradients_of_the_first() -> None:
     untied = replace(MODEL, tied_embeddings=False)
     wide = replace(BATCH, rows=200)  # so that activations, not gradients, make the peak
     first, second = (backward(untied, Setting(), replace(wide, micro_batches=count)).gradients for count in (1, 2))
     assert second - first == 4 * untied.parameters
 
 
-def test_the_cache_holds_keys_and_values_of_every_token_and_one_layer_twice():
+def test_the_cache_holds_keys_and_values_of_every_token_and_one_layer_twice() -> None:
     rows, width = GENERATION.rows, GENERATION.width
     cached = rows * width * 2 * MODEL.layers * 32 * 2  # keys and values of 32 in bfloat16
     sampler = rows * MODEL.vocab_rows * 24 + rows * 30 * 8
@@ -181,7 +184,7 @@ def test_the_cache_holds_keys_and_values_of_every_token_and_one_layer_twice():
     assert parts["cache"] == cached + cached // MODEL.layers + sampler
 
 
-def test_scoring_does_not_grow_with_the_vocabulary_but_with_hidden_states():
+def test_scoring_does_not_grow_with_the_vocabulary_but_with_hidden_states() -> None:
     few, many = (
         scoring_buffers(MODEL, Setting(reference="copy"), replace(BATCH, rows=rows), backward=False)
         for rows in (2000, 4000)
@@ -191,7 +194,7 @@ def test_scoring_does_not_grow_with_the_vocabulary_but_with_hidden_states():
     assert scoring_buffers(wider, Setting(reference="copy"), replace(BATCH, rows=2000), backward=False) == few
 
 
-def test_phases_of_a_step_have_what_belongs_to_them():
+def test_phases_of_a_step_have_what_belongs_to_them() -> None:
     phases = training_phases(MODEL, Setting(reference="copy"), BATCH, GENERATION, scores_first=True)
     assert list(phases) == ["rollout", "score", "forward", "backward", "accumulation", "optimizer"]
     assert phases["rollout"].cache > 0 == phases["backward"].cache
@@ -200,7 +203,7 @@ def test_phases_of_a_step_have_what_belongs_to_them():
     assert "score" not in inline
 
 
-def test_frozen_float32_weights_that_compute_in_bfloat16_are_held_in_it():
+def test_frozen_float32_weights_that_compute_in_bfloat16_are_held_in_it() -> None:
     """Matrices and biases of the layers at 2 bytes, embedding and norms at 4, and a tied head once more at 2."""
     matrices = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96) + 3 * (64 + 2 * 32)
     embedding, norms = 50_000 * 64, 7 * 64
@@ -216,7 +219,7 @@ def test_frozen_float32_weights_that_compute_in_bfloat16_are_held_in_it():
     assert standing(MODEL, replace(copied, reference_renewed=True)).reference == held + 4 * matrices
 
 
-def test_a_cpu_samples_from_a_float32_copy_of_a_low_head():
+def test_a_cpu_samples_from_a_float32_copy_of_a_low_head() -> None:
     caches = [
         generating(MODEL, Setting(device=device, compute_bytes=2), GENERATION)["cache"] for device in ("cpu", "cuda")
     ]

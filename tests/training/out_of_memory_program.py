@@ -82,6 +82,7 @@ def step(
 def main() -> None:
     torch.set_num_threads(1)
     here = place()
+    assert here is not None
     processes = join(meet(here, 60), device="cpu", connect_seconds=60) if here.size > 1 else SOLO
     model = load_model(sys.argv[1])
     reference = frozen_copy(model)
