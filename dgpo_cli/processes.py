@@ -1,7 +1,7 @@
-"""The processes of a run: joining them, and what they tell each other. One alone is the same with nobody to ask.
+"""The processes of a run: how they join, and how they tell each other things. A process alone asks nobody.
 
 Everything here goes over gloo between CPUs: numbers, records, flags. Weights and gradients go their own way
-(models/sharding.py, training/optimizer.py), over NCCL on GPUs.
+(models/sharding.py, training/optimizer.py), over NCCL on GPUs. Work that the main process orders is in crew.py.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dgpo_cli.meeting import Meeting
 from dgpo_cli.progress import beat, together
 
 T = TypeVar("T")
-# What gloo and NCCL say when a process at the other end is gone.
+# Words in the errors of gloo and NCCL when a process at the other end is gone.
 LOST = ("gloo", "nccl", "connection", "socket", "peer")
-# Whether who keeps the others waiting gets on, the watchdogs know (training/watchdog.py): a collective itself, over
-# gloo or NCCL, cannot tell a process that grades for an hour from one that hangs.
+# So long that it never ends a wait. A collective cannot tell a process that grades for an hour from one that hangs; the
+# watchdogs can (training/watchdog.py).
 COLLECTIVE_PATIENCE = timedelta(days=7)
 
 
@@ -55,7 +55,7 @@ class Processes:
         return self.size == 1
 
     def from_main(self, value: T) -> T:
-        """What the main process holds."""
+        """The main process's value, in every process."""
         if self.alone:
             return value
         box = [value]
@@ -64,7 +64,7 @@ class Processes:
         return box[0]
 
     def gathered(self, value: T) -> list[T]:
-        """What each process holds, by rank."""
+        """The values of all processes, by rank."""
         if self.alone:
             return [value]
         boxes: list[Any] = [None] * self.size
@@ -89,7 +89,7 @@ class Processes:
         return [int(number) for number in numbers]
 
     def agreed(self, action: Callable[[], T]) -> T:
-        """Run `action` everywhere; where it failed in one process, all raise that error and none goes on alone."""
+        """Run `action` everywhere. If it fails in one process, all raise that error: none goes on alone."""
         error: DgpoError | None = None
         result: Any = None
         try:
@@ -106,14 +106,15 @@ class Processes:
     def all_or_none(
         self, action: Callable[[Callable[[], None]], T], *, apart: bool, rounds: int, after_each: Callable[[], None]
     ) -> T:
-        """Run `action`; memory that one process lacks is lacking in all, who can then do it again together.
+        """Run `action`. If one process lacks memory for it, all of them fail, so that they can try again together.
 
-        apart: no process waits for another within `action`. Otherwise it is only run: who fails cannot tell the others.
-        after_each: what `action` is given to call after each of its rounds, in which the processes may talk to each
-        other; who fails calls it for the rounds that are left.
+        apart: no process waits for another within `action`. Otherwise it is simply run: a process that fails could not
+        tell the others, which wait for it.
+        after_each: `action` calls it after each of its `rounds`, and the processes may talk to each other in it. A
+        process that fails calls it for the rounds that are left, because the others count on that.
 
         Raises:
-            torch.OutOfMemoryError: everywhere, where an allocation failed in one process.
+            torch.OutOfMemoryError: everywhere, if an allocation failed in one process.
         """
         if self.alone or not apart:
             return action(after_each)
@@ -150,7 +151,7 @@ SOLO = Processes()
 
 @contextmanager
 def watching_for_loss() -> Iterator[None]:
-    """Turn what a broken connection raises into LostProcess."""
+    """Turn the errors of a broken connection into LostProcess."""
     try:
         yield
     except RuntimeError as error:
@@ -170,7 +171,7 @@ def watching_for_loss() -> Iterator[None]:
 
 
 def gpu_of(local_rank: int) -> int:
-    """The GPU of a process: where a scheduler shows each only its own, that is the first one it sees."""
+    """The GPU of a process. If a scheduler shows each process only its own GPU, that is the first one it sees."""
     return local_rank % torch.cuda.device_count()
 
 

@@ -29,10 +29,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model is given: tokenised once, it travels as ids. A server of its own gets text or turns."""
+    """The input of the model. It is tokenised once and travels as ids; a server that tokenises gets text or turns."""
 
     problem: Problem
-    text: str  # the exact text that the model sees, template applied; the turns' text where a server puts it together
+    text: str  # the exact text that the model sees, template applied; the turns' text if a server applies it
     token_ids: tuple[int, ...]
     messages: tuple[tuple[str, str], ...] = ()  # (role, content) turns for a server that applies its chat template
 
@@ -65,7 +65,7 @@ class Rollout:
     """A completion: its counted tokens run up to and including the first stop token.
 
     logprobs: of each token, by whoever drew it, under the distribution that it was drawn from: at the sampling
-    temperature, cut to the nucleus where top_p < 1, and 0 where decoding is greedy. None from a server that gives none.
+    temperature, cut to the nucleus if top_p < 1, and 0 if decoding is greedy. None from a server that gives none.
     policy_step: the training step whose weights drew it, 0 before the first. None if whoever drew it does not say.
     """
 
@@ -79,7 +79,7 @@ class Rollout:
 
     @property
     def completion_tokens(self) -> int | None:
-        """Counted tokens; None where a server does not say."""
+        """Counted tokens; None if a server does not say."""
         return len(self.token_ids) or self.reported_tokens
 
     @property

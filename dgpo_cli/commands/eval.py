@@ -1,6 +1,6 @@
 """`dgpo eval`: a model, or a file of stored completions, on one or several benchmarks.
 
-Grading stored completions needs no model and imports no torch, so everything that does is imported where it is used.
+Grading stored completions needs no model and imports no torch, so whatever needs torch is imported where it is used.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.evaluation.benchmark import benchmark_notes, load_benchmark
 from dgpo_cli.evaluation.completions import (
     Completion,
+    CompletionFile,
     grade_completions,
     of_benchmark,
     read_completions,
@@ -39,7 +40,7 @@ from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import columns_asked, require_right_or_wrong, try_grader
 from dgpo_cli.terminal import say
-from dgpo_cli.types import Grader, Prompt, Unanswered
+from dgpo_cli.types import Grader, Problem, Prompt, Unanswered
 
 MOSTLY = 0.9  # of the completions without an answer, from which on that is said
 
@@ -51,8 +52,8 @@ class Task:
     config: EvalConfig
     folder: Path
     grader: Grader
-    problems: ProblemSet | None  # None where stored completions bring their golds
-    completions: list[Completion] | None  # None where a model draws them
+    problems: ProblemSet | None  # None if stored completions bring their golds
+    completions: list[Completion] | None  # None if a model draws them
 
 
 def run(configs: list[EvalConfig], folder: Path) -> None:
@@ -87,6 +88,11 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
             exit_code=143 if isinstance(stop, _Terminated) else 130,
         ) from None
     say(f"files: {folder}")
+    _show(results)
+    _refuse_gaps(results, folder)
+
+
+def _show(results: list[EvaluationResult]) -> None:
     records = [result.as_record() for result in results]
     for record in records:
         share, grader = record["no_answer_fraction"], record["manifest"]["grader"]
@@ -95,11 +101,10 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
                 f"note: {record['benchmark']}: {share:.0%} of the completions hold no answer that reward={grader} finds"
             )
     show([results_table(results)], records if len(records) > 1 else records[0])
-    _refuse_gaps(results, folder)
 
 
 def _refuse_gaps(results: list[EvaluationResult], folder: Path) -> None:
-    """A script must not take the numbers for whole: raises RunError where a server left samples unanswered."""
+    """Raises RunError if a server left samples unanswered: a script must not take the numbers for whole."""
     gaps = [Wrong(unanswered_line(result)) for result in results if result.unanswered]
     if gaps:
         hint = f"{_continues(folder)}: it asks for those alone"
@@ -107,7 +112,7 @@ def _refuse_gaps(results: list[EvaluationResult], folder: Path) -> None:
 
 
 def _continues(folder: Path) -> str:
-    """What was typed, in the evaluation's own folder; without what would delete the samples in it."""
+    """The command that was typed, in the evaluation's own folder; without the keys that would delete its samples."""
     place = override("hydra.run.dir", folder)
     if sys.argv[:2] != ["dgpo", "eval"]:
         return f"the same command with {place} continues it"
@@ -137,15 +142,21 @@ def _prepare(config: EvalConfig, folder: Path, view: EvaluationView, stack: Exit
     loaded = load_benchmark(benchmark, grader=grader, limit=benchmark.limit if file is None else None)
     for note in benchmark_notes(benchmark, loaded, grader):
         view.note(note)
-    if file is None:
-        return Task(config, folder, grader, loaded, None)
-    answered = of_benchmark(file, loaded.problems)
-    limit = min(benchmark.limit or len(loaded.problems), len(loaded.problems))
+    stored = None if file is None else _of_problems(file, loaded.problems, benchmark.limit, view)
+    return Task(config, folder, grader, loaded, stored)
+
+
+def _of_problems(
+    file: CompletionFile, problems: list[Problem], limit: int | None, view: EvaluationView
+) -> list[Completion]:
+    """The stored completions of the benchmark's first `limit` problems."""
+    answered = of_benchmark(file, problems)
+    limit = min(limit or len(problems), len(problems))
     kept = [one for one in answered if one.prompt.problem.index < limit]
-    problems = len({one.prompt.problem.index for one in kept})
-    if problems < limit:
-        view.note(f"warning: {file.path} answers {problems} problems; {limit - problems} others are left out")
-    return Task(config, folder, grader, loaded, kept)
+    found = len({one.prompt.problem.index for one in kept})
+    if found < limit:
+        view.note(f"warning: {file.path} answers {found} problems; {limit - found} others are left out")
+    return kept
 
 
 def _limited(completions: list[Completion], limit: int | None, view: EvaluationView) -> list[Completion]:
@@ -155,7 +166,7 @@ def _limited(completions: list[Completion], limit: int | None, view: EvaluationV
 
 
 def _ready(tasks: list[Task], view: EvaluationView, stack: ExitStack) -> list[Callable[[], EvaluationResult]]:
-    """What is left to do of each task, the model loaded or the server reached once."""
+    """The rest of each task, ready to be run; the model is loaded, or the server reached, once for all of them."""
     model = None
     ready: list[Callable[[], EvaluationResult]] = []
     for task in tasks:
@@ -234,7 +245,7 @@ def _grade_stored(task: Task, view: EvaluationView) -> EvaluationResult:
 
 
 def _manifest(task: Task, model: EvaluatedModel) -> dict[str, Any]:
-    """What the samples depend on beside what `evaluate` knows."""
+    """Everything that the samples depend on and `evaluate` does not know."""
     config = task.config
     template = config.benchmark.template or config.model.template
     return {

@@ -1,7 +1,7 @@
-"""What a server's answer of status 200 holds: a completion, or the reason why it is none.
+"""Reads a server's answer of status 200: a completion, or the reason why it is none.
 
 Servers, and proxies before them, say 200 and put an error, an empty list or a login page into the content. No transport
-here, and nothing of what was asked.
+here, and no requests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Found:
 
     text: str
     finish_reason: str | None
-    tokens: int | None  # None where the server does not count
+    tokens: int | None  # None if the server does not count
 
 
 def read_completion(answer: Answer, *, chat: bool, path: str) -> Found | Failure:

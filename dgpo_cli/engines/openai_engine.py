@@ -1,29 +1,29 @@
 """Sampling from a server that speaks the OpenAI protocol: vLLM, SGLang, llama.cpp, `transformers serve`.
 
-It owns what is asked and what becomes of failures; `http` owns the transport, `answers` how an answer is read. No
-model, no tokenizer and no torch here: the server applies its own chat template and its own stop tokens, and its
-completions have no ids.
+It owns the request and the consequence of failures; `http` owns the transport, `answers` the reading of an answer,
+`refusals` the words for a server that says no. No model, no tokenizer and no torch here: the server applies its own
+chat template and its own stop tokens, and its completions have no ids.
 
 Servers fill options that a request leaves out from the model's generation_config (Qwen2.5-Instruct: penalty 1.05, top_k
 20), so neutral values are sent along. They are no part of the protocol, hence `DIALECTS`: the first that the server
 accepts is used.
 
-A request that fails for good is left unanswered and the others go on; where failures come in a row, and cannot be those
-of a few prompts, no more is asked.
+A request that fails for good is left unanswered, and the others go on. If failures come in a row, too many to be the
+fault of a few prompts, no more is asked.
 """
 
 from __future__ import annotations
 
 import json
 import queue
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from dgpo_cli.engines.answers import read_completion
-from dgpo_cli.engines.http import OF_THE_SERVER, Answer, Failure, HttpClient, said
+from dgpo_cli.engines.http import Answer, Failure, HttpClient, said
+from dgpo_cli.engines.refusals import URL_HINT, Asked, names_in, refusal
 from dgpo_cli.errors import RunError, ServerError
 from dgpo_cli.types import EngineFacts, Prompt, Rollout, SampleRequest, Sampling, Unanswered
 
@@ -31,8 +31,6 @@ LENGTH = ("length", "max_tokens")
 LARGEST_SEED = 2**31  # llama.cpp keeps 32 bits, and the largest of them means "random"
 PROBLEMS_IN_A_ROW = 8  # that fail without an answer between them; one prompt may be at fault, so many are not
 REQUESTS_IN_A_ROW = 64  # of however few problems
-MAX_TOKENS_KEYS = ("max_tokens", "max_completion_tokens")
-URL_HINT = "engine.url=http://HOST:PORT/v1 is the address of the API, usually with /v1 at its end"
 
 
 def _vllm(sampling: Sampling) -> dict[str, Any]:
@@ -57,8 +55,11 @@ DIALECTS: dict[str, Callable[[Sampling], dict[str, Any]]] = {
 }
 
 
-def _emptied(finished: queue.SimpleQueue[tuple[int, Rollout | Exception]]) -> Iterator[tuple[int, Rollout | Exception]]:
-    """What has come in already."""
+Outcomes = queue.SimpleQueue[tuple[int, Rollout | Exception]]  # of requests, named by their position
+
+
+def _emptied(finished: Outcomes) -> Iterator[tuple[int, Rollout | Exception]]:
+    """The outcomes that have come in already."""
     while not finished.empty():
         yield finished.get()
 
@@ -72,7 +73,7 @@ class _Streak:
         self.problems: set[int] = set()
 
     def add(self, request: SampleRequest, error: ServerError) -> bool:
-        """Whether it is time to stop: no one prompt can be what is wrong."""
+        """Whether it is time to stop: the fault cannot be that of one prompt."""
         self.requests += 1
         self.of_the_server += error.whole_server
         self.problems.add(request.prompt.problem.index)
@@ -122,6 +123,10 @@ class OpenAIEngine:
     def endpoint(self) -> str:
         return "/chat/completions" if self.chat else "/completions"
 
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.endpoint, self.model, self.chat, self.max_tokens_key)
+
     def load(self, version: int) -> None:
         """Raises RunError: which weights a server has is the choice of whoever started it."""
         raise RunError(f"{self.client.url}: this server holds its own weights, and takes none of step {version}")
@@ -133,30 +138,13 @@ class OpenAIEngine:
     def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout | Unanswered]:
         """A completion a request, in order, or why there is none. Units mean nothing to a server.
 
-        No more is asked, and what is left ends with the last error, after failures without an answer between them of
-        `PROBLEMS_IN_A_ROW` problems, of as many requests where the whole server is at fault, or of `REQUESTS_IN_A_ROW`.
+        After too many failures without an answer between them, no more is asked, and the requests that are left end
+        with the last error: failures of `PROBLEMS_IN_A_ROW` problems, of as many requests if the whole server is at
+        fault, or of `REQUESTS_IN_A_ROW` requests.
         """
-        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for position in range(len(requests)):
-            todo.put(position)
-        finished: queue.SimpleQueue[tuple[int, Rollout | Exception]] = queue.SimpleQueue()
-        ended = threading.Event()
-
-        def work() -> None:
-            while not ended.is_set():
-                try:
-                    position = todo.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    finished.put((position, self._complete(requests[position], sampling)))
-                except Exception as error:  # handed to the caller's thread, where it is counted or raised
-                    finished.put((position, error))
-
         self.client.stop.clear()
-        # Daemons: a signal does not have to wait for answers that may be minutes away.
-        for _ in range(min(self.concurrency, len(requests))):
-            threading.Thread(target=work, daemon=True).start()
+        ended = threading.Event()
+        finished = self._ask_in_threads(requests, sampling, ended)
         outcomes: dict[int, Rollout | Unanswered] = {}
         end: Unanswered | None = None
         try:
@@ -172,6 +160,29 @@ class OpenAIEngine:
             return [outcomes[position] for position in range(len(requests))]
         outcomes |= {position: outcome for position, outcome in _emptied(finished) if isinstance(outcome, Rollout)}
         return [outcomes.get(position) or replace(end, request=request) for position, request in enumerate(requests)]
+
+    def _ask_in_threads(self, requests: list[SampleRequest], sampling: Sampling, ended: threading.Event) -> Outcomes:
+        """Where the outcomes come in, in whatever order. After `ended` no thread begins another request."""
+        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for position in range(len(requests)):
+            todo.put(position)
+        finished: Outcomes = queue.SimpleQueue()
+
+        def work() -> None:
+            while not ended.is_set():
+                try:
+                    position = todo.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    finished.put((position, self._complete(requests[position], sampling)))
+                except Exception as error:  # handed to the caller's thread, where it is counted or raised
+                    finished.put((position, error))
+
+        # Daemons: a signal does not have to wait for answers that may be minutes away.
+        for _ in range(min(self.concurrency, len(requests))):
+            threading.Thread(target=work, daemon=True).start()
+        return finished
 
     def _counted(self, request: SampleRequest, outcome: Rollout | Exception) -> Rollout | Unanswered:
         if isinstance(outcome, Rollout):
@@ -222,7 +233,7 @@ class OpenAIEngine:
     def _complete(self, request: SampleRequest, sampling: Sampling) -> Rollout:
         answer = self.ask(request, sampling)
         if not answer.is_good:
-            raise refusal(self, answer)
+            raise refusal(self.client, answer, self.asked)
         found = read_completion(answer, chat=self.chat, path=self.endpoint)
         assert not isinstance(found, Failure)  # `ask` saw to it
         reason, tokens = found.finish_reason, found.tokens
@@ -242,9 +253,9 @@ def connect(
     max_tokens_key: str = "max_tokens",
     other_prompts: Sequence[Prompt] = (),
 ) -> OpenAIEngine:
-    """An engine whose server has shown, by one token after `prompt`, that it answers what it will be asked.
+    """An engine whose server has shown, by one token after `prompt`, that it answers such requests.
 
-    Where it fails on `prompt` in a way that may be the prompt's fault, it is tried on the others.
+    If it fails on `prompt` in a way that may be the prompt's fault, it is tried on the others.
 
     Raises:
         ServerError: nothing answers; it is no such server; it has no such model, or not this kind of completion.
@@ -280,54 +291,14 @@ def _tried(client: HttpClient, prompt: Prompt, sampling: Sampling, settings: dic
         if answer.status not in (400, 422):  # neither of which says reliably which parameter was not known
             break
     if not answer.is_good:
-        raise refusal(engine, answer)
+        raise refusal(client, answer, engine.asked)
     return engine
-
-
-def refusal(engine: OpenAIEngine, answer: Answer) -> ServerError:
-    """An answer that is not 2xx as one line, with what to do."""
-    message, hint = _refusal_words(engine, answer)
-    whole_server = answer.status < 400 or answer.status in OF_THE_SERVER
-    return ServerError(message, hint, cause=f"status_{answer.status}", whole_server=whole_server)
-
-
-def _refusal_words(engine: OpenAIEngine, answer: Answer) -> tuple[str, str]:
-    client, endpoint = engine.client, engine.endpoint
-    words = client.shown(said(answer))
-    message = f"{client.url}: {endpoint} answers with status {answer.status}: {words}"
-    if answer.status in (401, 403):
-        return message, "engine.api_key_env=NAME names the environment variable that holds the key"
-    other_key = next(key for key in MAX_TOKENS_KEYS if key != engine.max_tokens_key)
-    if answer.status in (400, 422) and _blames_key(said(answer), engine.max_tokens_key, other_key):
-        return message, f"engine.max_tokens_key={other_key}"
-    named = re.search(rf"(?<!\w){re.escape(engine.model)}(?!\w)", words) is not None
-    if answer.status in (404, 405) and not named and "model" not in words.lower():
-        known = _models(client)
-        if known is None:
-            return message, URL_HINT
-        other = "false sends text" if engine.chat else "true sends chat messages"
-        what = "chat completions" if engine.chat else "text completions"
-        return f"{client.url}: this server offers no {what} ({message})", f"model.chat_template={other}"
-    if answer.status == 404 or (named and answer.status == 400):
-        known = _models(client)
-        names = f"; the server lists {', '.join(known[:10])}" if known else ""
-        return message, f"engine.model is '{engine.model}'{names}"
-    if 300 <= answer.status < 400:
-        return f"{client.url}: it redirects to another address, which is not followed", URL_HINT
-    return message, "the request is refused as it is: see benchmark.max_tokens, temperature and top_p"
-
-
-def _blames_key(words: str, sent: str, other: str) -> bool:
-    """Whether a refusal is about the name of the limit, and not about its size, which vLLM says with both names."""
-    about_names = r"unsupported|not supported|unknown|unrecogni[sz]ed|unexpected|extra|not permitted|forbidden|instead"
-    is_named = any(re.search(rf"\b{key}\b", words) for key in (sent, other))
-    return is_named and bool(re.search(rf"{about_names}|use\W+{other}", words, re.IGNORECASE))
 
 
 def _only_model(client: HttpClient) -> str:
     """The name of the one model that the server lists."""
     answer = client.send("/models", first=True, hint="engine.model=NAME asks for no list of models")
-    names = _names(answer)
+    names = names_in(answer)
     if answer.status in (401, 403):
         raise RunError(
             f"{client.url}: /models answers with status {answer.status}: {client.shown(said(answer))}",
@@ -342,22 +313,6 @@ def _only_model(client: HttpClient) -> str:
         found = f"{len(names)} models: {', '.join(names[:10])}" if names else "no model"
         raise RunError(f"{client.url}: expected one model, the server lists {found}", "engine.model=NAME chooses one")
     return names[0]
-
-
-def _models(client: HttpClient) -> list[str] | None:
-    """What the server lists, for a hint; None where it lists nothing that can be read."""
-    try:
-        return _names(client.send("/models", first=True, retries=0))
-    except RunError:
-        return None
-
-
-def _names(answer: Answer) -> list[str] | None:
-    record = answer.json()
-    rows = record.get("data") if isinstance(record, dict) and answer.status == 200 else None
-    if not isinstance(rows, list):
-        return None
-    return [row["id"] for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
 
 
 def _not_json(client: HttpClient, path: str, answer: Answer) -> RunError:

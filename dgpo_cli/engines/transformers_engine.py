@@ -1,7 +1,7 @@
 """Sampling with transformers in this process: one decoding loop, explicit in every choice.
 
 `generate` is not used: it fills unset options from the model's generation_config (penalties, top_k, top_p), and its
-random numbers depend on what else is in the batch. Here each sample has its own stream of uniforms (`core.seeds`),
+random numbers depend on the rest of the batch. Here each sample has its own stream of uniforms (`core.seeds`),
 turned into a token by inverting the cumulative distribution, and nothing but `Sampling` shapes that distribution.
 """
 
