@@ -63,6 +63,7 @@ def test_a_record_holds_the_rollout_its_verdict_and_what_each_counted_token_carr
         "error": None,
         "advantage": 1.0,
         "finish_reason": "stop",
+        "policy_step": None,
         "token_ids": [5, 6],
         "tokens": ["<5>", "<6>"],
         "logprobs": [-0.5, -0.25],
