@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from model_factory import save_random_model
 from rollout_factory import LENGTHS, uneven_rollouts
 from torch import Tensor
 
 from dgpo_cli.models.frozen import frozen_copy
 from dgpo_cli.models.language_model import LanguageModel
-from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.microbatch import make_microbatches, scatter_rows
 from dgpo_cli.models.scoring import logprobs_and_stats, predictive_states, score_rollouts
 from dgpo_cli.types import Rollout
-
-
-@pytest.fixture(scope="module")
-def policy(random_model: Path) -> LanguageModel:
-    return load_model(str(random_model))
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    return load_model(str(save_random_model(tmp_path_factory.mktemp("m") / "other", seed=1)))
 
 
 def dense(model: LanguageModel, rollout: Rollout, temperature: float) -> Tensor:
