@@ -1,7 +1,8 @@
-"""Imports point one way, and nothing heavy is imported before a command runs."""
+"""Imports point one way, test files are named after what they test, and nothing heavy is imported before a command."""
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,57 @@ def test_imports_inside_functions_and_for_types_alone_count(tmp_path: Path) -> N
 
 def test_every_module_has_its_place() -> None:
     assert {room(name) for name in IMPORTS} - {""} <= set(RANK)
+
+
+TESTS = Path(__file__).parent
+# Test files that are not named after one module, and what they test.
+OF_NO_MODULE = {
+    "bundled/test_tiny.py": "the files of the bundled model",
+    "commands/test_eval_openai.py": "dgpo eval with engine=openai",
+    "commands/test_learning.py": "dgpo train as a whole: the bundled model learns",
+    "commands/test_train_lora.py": "dgpo train with adapters",
+    "commands/test_train_processes.py": "dgpo train on several processes",
+    "data/test_shared_data.py": "the benchmarks' own files",
+    "engines/test_conformance.py": "every engine keeps the promise of types.Engine",
+    "faults/test_faults.py": "kills and full disks, the short form",
+    "faults/test_faults_long.py": "kills and full disks, the long form",
+    "rewards/test_adversarial.py": "the graders together, on adversarial completions",
+    "rewards/test_grading_pairs.py": "the graders together, on a table of answers",
+    "training/test_several_processes.py": "the parts of training, on any number of processes",
+    "test_architecture.py": "the package and its tests as a whole",
+    "test_browser.py": "tests/browser.py",
+    "test_conf.py": "the options in conf/ and the recipes",
+    "test_metrics_doc.py": "docs/metrics.md",
+    "test_wheel.py": "the wheel that is installed",
+}
+
+
+def unnamed_tests(tests: Path, package: Path) -> list[str]:
+    """Test files for which the package has no module: ROOM/test_X.py, or ROOM/test_ROOM_X.py, tests ROOM/X.py."""
+    found = []
+    for path in sorted(tests.rglob("test_*.py")):
+        folder, name = path.parent.relative_to(tests), path.stem.removeprefix("test_")
+        names = (name, name.removeprefix(f"{folder.name}_"))
+        if not any((package / folder / f"{one}.py").is_file() for one in names):
+            found.append(path.relative_to(tests).as_posix())
+    return found
+
+
+def test_a_test_file_is_named_after_its_module() -> None:
+    assert set(unnamed_tests(TESTS, PACKAGE)) == set(OF_NO_MODULE)
+
+
+def test_a_test_file_of_another_name_is_found(tmp_path: Path) -> None:
+    for name in ("house/hall/door.py", "tests/hall/test_door.py", "tests/hall/test_hall_door.py", "tests/test_door.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert unnamed_tests(tmp_path / "tests", tmp_path / "house") == ["test_door.py"]
+
+
+def test_no_two_files_of_the_tests_have_one_name() -> None:
+    """pytest imports them by their names alone, so one would hide the other."""
+    names = Counter(path.name for path in TESTS.rglob("*.py") if path.name not in ("conftest.py", "__init__.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "scipy", "wandb", "rich", "hydra", "omegaconf", "yaml")
