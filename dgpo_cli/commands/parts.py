@@ -9,12 +9,13 @@ from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, RewardConfig
 from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.data.problems import ProblemSet, load_problem_set
 from dgpo_cli.data.prompts import make_prompts
-from dgpo_cli.errors import ConfigError, DataError, Problem
+from dgpo_cli.errors import ConfigError, DataError
+from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.models.policy import Policy
 from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
 from dgpo_cli.rewards.trial import columns_asked, try_grader
 from dgpo_cli.terminal import say
-from dgpo_cli.types import Grader, Prompt
+from dgpo_cli.types import Grader, Problem, Prompt
 
 SHOWN_GOLDS = 5
 
@@ -38,11 +39,28 @@ def load_data_prompts(
     max_completion_tokens: int,
     limit: int | None = None,
 ) -> list[Prompt]:
-    """The prompts of a data option, every row checked and the grader tried on one; says what was left out.
+    """The prompts of a data option. Checks every row, tries the grader on one, and tells of the rows left out.
 
     Raises:
         DataError: rows that cannot be used, golds that no grader parses, prompts that do not fit the model's context.
     """
+    problems = _gradable(_problems(data, grader, limit=limit, seed=seed), grader, data)
+    prompts = make_prompts(
+        problems[:limit],
+        policy.model.tokenizer,
+        template=data.template or model.template,
+        chat_template=model.chat_template,
+        system_prompt=data.system_prompt,
+        max_context=policy.model.max_context,
+        embedded_ids=policy.model.embedded_ids,
+        max_completion_tokens=max_completion_tokens,
+    )
+    try_grader(grader, prompts[0])
+    return prompts
+
+
+def _problems(data: DataConfig, grader: Grader, *, limit: int | None, seed: int) -> list[Problem]:
+    """The rows of a data option as problems. Those that repeat a prompt are left out, and a line says how many."""
     if data.path is None:
         raise ConfigError("data.path is not set", "data.path=FILE, or a data option: data=digit_chain, gsm8k, ...")
     loaded = load_problem_set(
@@ -64,7 +82,11 @@ def load_data_prompts(
             f"data: {loaded.duplicates} of {loaded.rows} rows repeat a prompt and are left out ({loaded.conflicts} of "
             "them with another gold)"
         )
-    problems = loaded.problems
+    return loaded.problems
+
+
+def _gradable(problems: list[Problem], grader: Grader, data: DataConfig) -> list[Problem]:
+    """The problems whose gold the grader understands. Raises DataError if there is none, or for any other gold."""
     reasons = grader.gold_problems([problem.gold for problem in problems])
     bad = {problem.index: why for problem, why in zip(problems, reasons, strict=True) if why is not None}
     if bad:
@@ -72,18 +94,7 @@ def load_data_prompts(
         problems = [problem for problem in problems if problem.index not in bad]
     if not problems:
         raise DataError(f"{data.path}: no row is left to train on", "data.answer_key=KEY names another column")
-    prompts = make_prompts(
-        problems[:limit],
-        policy.model.tokenizer,
-        template=data.template or model.template,
-        chat_template=model.chat_template,
-        system_prompt=data.system_prompt,
-        max_context=policy.model.max_context,
-        embedded_ids=policy.model.embedded_ids,
-        max_completion_tokens=max_completion_tokens,
-    )
-    try_grader(grader, prompts[0])
-    return prompts
+    return problems
 
 
 def benchmark_prompts(
@@ -113,10 +124,10 @@ def _report_bad_golds(bad: dict[int, str], data: DataConfig) -> None:
     if data.skip_bad_golds:
         say(f"data: {len(bad)} rows left out, their gold cannot be graded: {'; '.join(shown)}{more}")
         return
-    problems = [Problem(f"{data.path}: {line}") for line in shown]
+    problems = [Wrong(f"{data.path}: {line}") for line in shown]
     hint = (
         "data.answer_key=KEY names another column; data.skip_bad_golds=true leaves such rows out; reward=exact "
         "compares text, and reward.path=FILE:FUNCTION is your own grader"
     )
-    last = Problem(f"{len(bad)} golds in {data.path} cannot be graded", hint)
+    last = Wrong(f"{len(bad)} golds in {data.path} cannot be graded", hint)
     raise DataError("", problems=(*problems, last))

@@ -33,7 +33,7 @@ def listed(override: Override, command: str) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-def dealt(
+def overrides_of_each(
     names: list[str], lists: dict[str, list[Any]], others: list[Override]
 ) -> tuple[list[list[str]], list[Problem]]:
     """The overrides of each benchmark, and what cannot be dealt out among them.

@@ -91,7 +91,7 @@ def prepare(
         elif values is None:
             accepted.append(override)
     request.overrides = [str(override.input_line) for override in accepted]
-    request.benchmarks, found = benchmarks.dealt(names, lists, accepted)
+    request.benchmarks, found = benchmarks.overrides_of_each(names, lists, accepted)
     problems += found
     if request.benchmarks:
         request.overrides = benchmarks.with_benchmark(request.overrides, request.benchmarks[0])

@@ -31,6 +31,7 @@ from dgpo_cli.types import NO_COLUMNS, ColumnsAsked, Grader, Problem, Prompt
 
 CHUNK = 512
 FINISH_REASONS = ("stop", "length")
+UNKNOWN_SAMPLING = {"temperature": None, "top_p": None, "max_tokens": None, "seed": None}
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def grade_completions(
     """results.json and samples.jsonl (one record a row, in the file's order) of stored completions.
 
     k is the smallest number of completions that a problem has; values of `pass_at` above it are left out. `manifest`
-    adds to what is known here.
+    adds to the facts that are known here.
 
     Raises:
         ConfigError: a folder with samples of something else.
@@ -137,18 +138,9 @@ def grade_completions(
     if not completions:
         raise DataError(f"{source}: no row answers a problem of benchmark {benchmark}")
     started = time.monotonic()
-    sampling = {"temperature": None, "top_p": None, "max_tokens": None, "seed": None}
-    full_manifest = {
-        **(manifest or {}),
-        "benchmark": benchmark,
-        "completions_sha256": files_sha256([source]),
-        **prompt_hashes(list({id(one.prompt.problem): one.prompt for one in completions}.values())),
-        **grader_facts(grader),
-        "sampling": sampling,
-        "versions": versions(),
-    }
+    manifest = {**(manifest or {}), "benchmark": benchmark, **_facts(completions, grader, source)}
     make_folder(folder)
-    claim(folder, full_manifest)
+    claim(folder, manifest)
     records: list[Record] = []
     for first in range(0, len(completions), CHUNK):
         records += _graded(completions[first : first + CHUNK], grader)
@@ -162,15 +154,31 @@ def grade_completions(
         model=str(source),
         pass_at=doubling(k) if pass_at is None else [value for value in pass_at if value <= k],
         seconds=time.monotonic() - started,
-        sampling=sampling,
-        manifest=full_manifest,
+        sampling=UNKNOWN_SAMPLING,
+        manifest=manifest,
     )
-    with SampleFile(folder / "samples.jsonl"):
-        lines = "".join(map(to_line, records))
-        with writing(folder / "samples.jsonl", len(lines)):
-            write_atomically(folder / "samples.jsonl", lines)
+    _save(records, folder / "samples.jsonl")
     write_json(folder / "results.json", result.as_record())
     return result
+
+
+def _facts(completions: list[Completion], grader: Grader, source: Path) -> dict[str, Any]:
+    """The part of the manifest that the completions and their grader give."""
+    return {
+        "completions_sha256": files_sha256([source]),
+        **prompt_hashes(list({id(one.prompt.problem): one.prompt for one in completions}.values())),
+        **grader_facts(grader),
+        "sampling": UNKNOWN_SAMPLING,
+        "versions": versions(),
+    }
+
+
+def _save(records: list[Record], file: Path) -> None:
+    """All records in place of those of an earlier grading."""
+    with SampleFile(file):
+        lines = "".join(map(to_line, records))
+        with writing(file, len(lines)):
+            write_atomically(file, lines)
 
 
 def _graded(completions: list[Completion], grader: Grader) -> list[Record]:

@@ -2,13 +2,16 @@
 
 It owns the continuing of what was interrupted: a unit of samples that was interrupted is drawn again as a whole, if the
 engine's samples depend on their unit. `generation_units` says what the units are; engines draw, graders judge.
+
+A sample that a server leaves unanswered counts as wrong in the result, by its cause, and has no line in samples.jsonl:
+the next start asks for it again, and then puts the file in the order of an evaluation that nothing interrupted.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -69,12 +72,9 @@ def evaluate(
 ) -> EvaluationResult:
     """avg@k and its companions over `prompts`; with a folder also results.json, samples.jsonl and manifest.json.
 
-    A folder that holds samples of the same evaluation is continued. `batch_size` is of a generation unit; `manifest`
-    adds to what the evaluation itself can say (weights, template, dtype); `model` is the name shown.
-    A sample that a server leaves unanswered counts as wrong in the result, by its cause, and has no line in
-    samples.jsonl: the next start asks for it again, and then puts the file in the order of an evaluation that nothing
-    interrupted. `failed` gets each of them.
-    `make_room` gets the differences if the folder holds samples of another evaluation, and takes those away.
+    A folder that holds samples of the same evaluation is continued; if they are of another one, `make_room` gets the
+    differences and takes the samples away. `batch_size` is of a generation unit; `manifest` adds to the facts that the
+    evaluation itself knows (weights, template, dtype); `model` is the name shown; `failed` gets each unanswered sample.
 
     Raises:
         ConfigError: a k of `pass_at` above `k`, or a folder with samples of another evaluation.
@@ -85,29 +85,10 @@ def evaluate(
     pass_at = doubling(k) if pass_at is None and k >= 1 else pass_at or []
     _check(prompts, benchmark, k, pass_at)
     drawn_with = {**asdict(sampling), "seed": seed}
-    full_manifest = {
-        **(manifest or {}),
-        "benchmark": benchmark,
-        **prompt_hashes(prompts),
-        "sampling": drawn_with,
-        **grader_facts(grader),
-        "batch_size": batch_size,
-        "versions": versions(),
-    }
-    if folder is not None:
-        make_folder(folder)
-        claim(folder, full_manifest, make_room=make_room)
-    with SampleFile(folder / "samples.jsonl") if folder is not None else nullcontext(_Unsaved()) as samples:
-        drawing = _Drawing(
-            engine, grader, prompts, samples, k=k, sampling=sampling, seed=seed, batch_size=batch_size, failed=failed
-        )
-        kept = len(drawing.wanted())
-        for _ in drawing.rounds():
-            if progress is not None:
-                done = drawing.wanted()
-                seconds = time.monotonic() - started
-                average = running_average(done)
-                progress(Progress(benchmark, len(done), k * len(prompts), len(done) - kept, seconds, average))
+    manifest = {**(manifest or {}), "benchmark": benchmark, **_facts(prompts, drawn_with, grader, batch_size)}
+    with _samples_in(folder, manifest, make_room) as samples:
+        drawing = _Drawing(engine, grader, prompts, samples, k, sampling, seed, batch_size, failed)
+        _draw_all(drawing, benchmark, started, progress)
         records = drawing.records()
     result = summarise(
         records,
@@ -116,11 +97,46 @@ def evaluate(
         pass_at=pass_at,
         seconds=time.monotonic() - started,
         sampling=drawn_with,
-        manifest=full_manifest,
+        manifest=manifest,
     )
     if folder is not None:
         write_json(folder / "results.json", result.as_record())
     return result
+
+
+def _facts(prompts: list[Prompt], drawn_with: dict[str, Any], grader: Grader, batch_size: int) -> dict[str, Any]:
+    """The part of the manifest that an evaluation knows by itself."""
+    return {
+        **prompt_hashes(prompts),
+        "sampling": drawn_with,
+        **grader_facts(grader),
+        "batch_size": batch_size,
+        "versions": versions(),
+    }
+
+
+@contextmanager
+def _samples_in(
+    folder: Path | None, manifest: Mapping[str, Any], make_room: Callable[[list[str]], None] | None
+) -> Iterator[SampleFile | _Unsaved]:
+    """The samples that the folder has of this evaluation, open for more; without a folder they are kept in memory."""
+    if folder is None:
+        yield _Unsaved()
+        return
+    make_folder(folder)
+    claim(folder, manifest, make_room=make_room)
+    with SampleFile(folder / "samples.jsonl") as samples:
+        yield samples
+
+
+def _draw_all(drawing: _Drawing, benchmark: str, started: float, progress: Callable[[Progress], None] | None) -> None:
+    """Draw the missing samples, and tell of each round."""
+    kept = len(drawing.wanted())
+    total = drawing.k * len(drawing.prompts)
+    for _ in drawing.rounds():
+        if progress is not None:
+            done, seconds = drawing.wanted(), time.monotonic() - started
+            progress(Progress(benchmark, len(done), total, len(done) - kept, seconds, running_average(done)))
 
 
 @dataclass

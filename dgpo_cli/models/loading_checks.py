@@ -1,6 +1,6 @@
 """Whether a checkpoint and a model are one: every weight of either has its place, and its numbers, in the other.
 
-transformers fills what is missing with random numbers and leaves out what it does not know. Both are refused here.
+transformers fills missing weights with random numbers and leaves out those that it does not know. Both are refused.
 It reads names, shapes and dtypes. pretrained.py reads the weights, and tokenizer_checks.py looks at the tokenizer.
 """
 
@@ -94,7 +94,7 @@ def refuse_two_checkpoints(path: str, key: str) -> None:
 
 
 def check_weights(model: Any, report: dict[str, Any], files: list[Path], path: str, key: str) -> list[str]:
-    """Compare a loaded model with its checkpoint. `report`: what `output_loading_info` gives; `files`: the weights.
+    """Compare a loaded model with its checkpoint. `report`: from `output_loading_info`; `files`: the weights.
 
     Returns warnings: weights that this kind of model leaves out by its own definition.
 

@@ -2,7 +2,7 @@
 
 Adapters are injected into the layers of the transformers model itself: body, head, generation and saving of it are
 reached as before, and a layer of frozen weight W answers `W x + alpha / rank * B A x`. B starts at 0, so a fresh
-adapter changes nothing. Dropout is never used. Adapters are float32, whatever dtype the frozen weights have.
+adapter changes nothing. Dropout is never used. Adapters are float32, also if the frozen weights have another dtype.
 
 Two adapters can stand in one model: the policy's, and for `reference.refresh_every` earlier weights of it. An
 `AdapterView` says which of them is on in a pass, or that none is. Outside of any view the policy's is on.
@@ -104,7 +104,7 @@ def add_adapter(
         base_model_name_or_path=base,
         revision=revision,
     )
-    with torch.random.fork_rng(devices=[]):  # peft draws on the CPU, wherever the layer is
+    with torch.random.fork_rng(devices=[]):  # peft draws on the CPU, also for layers on a GPU
         torch.default_generator.manual_seed(seed)
         _inject(model, config, POLICY)
     return AdapterView(model, POLICY)
@@ -165,7 +165,7 @@ def save_adapter(view: AdapterView, folder: Path, *, state_dict: dict[str, torch
     tensors = {PREFIX + key: value.detach().cpu().contiguous() for key, value in weights.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config = deepcopy(view.model.peft_config[view.name])
-    config.inference_mode = True  # whoever loads it
+    config.inference_mode = True  # for those who load it
     config.target_modules = sorted(config.target_modules)  # a set, whose order differs from process to process
     config.save_pretrained(str(folder))
 

@@ -31,6 +31,11 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def are_numbers_by_name(value: Any) -> bool:
+    """Named parts of a reward; one that was not finite is null."""
+    return isinstance(value, dict) and all(part is None or is_number(part) for part in value.values())
+
+
 # What a field holds if it is not null: in words, and as a test.
 Kind = tuple[str, Callable[[Any], bool]]
 NUMBER: Kind = ("a finite number", is_number)
@@ -41,6 +46,7 @@ VALUES: dict[str, Kind] = {
     "prompt": TEXT,
     "sample": INTEGER,
     "reward": NUMBER,
+    "reward_parts": ("an object of finite numbers", are_numbers_by_name),
     "correct": ("true or false", lambda value: isinstance(value, bool)),
     "advantage": NUMBER,
     "finish_reason": TEXT,

@@ -5,7 +5,9 @@ The main process alone keeps it. Nothing here changes what is trained.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dgpo_cli.algorithm import Algorithm
@@ -55,6 +57,11 @@ class Journal:
         self.tracker.log({"step": row["step"], f"eval/{row['benchmark']}/avg_at_k": row["avg_at_k"]["value"]})
         self.view.note(_evaluation_line(row))
 
+    @cached_property
+    def spell(self) -> Callable[[int], str]:
+        """The text of a token, for stored rollouts: made once, for it reads the whole vocabulary."""
+        return token_speller(self.model.tokenizer)
+
     def records(self, collected: Collected, batch: StepBatch, result: StepResult) -> list[dict[str, Any]]:
         """The rollouts of a step as they are stored."""
         return rollout_records(
@@ -64,7 +71,7 @@ class Journal:
             batch.advantages.tolist(),
             result.signals,
             result.credit,
-            spell=token_speller(self.model.tokenizer),
+            spell=self.spell,
             vocabulary_size=self.model.vocabulary_size,
             noise_floor=self.state.noise_floor if gates_noise(self.config.gating) else None,
             control_seeds=batch.control_seeds,

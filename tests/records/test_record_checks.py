@@ -32,6 +32,9 @@ def read(folder: Path, field: str, value: Any) -> StoredRollouts:
         ("prompt_id", {"a": 1}, 'expected a text or a number or null, found {"a": 1}'),
         ("sample", [0], "expected an integer or null, found 1 values"),
         ("correct", NAN, "expected true or false or null, found NaN"),
+        ("reward_parts", 0.5, "expected an object of finite numbers or null, found 0.5"),
+        ("reward_parts", {"level": "A"}, 'an object of finite numbers or null, found {"level": "A"}'),
+        ("reward_parts", {"level": NAN}, 'an object of finite numbers or null, found {"level": NaN}'),
         ("finish_reason", NAN, "expected a text or null, found NaN"),
         ("vocabulary_size", 1, "expected an integer of at least 2 or null, found 1"),
         ("noise_floor", -1e-9, "expected a finite number of at least 0 or null, found -1e-09"),
@@ -55,3 +58,8 @@ def test_what_is_no_such_value_is_named(tmp_path: Path, field: str, value: Any, 
     message = error.value.problems[0].message
     assert f"rollouts.jsonl line 2: {field}: " in message
     assert said in message
+
+
+def test_parts_of_a_reward_are_numbers_or_unknown(tmp_path: Path) -> None:
+    stored = read(tmp_path, "reward_parts", {"level": 2, "length": -0.5, "depth": None})
+    assert len(stored.records) == 2
