@@ -169,7 +169,9 @@ def test_small_distance_under_one_head_keeps_five_digits(spread: float, d: float
     ref_hidden = moved(hidden, d**0.5)
     stats = token_stats(hidden, head, targets, ref_hidden=ref_hidden, vocab_chunk=100)
     expected = dense(hidden, head, targets, ref_hidden, head).hellinger
-    close(stats.hellinger, expected, 0.0, rtol=1e-5)
+    close(
+        stats.hellinger, expected, 0.0, rtol=3e-5
+    )  # the last digit is the matrix kernel's, which each CPU has its own
 
 
 @pytest.mark.parametrize("softcap", [None, 4.0])

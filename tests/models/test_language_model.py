@@ -108,14 +108,18 @@ def test_what_is_drawn_from_has_the_distribution_that_is_scored(wide: Path, has_
 @pytest.mark.parametrize("has_head", [True, False])
 def test_the_engines_log_probs_are_those_of_the_trainer(wide: Path, has_head: bool) -> None:
     model = load_model(str(wide))
-    gaps = {}
+    gaps, told = {}, {}
+    made = drawn(model, samples=8, tokens=6, temperature=0.8)
     for one in (model, low(model)):
         one.has_head = has_head
-        made = drawn(one, samples=8, tokens=6, temperature=0.8)
-        signals = score_rollouts(one, None, made, [6] * 8, temperature=0.8, tokens=4096)
-        gaps[one.compute_dtype] = logprob_gap(made, signals)
+        told[one.compute_dtype] = score_rollouts(one, None, made, [6] * 8, temperature=0.8, tokens=4096)
+        own = drawn(one, samples=8, tokens=6, temperature=0.8)
+        signals = score_rollouts(one, None, own, [6] * 8, temperature=0.8, tokens=4096)
+        gaps[one.compute_dtype] = logprob_gap(own, signals)
     assert gaps[None]["engine/logprob_gap_max"] < 1e-4
-    assert 1e-3 < gaps[LOW]["engine/logprob_gap_max"] < 1  # of the body in bfloat16, with a cache and without
+    # With a cache and without, a body in bfloat16 rounds in other places on some CPUs, and in the same on others.
+    assert gaps[LOW]["engine/logprob_gap_max"] < 1
+    assert 1e-3 < logprob_gap(made, told[LOW])["engine/logprob_gap_max"] < 1  # bfloat16 is not float32 on any
 
 
 def test_a_model_in_one_piece_draws_and_scores_in_float32(halved_folder: Path) -> None:
