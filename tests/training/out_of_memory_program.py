@@ -36,7 +36,8 @@ from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
 # Bytes that a step may take beyond what is held before it, tried until one is too few.
 ROOMS = [32 << 20, 16 << 20, 8 << 20, 4 << 20, 2 << 20, 1 << 20]
-GROUPS, GROUP, LENGTH = 4, 4, 96
+# So long that a pass takes far more than the moments, which come after it: those no smaller budget would make room for.
+GROUPS, GROUP, LENGTH = 4, 4, 240
 
 
 def batch() -> StepBatch:
