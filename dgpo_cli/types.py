@@ -190,6 +190,9 @@ class EngineFacts:
     units_at_once: int  # units that it draws side by side: if it gets fewer in one call, a part of it has no work
     gives_logprobs: bool  # whether rollouts bring the log-probs that they were drawn with
     shares_devices: bool  # with the policy that trains: it cannot draw while that one is updated
+    computes_as_trained: (
+        bool  # with the trainer's weights it gives the trainer's log-probs, so there is nothing to correct
+    )
     manifest: Mapping[str, Any]  # what its samples depend on beside weights, prompts, sampling and units
 
 

@@ -15,6 +15,7 @@ from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig, LossAggregation, ScorePolicy
 from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.training.correction import UNCORRECTED, Correction
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
 from dgpo_cli.training.step import StepBatch, StepResult
 from dgpo_cli.training.stopping import StopGuard
@@ -64,13 +65,14 @@ def run(
     algorithm: Algorithm,
     step: StepBatch,
     terms: bool = False,
+    off_policy: Correction = UNCORRECTED,
     **settings: Any,
 ) -> tuple[StepResult, RecordingOptimizer, LanguageModel]:
     """One step on a copy of the policy."""
     model = LanguageModel(copy.deepcopy(policy.model), policy.tokenizer, policy.path, policy.has_head)
     optim = replace(OptimConfig(), warmup_steps=0, grad_clip=0.0, **settings)
     optimizer = RecordingOptimizer(model.model, optim)
-    updater = Updater(model, reference, algorithm, optimizer, optim, temperature=1.0)
+    updater = Updater(model, reference, algorithm, optimizer, optim, temperature=1.0, off_policy=off_policy)
     result = updater.run(step, lr=1e-3, noise_floor=1e-7, guard=StopGuard(0.0), terms=terms)
     return result, optimizer, model
 

@@ -9,7 +9,8 @@ from dgpo_cli.training.metrics import KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = (
-    "reward|groups|completion|ratio|optim|kl|hellinger|credit|score|entropy|grad_norm|samples|tokens|seconds|memory"
+    "reward|groups|completion|ratio|engine|optim|kl|hellinger|credit|score|entropy|grad_norm|samples|tokens|seconds|"
+    "memory"
 )
 SOURCES = ("training", "core", "algorithm.py")
 

@@ -25,6 +25,7 @@ from dgpo_cli.models.policy import load_trainee
 from dgpo_cli.models.reference import load_reference
 from dgpo_cli.processes import Processes
 from dgpo_cli.training.checkpoint import Checkpoints, policy_folder, reference_folder
+from dgpo_cli.training.correction import Correction
 from dgpo_cli.training.host_memory import sharers_of
 from dgpo_cli.training.loop import Trainer
 from dgpo_cli.training.optimizer import Optimizer
@@ -110,6 +111,7 @@ def _updater(config: TrainConfig, run: Everywhere, optimizer: Optimizer, say: Ca
         temperature=config.rollout.temperature,
         say=say,
         processes=run.crew.processes,
+        off_policy=Correction(config.engine.correction.name, config.engine.cap, run.engine.facts.computes_as_trained),
     )
     updater.budget.continue_with(run.state.tokens_per_microbatch)
     return updater

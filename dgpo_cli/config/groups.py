@@ -123,6 +123,13 @@ class LoggerMode(Enum):
     disabled = "disabled"
 
 
+class OffPolicyCorrection(Enum):  # and KINDS of core/off_policy.py
+    none = "none"
+    token = "token"
+    sequence = "sequence"
+    mask = "mask"
+
+
 class MaxTokensKey(Enum):
     max_tokens = "max_tokens"
     max_completion_tokens = "max_completion_tokens"
@@ -238,6 +245,13 @@ class EngineConfig:
 
     name: str = key("transformers", "transformers: in this process; openai: a server of that protocol, dgpo eval only")
     batch_size: int = key(128, "completions generated together: a generation unit, so results depend on it", "rollouts")
+    correction: OffPolicyCorrection = key(
+        OffPolicyCorrection.token,
+        "training: what the loss of a token is multiplied by, r = pi_old/mu of trainer and engine: token min(r, cap) | "
+        "sequence min(product of r over the rollout, cap) | mask r, and 0 for a token whose r leaves [1/cap, cap] | "
+        "none 1. Denominators stay (docs/off_policy.md)",
+    )
+    cap: float = key(2.0, "bound of the correction, more than 1")
     url: str | None = key(None, "engine=openai: address of the API, http://127.0.0.1:8000/v1")
     api_key_env: str | None = key(
         None, "engine=openai: name of the environment variable that holds the key; the key itself is never stored"

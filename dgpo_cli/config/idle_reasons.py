@@ -162,6 +162,17 @@ def no_kl(config: Any, _: Typed) -> str | None:
     return None if config.algo.kl_coef > 0 else "there is no KL penalty"
 
 
+def same_policy(config: Any, _: Typed) -> str | None:
+    """Engines that compute as the trainer does (`types.EngineFacts`): this one, and no others."""
+    if config.engine.name != "transformers":
+        return None
+    return "engine=transformers draws with the weights that train, so every factor is 1"
+
+
+def uncorrected(config: Any, _: Typed) -> str | None:
+    return "engine.correction=none corrects nothing" if config.engine.correction.name == "none" else None
+
+
 def no_resume(config: Any, _: Typed) -> str | None:
     return None if config.resume else "no run is continued"
 

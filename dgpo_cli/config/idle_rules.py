@@ -39,6 +39,7 @@ TRAINING_OF = {  # a proposal of model.training, and the key that wins over it
     "strategy": "strategy",
     "engine_batch_size": "engine.batch_size",
 }
+ENGINE_OF_ALL = ("engine.name", "engine.batch_size", "engine.correction", "engine.cap")
 NAME_IT = "benchmark=NAME chooses one"
 RULES: tuple[Rule, ...] = (
     # Keys that a command or its other settings leave no room for.
@@ -183,7 +184,12 @@ RULES: tuple[Rule, ...] = (
         for name, winner in TRAINING_OF.items()
     ),
     # Engines.
-    Rule(("engine.",), EACH, why.local_engine, "engine=openai", but=("engine.name", "engine.batch_size")),
+    Rule(
+        ("engine.correction", "engine.cap"), ("eval", "rollout"), why.always("nothing is trained here"), "leave it out"
+    ),
+    Rule(("engine.correction", "engine.cap"), TRAIN, why.same_policy, "leave it out"),
+    Rule(("engine.cap",), TRAIN, why.uncorrected, "engine.correction=token is bounded by it"),
+    Rule(("engine.",), EACH, why.local_engine, "engine=openai", but=ENGINE_OF_ALL),
     Rule(
         ("model.revision", "model.dtype", "model.trust_remote_code", "model.threads", "model.stop_tokens", "strategy."),
         EVAL,

@@ -35,7 +35,7 @@ TRAIN_RULES: list[Rule] = [
     *at_least(0, "checkpoint.grace_seconds", "reference.refresh_every", "algo.dynamic_sampling.max_refills"),
     *at_least(0, "model.lora.rank"),
     *above(0, "gating.temperature", "optim.eps"),
-    *above(1, "algo.clip_dual"),
+    *above(1, "algo.clip_dual", "engine.cap"),
     *a_share("rollout.top_p", "gating.top_fraction"),
 ]
 ROLLOUT_RULES: list[Rule] = [

@@ -110,6 +110,7 @@ class OpenAIEngine:
             units_at_once=1,
             gives_logprobs=False,
             shares_devices=False,
+            computes_as_trained=False,
             # Neither address nor key: the same model may be served elsewhere when an evaluation goes on.
             manifest={
                 "model": {"name": self.model},

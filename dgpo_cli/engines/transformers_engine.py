@@ -42,6 +42,7 @@ class TransformersEngine:
             units_at_once=1,
             gives_logprobs=True,
             shares_devices=True,
+            computes_as_trained=True,
             manifest={
                 "engine": "transformers",
                 "device": self.model.device.type,

@@ -21,8 +21,8 @@ from dgpo_cli.training.step import Objective, Tally
 class LossTokens:
     """What the loss of a micro-batch is computed from besides its advantages: [b, T] each, on any device.
 
-    factors: what multiplies the policy loss of each token. Today that is its credit. A correction for rollouts that
-    another policy drew is one more factor of the product.
+    factors: what multiplies the policy loss of each token: its credit, times the correction for what another policy
+    drew (correction.py).
     """
 
     logprobs: Tensor  # with gradient

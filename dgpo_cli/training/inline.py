@@ -25,10 +25,8 @@ from dgpo_cli.training.update_series import UpdateSeries
 
 def can_train_inline(passes: Passes, objective: Objective, updates: int) -> bool:
     """Whether the training pass can give the credit of a step of so many updates, with micro-batches as they are."""
-    # The detached log-probs of the training pass stand for those that the rollouts were drawn with. If another policy
-    # drew them, they do not: the scores are then made apart, to be held against the log-probs that the engine gives.
-    if objective.batch.drawn_by_another:
-        return False
+    # If another policy drew the rollouts, this holds all the same: the pass gives the log-probs before the update, and
+    # the rollouts bring those that they were drawn with. The correction needs no more than these two.
     gating = objective.algorithm.gating
     asked = needs_whole_batch(gating) and updates == 1  # else micro-batches would be made only to be counted
     count = _micro_batches_of_all(passes, objective) if asked else 0
@@ -81,9 +79,11 @@ class _InlinePass:
         credit = self._objective.credit(signals, micro.rows)
         if counts:
             self._record.add(micro, signals, credit)
-        # The policy that trains is the one that drew, so its log-probs are the old ones too. Detached, they make a
+        # No update of the step came before, so the log-probs of this pass are the old ones too. Detached, they make a
         # ratio of exactly 1 whose gradient is that of log p: the plain policy gradient.
-        return LossTokens(logprobs, logprobs.detach(), credit.weights, signals.ref_logprobs)
+        old = logprobs.detach()
+        correction = self._objective.correction(signals.logprobs, signals.mask, micro.rows)
+        return LossTokens(logprobs, old, Scored(signals, credit, correction).factors, signals.ref_logprobs)
 
     def scored(self) -> Scored:
         """Signals and credit of the whole batch, the same in every process."""

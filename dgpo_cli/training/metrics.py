@@ -50,6 +50,8 @@ KEYS = (
     "score/max",
     "engine/logprob_gap_mean",
     "engine/logprob_gap_max",
+    "engine/correction_ess",
+    "engine/corrected_fraction",
     "reward/errors",
     "reward/timeouts",
     "reward/no_answer",

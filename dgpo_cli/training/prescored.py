@@ -37,9 +37,10 @@ def train_with_current_credit(passes: Passes, objective: Objective, series: Upda
         passes = replace(passes, reference_states=ReferenceStates(passes.reference))
     # By minibatch, as they are scored again: so the first of them gets the same signals in both passes.
     before = passes.fitted_to(batch, lambda: joined([passes.signals(batch, rows) for rows in series.minibatches]))
+    correction = objective.correction(before.logprobs, before.mask, batch.rows)  # of the step, not of an update
     for rows in series:
         now = passes.fitted_to(batch, partial(score, passes, objective, rows))
-        tokens = partial(scored_tokens, passes, Scored(before, now.credit))
+        tokens = partial(scored_tokens, passes, Scored(before, now.credit, correction))
         gradient = partial(minibatch_gradient, passes, rows=rows, begin=tokens)
         series.measure_terms(gradient)
         if series.step(gradient(objective)):
@@ -51,19 +52,22 @@ def train_with_current_credit(passes: Passes, objective: Objective, series: Upda
 def score(passes: Passes, objective: Objective, rows: list[int]) -> Scored:
     """Signals and credit of those rows by the policy as it is. The others are unmasked."""
     signals = passes.signals(objective.batch, rows)
-    return Scored(signals, objective.credit(signals, objective.batch.rows))
+    every = objective.batch.rows
+    return Scored(
+        signals, objective.credit(signals, every), objective.correction(signals.logprobs, signals.mask, every)
+    )
 
 
 def scored_tokens(passes: Passes, scored: Scored) -> LossTokensOf:
     """The loss's tokens of micro-batches of a batch that was scored: the training pass gives their log-probs alone."""
-    signals, credit = scored.signals, scored.credit
+    signals, factors = scored.signals, scored.factors
 
     def tokens_of(micro: MicroBatch, _: bool) -> LossTokens:
         at = (micro.rows, slice(micro.mask.shape[1]))
         return LossTokens(
             passes.logprobs(micro),
             signals.logprobs[at],
-            credit.weights[at],
+            factors[at],
             None if signals.ref_logprobs is None else signals.ref_logprobs[at],
         )
 

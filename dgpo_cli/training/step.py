@@ -13,6 +13,7 @@ from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.policy_loss import PolicyLoss
 from dgpo_cli.models.microbatch import MicroBatch
 from dgpo_cli.processes import Processes
+from dgpo_cli.training.correction import UNCORRECTED, Correction
 from dgpo_cli.training.current_credit import UsedCredit
 from dgpo_cli.training.optimizer import UpdateOutcome
 from dgpo_cli.types import Rollout
@@ -65,6 +66,12 @@ class Scored:
 
     signals: TokenSignals
     credit: Credit
+    correction: Tensor | None = None  # [B, T], by the policy before the step's first update; None: 1 everywhere
+
+    @property
+    def factors(self) -> Tensor:
+        """[B, T] what multiplies the policy loss of each token."""
+        return self.credit.weights if self.correction is None else self.credit.weights * self.correction
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Objective:
     batch: StepBatch
     noise_floor: float
     vocabulary_size: int
+    off_policy: Correction = UNCORRECTED
 
     def credit(self, signals: TokenSignals, rows: list[int]) -> Credit:
         """The credit of those rows of the batch that `signals` is about, in its order."""
@@ -84,6 +92,12 @@ class Objective:
             noise_floor=self.noise_floor,
             control_seeds=[self.batch.control_seeds[row] for row in rows],
         )
+
+    def correction(self, old_logprobs: Tensor, mask: Tensor, rows: list[int]) -> Tensor | None:
+        """Factors for those rows, whose log-probs [b, T] before any update of the step these are. None: all are 1."""
+        if not self.off_policy.is_due(drawn_by_another=self.batch.drawn_by_another):
+            return None
+        return self.off_policy.of([self.batch.rollouts[row] for row in rows], old_logprobs, mask).factors
 
     def trained(self, rows: list[int]) -> list[int]:
         """Those of `rows` that can move a weight. A rollout with A = 0 has no policy gradient, only one of the KL term.

@@ -16,6 +16,7 @@ from dgpo_cli.config.gating_needs import scores_each_update
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.noise_floor import measure_noise_floor, noise_sizes
 from dgpo_cli.processes import SOLO, Processes
+from dgpo_cli.training.correction import UNCORRECTED, Correction
 from dgpo_cli.training.inline import can_train_inline, train_inline
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.out_of_memory import MicrobatchBudget
@@ -40,12 +41,14 @@ class Updater:
         temperature: float,
         say: Callable[[str], None] = print,
         processes: Processes = SOLO,
+        off_policy: Correction = UNCORRECTED,
     ) -> None:
         self.processes = processes
         self.model = model
         self.algorithm = algorithm
         self.optimizer = optimizer
         self.settings = settings
+        self.off_policy = off_policy
         self.budget = MicrobatchBudget(settings.tokens_per_microbatch, say)
         self._passes = Passes(
             model,
@@ -75,7 +78,7 @@ class Updater:
             StopRequested: a signal came before the first update; no weight has moved.
             UnfinishedStep: one came after it, and the rest would take longer than its grace time.
         """
-        objective = Objective(self.algorithm, batch, noise_floor, self.model.vocabulary_size)
+        objective = Objective(self.algorithm, batch, noise_floor, self.model.vocabulary_size, self.off_policy)
         series = UpdateSeries(
             objective, self.optimizer, self.settings, guard, lr=lr, with_terms=terms, nonfinite_streak=nonfinite_streak
         )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from dgpo_cli.config.commands import OptimConfig
+from dgpo_cli.training.correction import correction_metrics
 from dgpo_cli.training.current_credit import UsedCredit
 from dgpo_cli.training.engine_gap import logprob_gap
 from dgpo_cli.training.optimizer import Optimizer, UpdateOutcome
@@ -82,7 +83,14 @@ class UpdateSeries:
         """What the series did. `scored`: by the policy before it; `used`: if each update had credit of its own."""
         gap = {}
         if scored is not None and self._tallies:
-            gap = logprob_gap(self._objective.batch.rollouts, scored.signals)
+            batch = self._objective.batch
+            gap = logprob_gap(batch.rollouts, scored.signals)
+            gap |= correction_metrics(
+                self._objective.off_policy,
+                batch.rollouts,
+                scored.signals,
+                drawn_by_another=batch.drawn_by_another,
+            )
         return StepResult(
             tallies=self._tallies,
             outcomes=self._outcomes,

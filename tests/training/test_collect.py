@@ -36,7 +36,7 @@ SAMPLING = Sampling(1.0, 1.0, 8)
 class WritingEngine:
     """Completions that name their prompt and sample: what is tested here is what becomes of them."""
 
-    facts = EngineFacts(False, 1, gives_logprobs=False, shares_devices=False, manifest={})
+    facts = EngineFacts(False, 1, gives_logprobs=False, shares_devices=False, computes_as_trained=False, manifest={})
 
     def __init__(self) -> None:
         self.asked: list[SampleRequest] = []

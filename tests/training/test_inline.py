@@ -63,31 +63,29 @@ def test_a_scoring_pass_goes_first_only_if_credit_needs_more_than_a_micro_batch(
     assert through == sequences
 
 
-@pytest.mark.parametrize(("drawn", "sequences"), [(5, 8), (None, 8), (4, 16)])
-def test_a_rollout_of_an_earlier_policy_is_scored_before_it_is_trained_on(
-    policy: LanguageModel, reference: LanguageModel, drawn: int | None, sequences: int
+def test_rollouts_of_an_earlier_policy_need_no_scoring_pass_either(
+    policy: LanguageModel, reference: LanguageModel
 ) -> None:
-    """Of eight rollouts one says that the weights after step 4 drew it; those after step 5 are trained."""
+    """The one pass gives the log-probs before the update; those that they were drawn with, the rollouts bring."""
     algorithm = Algorithm(*options("dgpo", "paper"), max_completion_tokens=MAX_TOKENS)
     step = batch(ADVANTAGES)
-    rollouts = [replace(rollout, policy_step=5) for rollout in step.rollouts]
-    rollouts[6] = replace(rollouts[6], policy_step=drawn)
+    rollouts = [replace(rollout, policy_step=4) for rollout in step.rollouts]
     through, result = counted(policy, reference, algorithm, replace(step, rollouts=rollouts, policy_step=5))
-    assert through == sequences
+    assert through == 8
     assert result.signals is not None
     assert bool(result.signals.mask.any(1).all())
 
 
 @pytest.mark.parametrize("tokens", [1, WHOLE])
 def test_credit_of_the_training_pass_is_that_of_a_scoring_pass(
-    policy: LanguageModel, reference: LanguageModel, tokens: int
+    policy: LanguageModel, reference: LanguageModel, monkeypatch: pytest.MonkeyPatch, tokens: int
 ) -> None:
     """The same micro-batches in both: the numbers are the same to the rounding of a pass with gradients."""
     algorithm = Algorithm(*options("dgpo", "paper"), max_completion_tokens=MAX_TOKENS)
     step = batch(ADVANTAGES)
-    scored = replace(step, rollouts=[replace(rollout, policy_step=0) for rollout in step.rollouts], policy_step=1)
     inline, ours, _ = run(policy, reference, algorithm, step, tokens_per_microbatch=tokens)
-    before, theirs, _ = run(policy, reference, algorithm, scored, tokens_per_microbatch=tokens)
+    monkeypatch.setattr("dgpo_cli.training.update.can_train_inline", lambda *_: False)
+    before, theirs, _ = run(policy, reference, algorithm, step, tokens_per_microbatch=tokens)
     assert inline.credit is not None
     assert before.credit is not None
     assert torch.allclose(inline.credit.weights, before.credit.weights, atol=1e-5)
