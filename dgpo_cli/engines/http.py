@@ -34,6 +34,7 @@ LARGEST_ANSWER = 1 << 28  # bytes: far more than any completion
 PASSING = (408, 409, 425, 429)  # and 5xx: the same request may be answered later
 OF_THE_SERVER = (401, 402, 403, 404, 405, 429, 503)  # any other request would fail like this one
 MORE_TIME = "engine.timeout_seconds, engine.retries and a smaller engine.concurrency give it more time"
+START_IT = "start the server, or engine.url=http://HOST:PORT/v1 names another"
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,15 @@ class HttpClient:
         retries: int = 5,
         timeout_seconds: float = 600.0,
         backoff_seconds: float = 1.0,
+        absent_hint: str = START_IT,
     ) -> None:
+        """absent_hint: what to do if nothing can be reached at the address."""
         self.url = url.rstrip("/")
         self.api_key = api_key
         self.retries = retries
         self.timeout_seconds = timeout_seconds
         self.backoff_seconds = backoff_seconds
+        self.absent_hint = absent_hint
         self.stop = threading.Event()
         # A proxy of the environment can't reach this machine's own addresses.
         proxies = [urllib.request.ProxyHandler({})] if _is_loopback(self.url) else []
@@ -169,13 +173,13 @@ class HttpClient:
             return self._passing(answer, _retry_after(error.headers))
         except urllib.error.URLError as error:
             late = isinstance(error.reason, TimeoutError)
-            return self._late() if late else _unreachable(error.reason)
+            return self._late() if late else self._unreachable(error.reason)
         except TimeoutError:
             return self._late()
         except (OSError, http.client.HTTPException, zlib.error, EOFError) as error:  # once it was connected
             return Failure(_words(error), "connection_lost")
         except UnicodeError:
-            return _unreachable("the host's name is no name")
+            return self._unreachable("the host's name is no name")
         except ValueError as error:  # a redirect to what is no address
             return Failure(f"its answer cannot be read ({error})", "connection_lost")
 
@@ -187,6 +191,9 @@ class HttpClient:
     def _late(self) -> Failure:
         return Failure(f"no answer within {self.timeout_seconds:g} s", "timeout")
 
+    def _unreachable(self, reason: Any) -> Failure:
+        return Failure(_words(reason), "unreachable", connected=False, whole_server=True, hint=self.absent_hint)
+
     def _gave_up(self, path: str, failure: Failure, attempts: int, hint: str) -> ServerError:
         tries = "" if attempts == 1 else f" ({attempts} attempts)"
         message = f"{self.url}: {path}: {failure.reason}{tries}"
@@ -194,11 +201,6 @@ class HttpClient:
             message = f"{self.url}: {failure.reason}, and asks to wait {failure.wait_seconds:g} s"
             hint = "a larger engine.timeout_seconds waits for it; a smaller engine.concurrency asks for less at a time"
         return ServerError(message, failure.hint or hint, cause=failure.cause, whole_server=failure.whole_server)
-
-
-def _unreachable(reason: Any) -> Failure:
-    hint = "start the server, or engine.url=http://HOST:PORT/v1 names another"
-    return Failure(_words(reason), "unreachable", connected=False, whole_server=True, hint=hint)
 
 
 def said(answer: Answer) -> str:
