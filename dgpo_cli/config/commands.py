@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dgpo_cli.config.engine_groups import EngineConfig
 from dgpo_cli.config.groups import (
     AlgoConfig,
     BenchmarkConfig,
     DataConfig,
-    EngineConfig,
     GatingConfig,
     LoggerConfig,
     RewardConfig,

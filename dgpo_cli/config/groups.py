@@ -130,11 +130,6 @@ class OffPolicyCorrection(Enum):  # and KINDS of core/off_policy.py
     mask = "mask"
 
 
-class MaxTokensKey(Enum):
-    max_tokens = "max_tokens"
-    max_completion_tokens = "max_completion_tokens"
-
-
 @dataclass
 class DynamicSamplingConfig:
     """DAPO's dynamic sampling (arXiv 2503.14476)."""
@@ -236,38 +231,6 @@ class StrategyConfig:
         "several processes: one that gets no further for so long writes its stack, and the run ends. Grading "
         "within its deadline, loading, hashing and saving are progress, in whichever process the others wait for",
         "s",
-    )
-
-
-@dataclass
-class EngineConfig:
-    """`engine=`: the generator of completions."""
-
-    name: str = key("transformers", "transformers: in this process; openai: a server of that protocol, dgpo eval only")
-    batch_size: int = key(128, "completions generated together: a generation unit, so results depend on it", "rollouts")
-    correction: OffPolicyCorrection = key(
-        OffPolicyCorrection.token,
-        "training: what the loss of a token is multiplied by, r = pi_old/mu of trainer and engine: token min(r, cap) | "
-        "sequence min(product of r over the rollout, cap) | mask r, and 0 for a token whose r leaves [1/cap, cap] | "
-        "none 1. Denominators stay (docs/off_policy.md)",
-    )
-    cap: float = key(2.0, "bound of the correction, more than 1")
-    url: str | None = key(None, "engine=openai: address of the API, http://127.0.0.1:8000/v1")
-    api_key_env: str | None = key(
-        None, "engine=openai: name of the environment variable that holds the key; the key itself is never stored"
-    )
-    model: str | None = key(None, "engine=openai: the model's name on the server; null takes the only one it lists")
-    concurrency: int = key(32, "engine=openai: requests at a time, within a unit of engine.batch_size", "requests")
-    retries: int = key(
-        5,
-        "engine=openai: further attempts after a lost connection, a time-out, 408, 409, 425, 429, 5xx, or a 200 "
-        "that holds an error or no completion, backing off",
-        "attempts",
-    )
-    timeout_seconds: float = key(600.0, "engine=openai: longest wait for one completion", "s")
-    max_tokens_key: MaxTokensKey = key(
-        MaxTokensKey.max_tokens,
-        "engine=openai: the name that the server takes benchmark.max_tokens by; newer ones want max_completion_tokens",
     )
 
 

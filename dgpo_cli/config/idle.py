@@ -14,7 +14,7 @@ from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.idle_rules import RULES, Rule
 
 COUNT_WHEN_FALSE = ("strategy.gather_for_generation",)
-MAY_BE_SECRET = ("engine.url", "engine.api_key_env")
+MAY_BE_SECRET = ("engine.url", "engine.urls", "engine.api_key_env")
 
 
 @dataclass(frozen=True)

@@ -189,11 +189,37 @@ def greedy(section: str) -> Reason:
 
 
 def local_engine(config: Any, _: Typed) -> str | None:
-    return None if config.engine.name == "openai" else f"engine={config.engine.name} asks no server"
+    name = config.engine.name
+    return None if name in ("openai", "vllm") else f"engine={name} asks no server"
+
+
+def engine_is_not(name: str) -> Reason:
+    def idle(config: Any, _: Typed) -> str | None:
+        asks = "asks no server" if config.engine.name == "transformers" else "does not look at it"
+        return None if config.engine.name == name else f"engine={config.engine.name} {asks}"
+
+    return idle
+
+
+def no_units(config: Any, _: Typed) -> str | None:
+    return "engine=vllm draws each completion by itself" if config.engine.name == "vllm" else None
+
+
+def running_servers(config: Any, _: Typed) -> str | None:
+    return "the servers of engine.urls run already" if config.engine.urls else None
+
+
+def no_files(config: Any, _: Typed) -> str | None:
+    sync = config.engine.sync.name
+    return None if sync == "files" else f"engine.sync={sync} writes no files"
 
 
 def served(config: Any, _: Typed) -> str | None:
     return "the server holds the model" if config.engine.name == "openai" else None
+
+
+def drawn_elsewhere(config: Any, _: Typed) -> str | None:
+    return "the servers of vLLM hold the model" if config.engine.name == "vllm" else None
 
 
 def served_by_name(config: Any, typed: Typed) -> str | None:

@@ -39,7 +39,11 @@ TRAINING_OF = {  # a proposal of model.training, and the key that wins over it
     "strategy": "strategy",
     "engine_batch_size": "engine.batch_size",
 }
-ENGINE_OF_ALL = ("engine.name", "engine.batch_size", "engine.correction", "engine.cap")
+ASKING_SERVERS = ("engine.concurrency", "engine.retries", "engine.timeout_seconds")
+NOT_VLLMS_ALONE = (
+    *("engine.name", "engine.batch_size", "engine.correction", "engine.cap", *ASKING_SERVERS),
+    *("engine.url", "engine.api_key_env", "engine.model", "engine.max_tokens_key"),
+)
 NAME_IT = "benchmark=NAME chooses one"
 RULES: tuple[Rule, ...] = (
     # Keys that a command or its other settings leave no room for.
@@ -189,11 +193,41 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("engine.correction", "engine.cap"), TRAIN, why.same_policy, "leave it out"),
     Rule(("engine.cap",), TRAIN, why.uncorrected, "engine.correction=token is bounded by it"),
-    Rule(("engine.",), EACH, why.local_engine, "engine=openai", but=ENGINE_OF_ALL),
+    Rule(("engine.batch_size",), ("train", "rollout"), why.no_units, "leave it out; engine.concurrency counts"),
+    Rule(ASKING_SERVERS, EACH, why.local_engine, "engine=vllm, or engine=openai for dgpo eval"),
+    Rule(
+        ("engine.url", "engine.api_key_env", "engine.model", "engine.max_tokens_key"),
+        EACH,
+        why.engine_is_not("openai"),
+        "engine=openai, of dgpo eval",
+    ),
+    Rule(("engine.",), EACH, why.engine_is_not("vllm"), "engine=vllm", but=NOT_VLLMS_ALONE),
+    Rule(
+        (
+            *("engine.python", "engine.replicas", "engine.tensor_parallel", "engine.devices", "engine.extra_args"),
+            *("engine.gpu_memory_fraction", "engine.max_model_len", "engine.start_seconds"),
+        ),
+        EACH,
+        why.running_servers,
+        "leave it out, or leave out engine.urls=",
+    ),
+    Rule(
+        ("engine.sync", "engine.sync_folder"),
+        ("eval", "rollout"),
+        why.always("nothing is trained here"),
+        "leave it out",
+    ),
+    Rule(("engine.sync_folder",), TRAIN, why.no_files, "engine.sync=files"),
     Rule(
         ("model.revision", "model.dtype", "model.trust_remote_code", "model.threads", "model.stop_tokens", "strategy."),
         EVAL,
         why.served,
+        "leave it out; engine=transformers loads a model here",
+    ),
+    Rule(
+        ("model.threads", "strategy.threads", "strategy.compile"),
+        ("eval",),
+        why.drawn_elsewhere,
         "leave it out; engine=transformers loads a model here",
     ),
     Rule(("model.path",), EVAL, why.served_by_name, "engine.model=NAME is the model's name on the server"),

@@ -55,8 +55,10 @@ COMMON_RULES: list[Rule] = [
     *at_least(1, "engine.batch_size", "engine.concurrency", "strategy.threads"),
     *at_least(1, "strategy.num_processes"),
     *above(0, "strategy.connect_seconds", "strategy.stall_seconds"),
+    *at_least(1, "engine.replicas", "engine.tensor_parallel", "engine.max_model_len"),
     *at_least(0, "engine.retries"),
-    *above(0, "reward.timeout_seconds", "engine.timeout_seconds"),
+    *above(0, "reward.timeout_seconds", "engine.timeout_seconds", "engine.start_seconds"),
+    *a_share("engine.gpu_memory_fraction"),
 ]
 COMPARE_RULES: list[Rule] = [("compare.alpha", lambda value: 0 < value < 1, "more than 0 and less than 1")]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dgpo_cli.config.groups import EngineConfig
+from dgpo_cli.config.engine_groups import EngineConfig
 from dgpo_cli.errors import ConfigError, RunError
 from dgpo_cli.types import Engine, Prompt, Rollout, Sampling, Unanswered
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # an evaluation by a server needs no torch, and must not pay 
     from dgpo_cli.crew import Crew
     from dgpo_cli.models.policy import Policy
 
-ENGINES = ("transformers", "openai")
+ENGINES = ("transformers", "vllm", "openai")
 HOLD_THE_MODEL = frozenset({"openai"})  # servers that somebody else runs: nothing is loaded here
 
 

@@ -16,7 +16,8 @@ import pytest
 from dgpo_cli.cli import main
 from dgpo_cli.commands import eval as command
 from dgpo_cli.config.commands import EvalConfig
-from dgpo_cli.config.groups import BenchmarkConfig, EngineConfig, RewardConfig
+from dgpo_cli.config.engine_groups import EngineConfig
+from dgpo_cli.config.groups import BenchmarkConfig, RewardConfig
 from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.errors import ConfigError, DataError, Interrupted
 from dgpo_cli.evaluation.evaluate import Progress

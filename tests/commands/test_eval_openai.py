@@ -22,7 +22,8 @@ from dgpo_cli.bundled import bundled_path
 from dgpo_cli.cli import main
 from dgpo_cli.commands import eval as command
 from dgpo_cli.config.commands import EvalConfig
-from dgpo_cli.config.groups import BenchmarkConfig, EngineConfig, MaxTokensKey, RewardConfig
+from dgpo_cli.config.engine_groups import EngineConfig, MaxTokensKey
+from dgpo_cli.config.groups import BenchmarkConfig, RewardConfig
 from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.errors import ConfigError, RunError
 

@@ -47,6 +47,7 @@ def test_the_defaults_have_no_problem(bases: dict[str, Any], command: str) -> No
 
 NONE = {"reference.name": "none"}
 OPENAI = {"engine.name": "openai", "engine.url": "http://127.0.0.1:8000/v1"}
+VLLM = {"engine.name": "vllm"}
 FUNCTION = {"reward.name": "function", "reward.path": f"{__file__}:score"}
 WRONG = [
     ("train", {"rollout.group_size": 1}, "rollout.group_size: 1 has no group to compare with"),
@@ -120,6 +121,22 @@ WRONG = [
     ("eval", {**OPENAI, "engine.retries": -1}, "engine.retries: expected at least 0"),
     ("eval", {**OPENAI, "engine.timeout_seconds": 0.0}, "engine.timeout_seconds: expected more than 0"),
     ("eval", {"engine.name": "opena"}, "engine.name: there is no engine 'opena'"),
+    ("train", {**VLLM, "rollout.top_p": 0.9}, "rollout.top_p=0.9: engine=vllm gives log-probs of the cut distribution"),
+    ("train", {**VLLM, "engine.replicas": 0}, "engine.replicas: expected at least 1"),
+    ("train", {**VLLM, "engine.tensor_parallel": 0}, "engine.tensor_parallel: expected at least 1"),
+    ("train", {**VLLM, "engine.gpu_memory_fraction": 1.2}, "engine.gpu_memory_fraction: expected more than 0"),
+    ("train", {**VLLM, "engine.start_seconds": 0.0}, "engine.start_seconds: expected more than 0"),
+    ("train", {**VLLM, "engine.max_model_len": 8}, "engine.max_model_len: 8 leaves no room for a prompt beside"),
+    ("eval", {**VLLM, "engine.max_model_len": 8}, "engine.max_model_len: 8 leaves no room for a prompt beside"),
+    ("train", {**VLLM, "engine.python": "no/python"}, "engine.python: expected the path of an interpreter, got 'no/p"),
+    ("train", {**VLLM, "engine.devices": ["0"], "engine.replicas": 2}, "engine.devices: 1 for 2 servers on 1 devices"),
+    ("train", {**VLLM, "engine.devices": ["0", "0"], "engine.replicas": 2}, "engine.devices: [0,0] names one twice"),
+    ("train", {**VLLM, "engine.extra_args": ["--port=1"]}, "engine.extra_args: --port is said by dgpo itself"),
+    ("train", {**VLLM, "engine.urls": ["127.0.0.1:8000"]}, "engine.urls: expected http://HOST:PORT, got '127.0"),
+    ("train", {**VLLM, "engine.urls": ["http://h:x"]}, "engine.urls: expected http://HOST:PORT, got 'http://h:x'"),
+    ("train", {**VLLM, "engine.urls": ["http://h:1/v1"]}, "engine.urls: expected http://HOST:PORT"),
+    ("eval", {**VLLM, "engine.urls": ["http://me:secret@h:1"]}, "engine.urls: expected addresses without credentials"),
+    ("train", {**VLLM, "engine.urls": ["http://h:1", "http://h:1/"]}, "engine.urls: http://h:1 is named twice"),
     ("train", {**OPENAI}, "engine=openai: only dgpo eval takes it"),
     ("rollout", {**OPENAI, "reference.name": "none"}, "engine=openai: only dgpo eval takes it"),
     ("rollout", {"reference.name": "initial"}, "reference=initial"),
@@ -149,6 +166,11 @@ def test_what_does_not_go_together_is_named(
         ("train", {"gating.clip": [0.5, 2.0], "gating.top_fraction": 1.0}),
         ("train", {"model.path": "Qwen/Qwen2.5-7B", "data.path": "openai/gsm8k"}),
         ("train", {"rollout.top_p": 0.9}),
+        ("eval", {**VLLM, "benchmark.top_p": 0.9}),  # nothing is learned from its log-probs
+        ("rollout", {**VLLM, "rollout.top_p": 0.9, "reference.name": "none"}),
+        ("train", {**VLLM, "engine.replicas": 2, "engine.tensor_parallel": 2, "engine.devices": list("4567")}),
+        ("train", {**VLLM, "engine.urls": ["http://10.0.0.1:8000", "http://10.0.0.2:8000/"]}),
+        ("train", {**VLLM, "engine.extra_args": ["--max-num-seqs", "64"]}),
         ("eval", {"model.dtype": Dtype.bfloat16}),
         ("eval", {"benchmark.temperature": 0.0}),
         ("rollout", {"rollout.group_size": 1}),

@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from dgpo_cli.config.groups import EngineConfig
+from dgpo_cli.config.engine_groups import EngineConfig
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.crew import Crew
 from dgpo_cli.engines import completed, make_engine
