@@ -25,6 +25,7 @@ class Problem:
     # The columns of its row that the grader asks for (`ColumnsAsked`), as JSON has them. They are no part of what a
     # problem is: two that differ in them alone are equal, and hash alike.
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    chat: bool = field(default=False, compare=False)  # the row's prompt is a list of messages, not text
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class GradeRequest:
     completion_tokens: int | None = None  # the stop token included; None if a server or a file does not say
     messages: tuple[tuple[str, str], ...] = ()  # (role, content) turns of the row, before any template
     columns: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of the row, those that the grader asks for
+    token_ids: tuple[int, ...] = ()  # of the completion, the stop token included; empty if a server or a file has none
+    chat: bool = False  # the row's prompt is a list of messages
 
 
 @dataclass(frozen=True)

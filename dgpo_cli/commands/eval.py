@@ -37,7 +37,7 @@ from dgpo_cli.evaluation.results import EvaluationResult
 from dgpo_cli.evaluation.sample_file import clear
 from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, results_table, unanswered_line
 from dgpo_cli.reporting.tables import show
-from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
+from dgpo_cli.rewards import READS_MATHEMATICS, load_grader
 from dgpo_cli.rewards.trial import columns_asked, require_right_or_wrong, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.types import Grader, Problem, Prompt, Unanswered
@@ -131,10 +131,8 @@ def _check(config: EvalConfig, folder: Path) -> None:
 
 def _prepare(config: EvalConfig, folder: Path, view: EvaluationView, stack: ExitStack) -> Task:
     """Problems, golds and stored completions, before a model is loaded."""
-    benchmark, reward = config.benchmark, config.reward
-    grader = stack.enter_context(
-        closing(make_grader(reward.name, path=reward.path, timeout_seconds=reward.timeout_seconds))
-    )
+    benchmark = config.benchmark
+    grader = stack.enter_context(closing(load_grader(config.reward)))
     file = read_completions(Path(benchmark.completions).expanduser()) if benchmark.completions else None
     if file is not None and not file.has_index:
         completions = with_own_golds(file, reduce_golds=grader.name in READS_MATHEMATICS, columns=columns_asked(grader))

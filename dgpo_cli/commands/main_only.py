@@ -27,7 +27,7 @@ from dgpo_cli.models.policy import Policy
 from dgpo_cli.models.saving import architecture_summary
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
-from dgpo_cli.rewards.function import FunctionGrader
+from dgpo_cli.rewards.several import begin_with
 from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.training.checkpoint import Checkpoints, RunState
@@ -71,8 +71,7 @@ def main_only(config: TrainConfig, run: Everywhere, grader: Grader, sharers: Sha
         DgpoError: data, grader, benchmark, memory or disk are not fit for this run. Nothing was written then.
     """
     prompts = _prompts(config, run.policy, grader)
-    if isinstance(grader, FunctionGrader) and run.state.scores_given is not None:
-        grader.given = run.state.scores_given
+    begin_with(grader, run.state.scores_given)
     evaluate = evaluation_after_steps(config, run.policy, run.engine, run.folder)
     if run.policy.model.device.type == "cpu":  # a GPU says itself that its memory is short; a kernel kills
         tokens = run.state.tokens_per_microbatch or config.optim.tokens_per_microbatch

@@ -5,28 +5,19 @@ Policies and references are loaded in models/policy.py and models/reference.py.
 
 from __future__ import annotations
 
-from dgpo_cli.config.groups import BenchmarkConfig, DataConfig, RewardConfig
+from dgpo_cli.config.groups import BenchmarkConfig, DataConfig
 from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.data.problems import ProblemSet, load_problem_set
 from dgpo_cli.data.prompts import make_prompts
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.models.policy import Policy
-from dgpo_cli.rewards import READS_MATHEMATICS, make_grader
+from dgpo_cli.rewards import READS_MATHEMATICS
 from dgpo_cli.rewards.trial import columns_asked, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.types import Grader, Problem, Prompt
 
 SHOWN_GOLDS = 5
-
-
-def load_grader(settings: RewardConfig) -> Grader:
-    return make_grader(
-        settings.name,
-        path=settings.path,
-        timeout_seconds=settings.timeout_seconds,
-        timeout_score=settings.timeout_score,
-    )
 
 
 def load_data_prompts(

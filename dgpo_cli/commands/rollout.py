@@ -10,7 +10,7 @@ from typing import Any
 
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.gating_choice import computable, gatings_of, needs_of_reference, refuse_unmeasured
-from dgpo_cli.commands.parts import load_data_prompts, load_grader
+from dgpo_cli.commands.parts import load_data_prompts
 from dgpo_cli.commands.rescoring import report, rescore, show_tokens
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.groups import ComputeDtype
@@ -31,6 +31,7 @@ from dgpo_cli.records.regated import regate
 from dgpo_cli.records.rollout_records import rollout_records
 from dgpo_cli.records.stored_rollouts import StoredRollouts, rollouts_at_hand
 from dgpo_cli.records.token_spelling import token_speller
+from dgpo_cli.rewards import load_grader
 from dgpo_cli.rewards.requests import of_rollout
 from dgpo_cli.terminal import put, say
 from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict

@@ -11,7 +11,6 @@ import torch
 from dgpo_cli.allocation import is_out_of_memory
 from dgpo_cli.command_lines import command
 from dgpo_cli.commands.build import build
-from dgpo_cli.commands.parts import load_grader
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import Device, StrategyConfig
 from dgpo_cli.environment import Place, place
@@ -19,6 +18,7 @@ from dgpo_cli.errors import ConfigError, Interrupted
 from dgpo_cli.meeting import meet
 from dgpo_cli.processes import SOLO, LostProcess, Processes, join, leave, watching_for_loss
 from dgpo_cli.progress import measured
+from dgpo_cli.rewards import load_grader
 from dgpo_cli.terminal import put, say
 from dgpo_cli.training.checkpoint import load_state
 from dgpo_cli.training.launch import launch

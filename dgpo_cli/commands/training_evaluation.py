@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from dgpo_cli.commands.parts import benchmark_prompts, load_grader
+from dgpo_cli.commands.parts import benchmark_prompts
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.evaluation_reward import own_grader, reward_of_evaluation
 from dgpo_cli.config.groups import BenchmarkConfig, RewardConfig
@@ -16,6 +16,7 @@ from dgpo_cli.evaluation.benchmark import load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
 from dgpo_cli.evaluation.manifest import reward_facts
 from dgpo_cli.models.policy import Policy
+from dgpo_cli.rewards import load_grader
 from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.training.run_folder import RunFolder

@@ -41,7 +41,8 @@ def reward_of_evaluation(config: EvalConfig | TrainConfig) -> RewardConfig:
     """The grader of an evaluation. A function's file is `reward.path`; the other graders have none."""
     if config.benchmark.reward == "function":
         return replace(config.reward, name="function")
-    return RewardConfig(name=config.benchmark.reward, timeout_seconds=config.reward.timeout_seconds)
+    reward = config.reward
+    return RewardConfig(name=config.benchmark.reward, timeout_seconds=reward.timeout_seconds, workers=reward.workers)
 
 
 def own_grader(benchmark: str | None) -> str:

@@ -260,13 +260,24 @@ class RewardConfig:
     """`reward=`: the grader of completions."""
 
     name: str = key("robust", "exact | answer_only | robust | dapo | function (with reward.path)")
-    path: str | None = key(
+    path: Any = key(
         None,
         "file.py:function, called as function(prompt, completion, answer). Further parameters get by name what they "
         "ask for: messages, truncated, completion_tokens, a column of the data, or row for all columns. It returns a "
-        "number, (number, correct), or a dict with score, correct and parts by name, which are logged as reward/NAME",
+        "number, true or false, (number, correct), or a dict with score, correct and parts by name, which are logged "
+        "as reward/NAME. One that names prompts or completions gets lists, by TRL's convention. A list of such paths "
+        "and of graders ([robust,my.py:brief]) is a weighted sum",
     )
-    timeout_seconds: float = key(10.0, "a grading that takes longer is killed, scores as wrong and is counted", "s")
+    weights: list[float] | None = key(None, "of several rewards, in their order; null is 1 each")
+    workers: int | None = key(
+        None, "processes that grade at a time; null is one a core (robust: at most 8). Results do not depend on it"
+    )
+    timeout_seconds: float = key(
+        10.0,
+        "a grading that takes longer is killed, scores as wrong and is counted; a batch has as much for each of its "
+        "completions",
+        "s",
+    )
     timeout_score: float | None = key(
         None,
         "reward.path: score of a call that is past its deadline; null is the least that the function has given to a "

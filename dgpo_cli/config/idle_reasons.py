@@ -77,6 +77,11 @@ def untimed(config: Any, _: Typed) -> str | None:
     return None if graders & set(TIMED) else f"reward={config.reward.name} answers at once"
 
 
+def one_reward(config: Any, _: Typed) -> str | None:
+    is_list = isinstance(config.reward.path, list)
+    return no_function(config, {}) or (None if is_list else "there is one reward")
+
+
 def not_of_hub(group: str) -> Reason:
     def idle(config: Any, _: Typed) -> str | None:
         source = getattr(config, group)

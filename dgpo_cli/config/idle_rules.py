@@ -126,7 +126,8 @@ RULES: tuple[Rule, ...] = (
     Rule(("data.system_prompt",), ("train", "rollout"), why.no_chat, "model.chat_template=true"),
     # Rewards.
     Rule(("reward.path",), EACH, why.no_function, "reward=function, or leave out reward="),
-    Rule(("reward.timeout_seconds",), EACH, why.untimed, "robust and function are timed"),
+    Rule(("reward.timeout_seconds", "reward.workers"), EACH, why.untimed, "robust and function grade in processes"),
+    Rule(("reward.weights",), EACH, why.one_reward, "reward.path=[robust,my.py:brief] has two"),
     # The algorithm and its credit.
     Rule(
         ("algo.reward_right", "algo.reward_wrong"), ("train", "rollout"), why.own_scores, "let the function return them"

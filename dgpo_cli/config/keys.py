@@ -153,6 +153,7 @@ def plain_type(type_: Any) -> Any:
 def describe_type(type_: Any) -> str:
     """A field's type in a user's words: `a whole number`, `one of token | sequence`, `a list of numbers or null`."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    words[Any] = "text, a list of texts or null"
     plurals = {int: "whole numbers", float: "numbers", str: "texts"}
     plain = plain_type(type_)
     if typing.get_origin(plain) is list:

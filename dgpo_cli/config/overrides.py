@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dgpo_cli.command_lines import override as shown
 from dgpo_cli.command_lines import quoted, shell_word
-from dgpo_cli.config import benchmarks, paths
+from dgpo_cli.config import benchmarks, paths, reward_lists
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
 from dgpo_cli.errors import Problem
@@ -74,7 +74,10 @@ def prepare(
             request.refused.add(re.split(r"[.=]", text.lstrip("+~"))[0])
             continue
         several, values = benchmarks.names_in(override, command), benchmarks.listed(override, command)
-        if several:
+        rewards = reward_lists.listed(override)
+        if rewards is not None and "reward" in catalogue.groups(command):
+            own, found = reward_lists.overrides_of(rewards, texts, request.config_dirs)
+        elif several:
             names, found = several, [p for name in several for p in _option_problems("benchmark", name, request)]
         elif values is not None:
             lists[override.key_or_group], found = values, []
@@ -88,6 +91,8 @@ def prepare(
             request.refused.add(override.key_or_group.partition(".")[0])
         elif several:
             accepted.append(parse(f"benchmark={several[0]}"))
+        elif rewards is not None:
+            accepted += map(parse, own)
         elif values is None:
             accepted.append(override)
     request.overrides = [str(override.input_line) for override in accepted]

@@ -24,7 +24,7 @@ PATHS = (
     *("model.path", "reference.path", "data.path", "benchmark.path", "benchmark.completions", "rollouts", "resume"),
     *("reward.path", "model.template", "data.template", "benchmark.template", *FOLDERS_OF_HYDRA),
 )
-LISTS_OF_PATHS = ("runs", "benchmark.path", "benchmark.completions")
+LISTS_OF_PATHS = ("runs", "benchmark.path", "benchmark.completions", "reward.path")
 INTERPOLATION = re.compile(r"(\\*)\$\{([^${}]*)(\}?)")
 NESTED = re.compile(r"\$\{[^}]*\$\{")
 HYDRAS_RESOLVERS = ("hydra", "now", "python_version", "job_folder")  # some are registered later than this is asked

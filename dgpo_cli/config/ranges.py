@@ -53,7 +53,7 @@ BENCHMARK_RULES: list[Rule] = [
 ]
 COMMON_RULES: list[Rule] = [
     *at_least(1, "engine.batch_size", "engine.concurrency", "strategy.threads"),
-    *at_least(1, "strategy.num_processes"),
+    *at_least(1, "strategy.num_processes", "reward.workers"),
     *above(0, "strategy.connect_seconds", "strategy.stall_seconds"),
     *at_least(1, "engine.replicas", "engine.tensor_parallel", "engine.max_model_len"),
     *at_least(0, "engine.retries"),

@@ -163,7 +163,7 @@ def _problems(
         except ValueError as error:
             wrong.append(Wrong(f"{source} {row.place}: {group}.answer_key={answer_key}: {error}"))
         if not wrong:
-            problems.append(Problem(index, ids[index], messages, gold, kept[index]))
+            problems.append(Problem(index, ids[index], messages, gold, kept[index], chat=isinstance(turns, list)))
     raise_all(wrong, source)
     if unwrapped["messages"]:
         say(

@@ -15,6 +15,7 @@ from typing import Any
 
 import dgpo_cli
 from dgpo_cli.config.groups import RewardConfig
+from dgpo_cli.config.reward_names import paths_of
 from dgpo_cli.errors import ConfigError, DataError, Problem
 from dgpo_cli.evaluation.sample_file import ADVICE, SampleFile, write_json
 from dgpo_cli.types import Grader, Prompt
@@ -47,11 +48,12 @@ def files_sha256(files: Iterable[Path]) -> str | None:
 
 
 def reward_facts(reward: RewardConfig) -> dict[str, Any]:
-    """Of a user's own function, its file as it is now: nothing for the other graders."""
+    """Of functions of the user's own, their files as they are now: nothing for the other graders."""
     if reward.path is None:
         return {}
-    file = Path(reward.path.rpartition(":")[0]).expanduser()
-    return {"reward": {"path": reward.path, "sha256": files_sha256([file])}}
+    files = [Path(path.rpartition(":")[0]).expanduser() for path in paths_of(reward.path) if ":" in path]
+    facts = {"path": reward.path, "sha256": files_sha256(dict.fromkeys(files))}
+    return {"reward": facts if isinstance(reward.path, str) else facts | {"weights": reward.weights}}
 
 
 def text_sha256(value: Any) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dgpo_cli.config.reward_names import paths_of
 from dgpo_cli.core.intervals import AvgAtK, avg_interval
 from dgpo_cli.errors import DataError
 from dgpo_cli.evaluation.results import FROM_SERVER
@@ -286,10 +287,12 @@ def _grader(manifest: Json, settings: Json) -> Instrument | None:
         rules = manifest.get("grader_rules")
         return None if name is None else Instrument(str(name) if rules is None else f"{name}, rules {rules}")
     file = manifest.get("reward")
-    path, sha256 = (file.get("path"), file.get("sha256")) if isinstance(file, dict) else (None, None)
-    path = str(path or settings.get("reward.path"))
-    function = path.rpartition(":")[2]  # a file may hold several
-    return Instrument(f"function {path}", f"{sha256}:{function}" if sha256 else None)
+    facts = file if isinstance(file, dict) else {}
+    paths = paths_of(facts.get("path") or str(settings.get("reward.path")))
+    functions = "+".join(path.rpartition(":")[2] for path in paths)  # a file may hold several
+    weights = facts.get("weights")
+    content = f"{facts['sha256']}:{functions}{weights or ''}" if facts.get("sha256") else None
+    return Instrument(f"function {' + '.join(paths)}", content)
 
 
 def _template(manifest: Json, settings: Json) -> Instrument | None:

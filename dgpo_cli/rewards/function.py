@@ -12,20 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.errors import ConfigError, RewardError
-from dgpo_cli.rewards.arguments import Arguments, Parameter, arguments_for
+from dgpo_cli.rewards.arguments import Arguments, Parameter, arguments_for, by_prompt
 from dgpo_cli.rewards.late_calls import late_score, with_scores
-from dgpo_cli.rewards.worker_pool import WorkerPool
+from dgpo_cli.rewards.worker_pool import WorkerPool, usable_cores
 from dgpo_cli.types import ColumnsAsked, GradeRequest, ScoresGiven, Verdict
 
 SHAPE = (
-    "called as function(prompt, completion, answer), it returns a float, (float, correct) or a dict with score, "
-    "correct and named parts"
+    "called as function(prompt, completion, answer), it returns a float, true or false, (float, correct) or a dict "
+    "with score, correct and named parts; one that names completions gets lists and returns a list of these "
+    "(dgpo help reward.path)"
 )
+TEXT_NOT_TURNS = (
+    "the prompts of the data are text, so completions are texts too; a function that reads completion[0]['content'] "
+    "wants prompts that are lists of messages"
+)
+INDEXED_TEXT = "TypeError: string indices must be integers"
 LONGEST_SHOWN = 300
+TIMEOUT = "timeout"
+NO_SCORE = "no_score"  # the error of a completion for which a batch function returned None
 
 
 class FunctionGrader:
-    """Grades with one function of one file; `workers` calls run at a time.
+    """Grades with one function of one file; `workers` calls run at a time, by default as many as there are cores.
 
     `given` changes with each `grade`: a run that goes on sets what it was before.
     """
@@ -33,7 +41,7 @@ class FunctionGrader:
     name = "function"
 
     def __init__(
-        self, path: str, *, timeout_seconds: float, timeout_score: float | None = None, workers: int = 1
+        self, path: str, *, timeout_seconds: float, timeout_score: float | None = None, workers: int | None = None
     ) -> None:
         file, colon, function = path.rpartition(":")
         if not colon or not function.isidentifier():
@@ -47,7 +55,8 @@ class FunctionGrader:
         self._trial: float | None = None
         self._arguments: Arguments | None = None
         self.given = ScoresGiven()
-        self._pool = WorkerPool("function", self._path, size=workers, timeout_seconds=timeout_seconds)
+        size = workers or usable_cores()
+        self._pool = WorkerPool("function", self._path, size=size, timeout_seconds=timeout_seconds)
 
     def columns_asked(self) -> ColumnsAsked:
         """Those that its parameters name. Starts a process: only there the user's file is run."""
@@ -59,25 +68,35 @@ class FunctionGrader:
     def check(self, sample: GradeRequest) -> Verdict:
         """One call at the start. Raises RewardError if it raises, is late or returns no reward."""
         reply = self._replies([sample])[0]
-        if reply.get("error") == "timeout":
+        if _unscored(reply) == TIMEOUT:
             raise RewardError(
                 f"{self._shown}: not back within {self._timeout_seconds:g} s on a sample, {_shown(sample)}",
                 "make it faster, or raise reward.timeout_seconds",
             )
+        if _unscored(reply) == NO_SCORE:
+            return Verdict(0.0, None, None, NO_SCORE)
         verdict = self._verdict(sample, reply)
         self._trial = verdict.score
         self.given = replace(self.given, says_right=self.given.says_right or verdict.correct is not None)
         return verdict
 
     def grade(self, requests: list[GradeRequest]) -> list[Verdict]:
-        in_time = [
-            None if reply.get("error") == "timeout" else self._verdict(request, reply)
-            for request, reply in zip(requests, self._replies(requests), strict=True)
+        """One verdict a request. A late call, and a None of a batch function (`no_score`), score by `late_calls`."""
+        replies = self._replies(requests)
+        scored = [
+            self._verdict(request, reply) if _unscored(reply) is None else None
+            for request, reply in zip(requests, replies, strict=True)
         ]
-        self.given = with_scores(self.given, [verdict for verdict in in_time if verdict is not None], self._trial)
-        score = late_score(self.given, self._trial) if self._timeout_score is None else self._timeout_score
-        late = Verdict(score, False if self.given.says_right else None, None, "timeout")
-        return [late if verdict is None else verdict for verdict in in_time]
+        self.given = with_scores(self.given, [verdict for verdict in scored if verdict is not None], self._trial)
+        least, correct = late_score(self.given, self._trial), False if self.given.says_right else None
+        without = {
+            TIMEOUT: Verdict(least if self._timeout_score is None else self._timeout_score, correct, None, TIMEOUT),
+            NO_SCORE: Verdict(least, correct, None, NO_SCORE),
+        }
+        return [
+            without[str(_unscored(reply))] if verdict is None else verdict
+            for verdict, reply in zip(scored, replies, strict=True)
+        ]
 
     def gold_problems(self, golds: list[str]) -> list[str | None]:
         return [None] * len(golds)  # what a gold means is the function's business
@@ -96,7 +115,12 @@ class FunctionGrader:
             return []
         try:
             arguments = self._called_with()
-            return self._pool.run([arguments.of(request) for request in requests])
+            if not arguments.batch:
+                return self._pool.run([arguments.of(request) for request in requests])
+            batches = by_prompt(requests)
+            sent, sizes = [arguments.of_batch(batch) for batch in batches], [len(batch) for batch in batches]
+            replies = zip(self._pool.run(sent, sizes), sizes, strict=True)
+            return [one for reply, size in replies for one in reply.get("replies", [reply] * size)]
         except RewardError as error:
             raise self._named(error) from error
 
@@ -107,10 +131,18 @@ class FunctionGrader:
         if "score" in reply:
             return Verdict(reply["score"], reply["correct"], parts=reply.get("parts"))
         if "raised" in reply:
-            raise RewardError(f"{self._shown}: raised {reply['raised']}, for {_shown(request)}", SHAPE)
+            hint = TEXT_NOT_TURNS if reply["raised"].startswith(INDEXED_TEXT) and not request.chat else SHAPE
+            raise RewardError(f"{self._shown}: raised {reply['raised']}, for {_shown(request)}", hint)
         if "invalid" in reply:
             raise RewardError(f"{self._shown}: returned {reply['invalid']}, for {_shown(request)}", SHAPE)
         raise RewardError(f"{self._shown}: its process died, for {_shown(request)}", SHAPE)
+
+
+def _unscored(reply: dict[str, Any]) -> str | None:
+    """Why there is no score, if that is no fault of the function."""
+    if reply.get("error") == TIMEOUT:
+        return TIMEOUT
+    return NO_SCORE if "score" in reply and reply["score"] is None else None
 
 
 def _shown(request: GradeRequest) -> str:

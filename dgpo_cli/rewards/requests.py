@@ -16,11 +16,17 @@ def of_rollout(rollout: Rollout) -> GradeRequest:
         rollout.text,
         truncated=rollout.truncated,
         completion_tokens=rollout.completion_tokens,
+        token_ids=rollout.token_ids,
     )
 
 
 def of_completion(
-    prompt: Prompt, completion: str, *, truncated: bool = False, completion_tokens: int | None = None
+    prompt: Prompt,
+    completion: str,
+    *,
+    truncated: bool = False,
+    completion_tokens: int | None = None,
+    token_ids: tuple[int, ...] = (),
 ) -> GradeRequest:
     """The request for a completion from wherever it came. completion_tokens: None if nobody has counted them."""
     problem = prompt.problem
@@ -32,4 +38,6 @@ def of_completion(
         completion_tokens=completion_tokens,
         messages=problem.messages,
         columns=problem.columns,
+        token_ids=token_ids,
+        chat=problem.chat,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dgpo_cli.config.groups import RewardConfig
+from dgpo_cli.config.reward_names import paths_of
 from dgpo_cli.errors import ConfigError, RewardError
 from dgpo_cli.rewards.requests import of_completion
 from dgpo_cli.types import ColumnsAsked, Grader, Prompt, Verdict
@@ -28,7 +29,8 @@ def try_grader(grader: Grader, prompt: Prompt) -> Verdict:
     """
     gold = prompt.problem.gold
     # A number of tokens is known only of what a model drew: words stand in for them, so that lengths can be rewarded.
-    request = of_completion(prompt, gold, completion_tokens=max(1, len(gold.split())))
+    words = max(1, len(gold.split()))
+    request = of_completion(prompt, gold, completion_tokens=words, token_ids=tuple(range(words)))
     try:
         return grader.check(request)
     except RewardError as error:
@@ -42,7 +44,8 @@ def require_right_or_wrong(sample: Verdict, reward: RewardConfig, by: str, other
         ConfigError: the verdict on a sample is a number alone.
     """
     if sample.correct is None and sample.error is None:
+        graders = " + ".join(paths_of(reward.path)) or reward.name
         raise ConfigError(
-            f"{by} goes by right and wrong, and {reward.path or reward.name} gives a number alone",
+            f"{by} goes by right and wrong, and {graders} gives a number alone",
             f"return (score, correct) from it, or {otherwise}",
         )

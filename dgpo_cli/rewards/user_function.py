@@ -9,17 +9,20 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import math
-import re
 import sys
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-PART_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Metrics that are called so already: `reward/mean` cannot be a part as well.
-TAKEN = frozenset({"mean", "std", "errors", "timeouts", "no_answer"})
+from dgpo_cli.config.reward_names import PART_NAME, TAKEN
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
 OWN_CODE = str(Path(__file__).parent)
+LOGGERS = ("log_extra", "log_metric")  # that TRL's trainers pass; what is given to them goes nowhere
 
 
 def load(argument: str) -> Callable[..., Any]:
@@ -50,18 +53,61 @@ def parameters_of(function: Callable[..., Any]) -> list[tuple[str, str, bool]] |
 
 
 def call(function: Callable[..., Any], request: dict[str, Any]) -> dict[str, Any]:
-    """The reply to one request: {score, correct, parts}, {invalid} or {raised}."""
+    """The reply to one request: {score, correct, parts}, {invalid} or {raised}; {replies} to a batch, one of each."""
     try:
-        return reward_in(function(*request["places"], **request["named"]))
+        if "count" in request:
+            return _rewards_in(_result(function, [], _with_loggers(function, request["named"])), request["count"])
+        return reward_in(_result(function, request["places"], request["named"]))
     except BaseException as error:  # SystemExit too: nothing that a function raises is a score
         return {"raised": described(error)}
 
 
+def _result(function: Callable[..., Any], places: list[Any], named: dict[str, Any]) -> Any:
+    """What the function returns, or what a coroutine of it comes to."""
+    returned = function(*places, **named)
+    return _loop().run_until_complete(_awaited(returned)) if inspect.isawaitable(returned) else returned
+
+
+async def _awaited(returned: Any) -> Any:
+    return await returned
+
+
+@cache
+def _loop() -> AbstractEventLoop:
+    """One for the whole life of the process, so that a client that a file keeps belongs to it."""
+    import asyncio  # here: most functions need none of it, and it takes longer to load than the rest
+
+    return asyncio.new_event_loop()
+
+
+def _with_loggers(function: Callable[..., Any], named: dict[str, Any]) -> dict[str, Any]:
+    names = {one[0] for one in parameters_of(function) or []}
+    given: dict[str, Any] = {name: _log_nothing for name in LOGGERS if name in names}
+    return named | given | ({"trainer_state": None} if "trainer_state" in names else {})
+
+
+def _log_nothing(*_: Any, **__: Any) -> None:
+    """Parts are logged: a function that returns dicts has them."""
+
+
+def _rewards_in(returned: Any, count: int) -> dict[str, Any]:
+    """{replies} of a list with a reward for each of `count` completions; None is {"score": None}, for no reward."""
+    rewards = returned.tolist() if hasattr(returned, "tolist") else returned  # an array of numpy or torch
+    if not isinstance(rewards, list | tuple):
+        return {"invalid": f"{_shown(returned)} in place of a list with one reward for each completion"}
+    if len(rewards) != count:
+        return {"invalid": f"{len(rewards)} rewards for {count} completions"}
+    return {"replies": [{"score": None} if one is None else reward_in(one) for one in rewards]}
+
+
 def reward_in(returned: Any) -> dict[str, Any]:
-    """{score, correct} of a number or (number, correct), with {parts} of a dict; {invalid} of anything else."""
+    """{score, correct} of a number, a truth value or (number, correct), with {parts} of a dict; else {invalid}."""
     if isinstance(returned, dict):
         return _reward_with_parts(returned)
-    score, correct = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+    if isinstance(returned, bool) or str(getattr(returned, "dtype", "")) in ("bool", "torch.bool"):
+        score, correct = returned, returned
+    else:
+        score, correct = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     return _reward(score, correct) or {"invalid": _shown(returned)}
 
 

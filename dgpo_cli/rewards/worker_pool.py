@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ from dgpo_cli.progress import within
 WORKER_PROGRAM = Path(__file__).with_name("worker.py")
 START_SECONDS = 120.0  # a user's file may import torch on a busy machine
 RECYCLE_AFTER = 2000  # requests; sympy's caches grow
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -63,6 +69,7 @@ class WorkerPool:
         self._timeout_seconds = timeout_seconds
         self._recycle_after = recycle_after
         self._workers: list[_Worker] = []
+        self._shares: Sequence[int] | None = None
         self._greeting: dict[str, Any] | None = None
         self.restarts = 0  # of workers that were late or died
 
@@ -76,11 +83,13 @@ class WorkerPool:
             self._end_late_workers([])
         return self._greeting
 
-    def run(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def run(self, requests: list[dict[str, Any]], shares: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """One reply a request, in order; {"error": "timeout"} or {"error": "died"} if there is none.
 
+        shares: how many times `timeout_seconds` each request has; once if they are not given.
         Raises RewardError if a worker cannot start.
         """
+        self._shares = shares
         replies: list[dict[str, Any]] = [{}] * len(requests)
         waiting = deque(range(len(requests)))
         try:
@@ -108,10 +117,11 @@ class WorkerPool:
                 continue
             task = waiting.popleft()
             worker.task = task
-            worker.deadline = time.monotonic() + self._timeout_seconds
+            seconds = self._timeout_seconds * (1 if self._shares is None else self._shares[task])
+            worker.deadline = time.monotonic() + seconds
             try:
-                worker.channel.settimeout(self._timeout_seconds)
-                with within(self._timeout_seconds):
+                worker.channel.settimeout(seconds)
+                with within(seconds):
                     worker.channel.sendall(json.dumps(requests[task]).encode() + b"\n")
             except OSError:  # it died while idle: no fault of this request
                 self._kill(worker)

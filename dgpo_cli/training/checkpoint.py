@@ -50,7 +50,7 @@ class RunState:
     planned_steps: int | None = None  # that the schedule was laid out for
     tokens_per_microbatch: int | None = None  # smaller than the setting if memory did not suffice
     decay_from: tuple[int, float] | None = None  # step and lr that a decay starts at, if a resume moved its end
-    scores_given: ScoresGiven | None = None  # by a user's function; they say what a call that comes too late scores
+    scores_given: tuple[ScoresGiven, ...] = ()  # by each function of the user's; they say what a late call scores
 
 
 def checkpoint_name(step: int) -> str:
@@ -187,8 +187,9 @@ def load_state(path: Path) -> RunState:
     stored = json.loads((path / COUNTERS).read_text(encoding="utf-8"))
     if stored["decay_from"] is not None:
         stored["decay_from"] = tuple(stored["decay_from"])
-    if stored.get("scores_given") is not None:
-        stored["scores_given"] = ScoresGiven(**stored["scores_given"])
+    given = stored.get("scores_given") or []
+    given = [given] if isinstance(given, dict) else given  # of one function, before there could be several
+    stored["scores_given"] = tuple(ScoresGiven(**one) for one in given)
     known = {one.name for one in fields(RunState)}  # another version may have written more
     return RunState(**{name: value for name, value in stored.items() if name in known})
 

@@ -16,8 +16,8 @@ from dgpo_cli.algorithm import Algorithm, Rewards
 from dgpo_cli.core.seeds import derive_seed, drawn_index
 from dgpo_cli.engines import completed
 from dgpo_cli.errors import RunError
-from dgpo_cli.rewards.function import FunctionGrader
 from dgpo_cli.rewards.requests import of_rollout
+from dgpo_cli.rewards.several import scores_given
 from dgpo_cli.types import (
     Engine,
     Grader,
@@ -63,7 +63,7 @@ class Collected:
     sampled_truncated: int
     rollout_seconds: float
     reward_seconds: float
-    scores_given: ScoresGiven | None = None  # by a user's function, up to this step
+    scores_given: tuple[ScoresGiven, ...] = ()  # by each function of the user's, up to this step
 
     @property
     def tokens_generated(self) -> int:
@@ -168,7 +168,7 @@ class Collector:
             sampled_truncated=sum(rollout.truncated for rollout in everything),
             rollout_seconds=sum(one.rollout_seconds for one in rounds),
             reward_seconds=sum(one.reward_seconds for one in rounds),
-            scores_given=self.grader.given if isinstance(self.grader, FunctionGrader) else None,
+            scores_given=scores_given(self.grader),
         )
 
     def _rewards(self, groups: list[Group]) -> Rewards:

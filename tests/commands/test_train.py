@@ -297,6 +297,34 @@ def test_parts_of_a_reward_are_logged_and_stored_with_every_rollout_and_sample(t
     assert [sample["reward_parts"]["tokens"] for sample in samples] == [one["completion_tokens"] for one in samples]
 
 
+def test_several_rewards_are_summed_and_each_is_logged_and_stored(tmp_path: Path) -> None:
+    """A batch function in TRL's form beside a grader; a run that goes on has what each of its functions gave."""
+    (tmp_path / "brief.py").write_text(
+        "def brief(prompts, completions, completion_ids, **columns):\n"
+        "    assert set(columns) == {'answer'} and len(set(prompts)) == 1 and len(completions) in (1, 4)\n"
+        "    return [-len(ids) for ids in completion_ids]\n"
+    )
+    reward = [f"reward=[exact,{tmp_path / 'brief.py'}:brief]", "reward.weights=[1,0.125]", "reward.workers=1"]
+    assert train(tmp_path / "run", "steps=1", "benchmark=none", "rollout.save=all", *reward) == 0
+    [row] = rows(tmp_path / "run/metrics.jsonl")
+    assert row["reward/exact"] == row["accuracy"]
+    assert row["reward/brief"] == -row["completion/length_mean"]
+    assert row["reward/mean"] == pytest.approx(row["reward/exact"] + 0.125 * row["reward/brief"])
+    for record in rows(tmp_path / "run/rollouts/step_000001.jsonl"):
+        parts = record["reward_parts"]
+        assert record["reward"] == parts["exact"] + 0.125 * parts["brief"]
+        assert parts == {"exact": float(record["correct"]), "brief": -len(record["token_ids"])}
+    assert main(["train", f"resume={tmp_path / 'run'}", "steps=2"]) == 0
+    counters = json.loads((tmp_path / "run/checkpoints/step_000002/state/counters.json").read_text())
+    assert [one["least"] for one in counters["scores_given"]] == [
+        min(
+            record["reward_parts"]["brief"]
+            for step in (1, 2)
+            for record in rows(tmp_path / f"run/rollouts/step_00000{step}.jsonl")
+        )
+    ]
+
+
 def test_a_folder_that_holds_a_run_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (trained / "run.json").read_bytes()
     assert train(trained, "steps=1") == 2
@@ -447,7 +475,7 @@ def test_hanging_does_not_pay_and_the_least_score_lies_in_the_checkpoint(tmp_pat
     assert rows(tmp_path / "run/metrics.jsonl")[0]["reward/timeouts"] == len(late) > 0
     assert {(record["reward"], record["correct"]) for record in late} == {(-1.0, False)}
     counters = json.loads((tmp_path / "run/checkpoints/step_000001/state/counters.json").read_text())
-    assert counters["scores_given"] == {"least": -1.0, "has_worse": True, "says_right": True}
+    assert counters["scores_given"] == [{"least": -1.0, "has_worse": True, "says_right": True}]
     assert main(["train", f"resume={tmp_path / 'run'}", "steps=2"]) == 0
 
 

@@ -49,6 +49,7 @@ NONE = {"reference.name": "none"}
 OPENAI = {"engine.name": "openai", "engine.url": "http://127.0.0.1:8000/v1"}
 VLLM = {"engine.name": "vllm"}
 FUNCTION = {"reward.name": "function", "reward.path": f"{__file__}:score"}
+SEVERAL = {"reward.name": "function", "reward.path": ["robust", f"{__file__}:score"]}
 WRONG = [
     ("train", {"rollout.group_size": 1}, "rollout.group_size: 1 has no group to compare with"),
     ("train", {"rollout.temperature": 0.0}, "rollout.temperature: expected more than 0 in training"),
@@ -103,6 +104,17 @@ WRONG = [
     ("train", {"reward.name": "function"}, "reward.path: reward=function needs a file and a function"),
     ("train", {"reward.name": "function", "reward.path": "r.py"}, "reward.path: expected FILE.py:FUNCTION"),
     ("train", {"reward.name": "function", "reward.path": "r.py:f"}, "reward.path: no file 'r.py'"),
+    (
+        "train",
+        {"reward.name": "function", "reward.path": 3},
+        "reward.path: expected FILE.py:FUNCTION or a list of such",
+    ),
+    ("train", {"reward.name": "function", "reward.path": []}, "reward.path: reward=function needs a file"),
+    ("train", {**SEVERAL, "reward.path": ["robst", "exact"]}, "reward.path: expected FILE.py:FUNCTION or a grader"),
+    ("train", {**SEVERAL, "reward.path": ["exact", "exact"]}, "reward.path: 'exact' cannot name a reward here"),
+    ("train", {**SEVERAL, "reward.weights": [1.0]}, "reward.weights: 1 for 2 rewards: [1.0]"),
+    ("train", {**SEVERAL, "reward.weights": [1.0, -0.5]}, "reward.weights: expected numbers of at least 0"),
+    ("train", {**FUNCTION, "reward.workers": 0}, "reward.workers: expected at least 1, got 0"),
     ("train", {"reward.timeout_score": -1.0}, "reward.timeout_score: reward=exact gives no scores"),
     ("train", {**FUNCTION, "reward.timeout_score": float("nan")}, "reward.timeout_score: expected a finite number"),
     ("eval", {"benchmark.pass_at": [1, 8]}, "benchmark.pass_at: [8] is more than benchmark.k=1"),

@@ -142,7 +142,7 @@ def test_a_folder_without_a_run_cannot_be_continued(tmp_path: Path, name: str) -
         (["benchmark=math500"], "robust", RewardConfig("robust")),
         (["benchmark=math500", "reward=exact"], "exact", RewardConfig("exact")),
         (["benchmark=math500", "reward.path=r.py:f"], "function", RewardConfig("function", "r.py:f")),
-        (["reward.timeout_seconds=3"], "exact", RewardConfig("exact", None, 3.0)),
+        (["reward.timeout_seconds=3"], "exact", RewardConfig("exact", timeout_seconds=3.0)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from dgpo_cli.rewards.arguments import Arguments, Parameter, arguments_for
+from dgpo_cli.rewards.arguments import Arguments, Parameter, arguments_for, by_prompt
 from dgpo_cli.rewards.user_function import parameters_of
 from dgpo_cli.types import ColumnsAsked, GradeRequest
 
@@ -85,3 +86,48 @@ def test_the_columns_that_are_asked_for() -> None:
     asked = arguments(lambda p, c, a, level, slack=1.0: 0).columns
     assert asked == ColumnsAsked(required=frozenset({"level"}), optional=frozenset({"slack"}))
     assert arguments(lambda completion, row: 0).columns == ColumnsAsked(every=True)
+
+
+CHAT = replace(REQUEST, chat=True, token_ids=(7, 8))
+TURNS = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1 + 1?"}]
+# fmt: off
+BATCHES: dict[str, tuple[Callable[..., Any], GradeRequest, dict[str, Any]]] = {
+    "texts, if the row's prompt is text": (lambda prompts, completions: 0, REQUEST,
+                                           {"prompts": [P, P], "completions": [C, C]}),
+    "turns, if it is messages": (lambda prompts, completions: 0, CHAT,
+                                 {"prompts": [TURNS] * 2,
+                                  "completions": [[{"role": "assistant", "content": C}]] * 2}),
+    "columns by name": (lambda completions, level: 0, REQUEST, {"completions": [C, C], "level": ["easy", "easy"]}),
+    "all of them": (lambda completions, **columns: 0, CHAT,
+                    {"prompts": [TURNS] * 2, "completions": [[{"role": "assistant", "content": C}]] * 2,
+                     "completion_ids": [[7, 8]] * 2, "level": ["easy"] * 2, "answer": ["unreduced"] * 2}),
+    "ids alone": (lambda completion_ids, **kwargs: 0, replace(CHAT, columns={}, chat=False),
+                  {"prompts": [P, P], "completions": [C, C], "completion_ids": [[7, 8]] * 2}),
+    "a column before what dgpo gives": (lambda completions, answer, truncated: 0, REQUEST,
+                                        {"completions": [C, C], "answer": ["unreduced"] * 2,
+                                         "truncated": [True, True]}),
+    "the gold, if no column is called answer": (lambda completions, answer: 0, replace(REQUEST, columns={}),
+                                                {"completions": [C, C], "answer": [A, A]}),
+    "a default for a column that is not there": (lambda completions, source="web": 0, REQUEST,
+                                                 {"completions": [C, C]}),
+    "nothing of a trainer": (lambda completions, trainer_state, log_metric: 0, REQUEST, {"completions": [C, C]}),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("case", BATCHES)
+def test_what_a_batch_function_is_given(case: str) -> None:
+    function, request, expected = BATCHES[case]
+    assert arguments(function).batch
+    assert arguments(function).of_batch([request, request]) == {"count": 2, "named": expected}
+
+
+def test_columns_that_a_batch_function_asks_for() -> None:
+    asked = arguments(lambda prompts, completions, level, answer, log_extra=None, odd=1: 0).columns
+    assert asked == ColumnsAsked(frozenset({"level"}), frozenset({"odd", "answer"}))
+    assert arguments(lambda completions, **columns: 0).columns.every
+
+
+def test_a_batch_is_the_completions_of_one_prompt() -> None:
+    other = replace(REQUEST, prompt="another")
+    assert [len(batch) for batch in by_prompt([REQUEST, REQUEST, other, REQUEST])] == [2, 1, 1]

@@ -148,7 +148,7 @@ def test_whole_numbers_truth_values_and_minus_zero_are_numbers(make: Make) -> No
     verdicts = make("return {'int': 2, 'bool': True, 'zero': -0.0}[completion]").grade(
         [GradeRequest("", kind, "") for kind in ("int", "bool", "zero")]
     )
-    assert verdicts == [Verdict(2.0, None), Verdict(1.0, None), Verdict(0.0, None)]
+    assert verdicts == [Verdict(2.0, None), Verdict(1.0, True), Verdict(0.0, None)]
     assert str(verdicts[2].score) == "0.0"
 
 
