@@ -10,7 +10,7 @@ from typing import Any
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import RewardConfig
-from dgpo_cli.config.reward_names import names_of, paths_of, unfit
+from dgpo_cli.config.reward_names import names_of, unfit
 from dgpo_cli.errors import Problem
 
 GRADERS_ALONE = ("robust", "dapo", "exact", "answer_only")  # those that can stand in a list beside functions
@@ -74,9 +74,9 @@ def _function(path: str, *, several: bool = False) -> Iterator[Problem]:
 
 
 def _weights(reward: RewardConfig) -> Iterator[Problem]:
-    weights, count = reward.weights, len(paths_of(reward.path))
-    if weights is None or not isinstance(reward.path, list):
+    if reward.weights is None or not isinstance(reward.path, list):
         return
+    weights, count = reward.weights, len(reward.path)
     if len(weights) != count:
         message = f"reward.weights: {len(weights)} for {count} rewards: {catalogue.show(weights)}"
         yield Problem(message, "one for each, in the order of reward.path")
