@@ -13,12 +13,20 @@ import torch
 from torch import Tensor
 
 from dgpo_cli.config.gating_needs import needs_reference, needs_whole_batch, shapes_credit
-from dgpo_cli.config.groups import AlgoConfig, Control, FilterBy, GatingConfig, Normalizer, RatioLevel
+from dgpo_cli.config.groups import (
+    AlgoConfig,
+    Control,
+    FilterBy,
+    Form,
+    GatingConfig,
+    Normalizer,
+    Sign,
+)
 from dgpo_cli.core import credit as credits
 from dgpo_cli.core.advantages import group_advantages, groups_are_equal, overlong_penalty
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.diagnostics import cell_shares, correlation, credit_spread, quantile
-from dgpo_cli.core.policy_loss import PolicyLoss, policy_loss
+from dgpo_cli.core.policy_loss import PolicyLoss, importance_ratio, policy_loss
 from dgpo_cli.errors import RewardError
 from dgpo_cli.types import Rollout, Verdict
 
@@ -145,11 +153,19 @@ class Algorithm:
         return [0 if masked and rollout.truncated else len(rollout.token_ids) for rollout in rollouts]
 
     def credit(
-        self, signals: TokenSignals, *, vocabulary_size: int, noise_floor: float, control_seeds: list[int]
+        self,
+        signals: TokenSignals,
+        *,
+        advantages: Tensor,
+        vocabulary_size: int,
+        noise_floor: float,
+        control_seeds: list[int],
+        old_logprobs: Tensor | None = None,
     ) -> Credit:
-        """w >= 0 [B, T] with mean 1 over each rollout's counted tokens (`top_fraction`: over the batch).
+        """w >= 0 [B, T] with mean 1 over each rollout's counted tokens (`top_fraction`, `band`: over the batch).
 
-        `signals` holds the whole batch wherever `credit_needs_batch`. `control_seeds` has one seed a rollout.
+        `signals` holds the whole batch wherever `credit_needs_batch`. `advantages` [B]; `control_seeds` has one seed a
+        rollout. `old_logprobs` [B, T]: by the policy that sampled, if the signals are of a later one.
         """
         gate, mask = self.gating, signals.mask
         if not self.gates:
@@ -157,16 +173,48 @@ class Algorithm:
         score = credits.gated_score(
             signals, signal=gate.signal.name, entropy_exponent=gate.entropy_exponent, vocabulary_size=vocabulary_size
         )
+        if gate.times_advantage:
+            score = score * self._part_of_gradient(signals, advantages, old_logprobs)
         openness = self._noise_gate(signals, noise_floor)
+        weighted = mask & self._has_sign(advantages)[:, None]
+        weights = self._weights(score, mask, weighted, openness)
+        if gate.control is not Control.none and not self._inverts_strength:
+            control = credits.CONTROLS[gate.control.name]
+            length = mask.sum(dim=1).tolist()
+            weights = credits.map_rows(
+                weights, mask, lambda row, i: control(row, score[i, : length[i]], control_seeds[i])
+            )
+        return Credit(torch.where(weighted, weights, mask.float()), score, openness)
+
+    def _weights(self, score: Tensor, mask: Tensor, weighted: Tensor, openness: float) -> Tensor:
+        """Weights [B, T] of the tokens that are to be `weighted`; those of the others do not count."""
+        gate = self.gating
         if gate.top_fraction is not None:
-            weights = credits.top_fraction_credit(score, mask, gate.top_fraction)
-        else:
-            half_point = quantile(score[mask], credits.SATURATION_QUANTILE)
-            weights = credits.map_rows(score, mask, lambda row, _: self._row_credit(row, half_point, openness))
-        if gate.control is not Control.none:
-            misplace = credits.CONTROLS[gate.control.name]
-            weights = credits.map_rows(weights, mask, lambda row, i: misplace(row, control_seeds[i]))
-        return Credit(weights, score, openness)
+            return credits.top_fraction_credit(score, weighted, gate.top_fraction, above_zero=gate.times_advantage)
+        if gate.band is not None:
+            return credits.band_credit(score, weighted, gate.band[0], gate.band[1])
+        half_point = quantile(score[mask], credits.SATURATION_QUANTILE)
+        return credits.map_rows(score, mask, lambda row, _: self._row_credit(row, half_point, openness))
+
+    def _has_sign(self, advantages: Tensor) -> Tensor:
+        """[B] bool: the rollouts whose tokens may get different credit."""
+        if self.gating.sign is Sign.all:
+            return torch.ones_like(advantages, dtype=torch.bool)
+        return advantages > 0 if self.gating.sign is Sign.positive else advantages < 0
+
+    @property
+    def _inverts_strength(self) -> bool:
+        """Whether the control of a rule with a direction is the rule with the other one."""
+        gate = self.gating
+        soft = gate.form is not Form.softmax and gate.top_fraction is None and gate.band is None
+        return gate.control is Control.invert and soft
+
+    def _part_of_gradient(self, signals: TokenSignals, advantages: Tensor, old_logprobs: Tensor | None) -> Tensor:
+        algo, now = self.algo, signals.logprobs
+        ratio = importance_ratio(
+            now, now if old_logprobs is None else old_logprobs, signals.mask, level=algo.ratio_level.name
+        )
+        return credits.part_of_gradient(ratio, advantages, clip_low=algo.clip_low, clip_high=algo.clip_high)
 
     def _noise_gate(self, signals: TokenSignals, floor: float) -> float:
         if not self.gating.noise_gate or signals.hellinger is None:
@@ -180,7 +228,15 @@ class Algorithm:
             score = credits.saturate(score, half_point)
         elif gate.normalizer is Normalizer.rank:
             score = credits.rank(score)
-        weights = credits.softmax_credit(score, gate.temperature)
+        elif gate.normalizer is Normalizer.window:
+            score = credits.against_window(score, gate.temperature, gate.window)
+        strength = -gate.strength if self._inverts_strength else gate.strength
+        if gate.form is Form.sigmoid:
+            weights = credits.sigmoid_credit(score, gate.temperature, strength)
+        elif gate.form is Form.linear:
+            weights = credits.linear_credit(score, strength)
+        else:
+            weights = credits.softmax_credit(score, gate.temperature)
         if gate.clip is not None:
             weights = credits.clip_credit(weights, gate.clip[0], gate.clip[1])
         return weights if openness == 1.0 else 1.0 + openness * (weights - 1.0)
@@ -208,7 +264,9 @@ class Algorithm:
             clip_low=algo.clip_low,
             clip_high=algo.clip_high,
             clip_dual=algo.clip_dual,
-            ratio_level=algo.ratio_level.name if algo.ratio_level is RatioLevel.sequence else "token",
+            ratio_level=algo.ratio_level.name,
+            detached_ratio=algo.detached_ratio,
+            max_probability_change=algo.max_probability_change,
             kl_coef=algo.kl_coef,
             ref_logprobs=ref_logprobs,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from dgpo_cli.algorithm import Algorithm, Rewards
+from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.config.groups import (
     AlgoConfig,
     Control,
@@ -16,6 +18,7 @@ from dgpo_cli.config.groups import (
     GatingConfig,
     Normalizer,
     OverlongConfig,
+    Sign,
     Signal,
 )
 from dgpo_cli.core.credit import TokenSignals
@@ -145,7 +148,13 @@ def signals() -> TokenSignals:
 
 
 def credit(gating: GatingConfig, floor: float = 0.0, seeds: tuple[int, int] = (1, 2)) -> torch.Tensor:
-    made = algorithm(gating).credit(signals(), vocabulary_size=8, noise_floor=floor, control_seeds=list(seeds))
+    made = algorithm(gating).credit(
+        signals(),
+        advantages=torch.tensor([1.0, -1.0]),
+        vocabulary_size=8,
+        noise_floor=floor,
+        control_seeds=list(seeds),
+    )
     return made.weights
 
 
@@ -172,7 +181,8 @@ def test_a_control_keeps_the_spread_of_every_rollout() -> None:
 
 def test_diagnostics_look_at_rollouts_with_an_advantage_only() -> None:
     made = algorithm(PAPER)
-    weights = made.credit(signals(), vocabulary_size=8, noise_floor=0.0, control_seeds=[0, 0])
+    advantages = torch.tensor([1.0, -1.0])
+    weights = made.credit(signals(), advantages=advantages, vocabulary_size=8, noise_floor=0.0, control_seeds=[0, 0])
     both = made.diagnostics(signals(), weights, torch.tensor([1.0, -1.0]))
     first = made.diagnostics(signals(), weights, torch.tensor([1.0, 0.0]))
     assert first["hellinger/mean"] == pytest.approx(0.4)
@@ -180,3 +190,108 @@ def test_diagnostics_look_at_rollouts_with_an_advantage_only() -> None:
     assert first["credit/corr_hellinger"] == pytest.approx(1.0, abs=0.05)
     assert sum(value for key, value in both.items() if key.endswith("tokens_pos")) == pytest.approx(1.0)  # type: ignore[misc]
     assert made.diagnostics(signals(), weights, torch.zeros(2)) == {"credit/noise_gate": 1.0}
+
+
+LENGTHS, SIDES = [7, 1, 12, 5], [0.8, -1.2, -0.3, 1.5]
+
+
+def uneven() -> TokenSignals:
+    generator = torch.Generator().manual_seed(11)
+    mask = torch.arange(12)[None] < torch.tensor(LENGTHS)[:, None]
+
+    def drawn(scale: float) -> torch.Tensor:
+        return scale * torch.rand(4, 12, generator=generator) * mask
+
+    logprobs = -drawn(2.0)
+    return TokenSignals(mask, logprobs, drawn(1.5), logprobs + 0.3 * drawn(1.0), drawn(0.2))
+
+
+def credit_of(gating: GatingConfig, **given: Any) -> torch.Tensor:
+    sides = torch.tensor(SIDES)
+    facts: dict[str, Any] = {"vocabulary_size": 8, "noise_floor": 0.0, "control_seeds": [3, 4, 5, 6]} | given
+    return algorithm(gating).credit(uneven(), advantages=sides, **facts).weights
+
+
+def by_loop(name: str) -> list[list[float]]:
+    """The weights of a published rule in plain float64, token by token, mean 1 over each rollout or over the batch."""
+    values = uneven()
+    rows, count = [], sum(LENGTHS)
+    for row, length in enumerate(LENGTHS):
+        p = [math.exp(float(value)) for value in values.logprobs[row, :length]]
+        entropy = [float(value) for value in values.entropy[row, :length]]
+        assert values.ref_logprobs is not None
+        gap = [float(q) - math.log(one) for q, one in zip(values.ref_logprobs[row, :length], p, strict=True)]
+        if name == "rarity":
+            weights = [1 + 0.2 * (1 - one) for one in p]
+        elif name == "damping":
+            weights = [0.1 * one + 0.9 for one in p]
+        elif name == "divergence_sigmoid":
+            weights = [1 + 0.3 * (1 / (1 + math.exp(-10 * (math.exp(x) - 1 - x))) - 0.5) for x in gap]
+        elif name == "rsi":
+            weights = [float(0.1 <= -math.log(one) / (h + 1e-6) <= 3) for one, h in zip(p, entropy, strict=True)]
+        else:
+            weights = [h * abs(SIDES[row]) for h in entropy]
+        rows.append(weights)
+    if name in ("rarity", "damping", "divergence_sigmoid"):
+        return [[weight * len(row) / sum(row) for weight in row] for row in rows]
+    if name == "gmts":
+        least = sorted((weight for row in rows for weight in row), reverse=True)[math.ceil(0.2 * count) - 1]
+        rows = [[float(weight >= least) for weight in row] for row in rows]
+    kept = sum(sum(row) for row in rows)
+    return [[weight * count / kept for weight in row] for row in rows]
+
+
+@pytest.mark.parametrize("name", ["rarity", "damping", "divergence_sigmoid", "rsi", "gmts"])
+def test_a_published_rule_agrees_with_a_loop_in_float64(name: str) -> None:
+    weights = credit_of(gating_option(name))
+    for row, expected in enumerate(by_loop(name)):
+        assert weights[row, : LENGTHS[row]].tolist() == pytest.approx(expected, rel=1e-5)
+        assert not weights[row, LENGTHS[row] :].any()
+
+
+def test_gmts_counts_the_ratio_and_leaves_out_what_is_clipped() -> None:
+    """One rollout of two equal entropies: the token that the ratio has raised counts, until it is clipped."""
+    made = algorithm(replace(gating_option("gmts"), top_fraction=0.5), clip_high=0.5)
+    mask, now = torch.ones(1, 2, dtype=torch.bool), torch.tensor([[-1.0, -1.0]])
+
+    def weights(moved: float) -> Any:
+        old = now - torch.tensor([[0.0, moved]])
+        facts: dict[str, Any] = {"vocabulary_size": 8, "noise_floor": 0.0, "control_seeds": [0]}
+        values = TokenSignals(mask, now, torch.ones(1, 2))
+        return made.credit(values, advantages=torch.ones(1), old_logprobs=old, **facts).weights.tolist()
+
+    assert weights(0.1) == [[0.0, 2.0]]
+    assert weights(-0.1) == [[2.0, 0.0]]
+    assert weights(0.6) == [[2.0, 0.0]]
+
+
+@pytest.mark.parametrize("sign", list(Sign))
+@pytest.mark.parametrize("name", ["paper", "calibrated", "proximal", "rarity", "top_entropy", "rsi", "random"])
+def test_rollouts_of_the_other_sign_have_uniform_credit_and_the_rest_their_own(name: str, sign: Sign) -> None:
+    gating = replace(gating_option(name), sign=sign)
+    weights, every = credit_of(gating), credit_of(replace(gating, sign=Sign.all))
+    assert float(weights.double().sum()) == pytest.approx(sum(LENGTHS), rel=1e-6)
+    over_batch = gating.top_fraction is not None or gating.band is not None
+    for row, length in enumerate(LENGTHS):
+        if sign is not Sign.all and (SIDES[row] > 0) is not (sign is Sign.positive):
+            assert weights[row, :length].tolist() == [1.0] * length
+        elif not over_batch:
+            assert torch.equal(weights[row], every[row])
+
+
+@pytest.mark.parametrize("name", ["paper", "calibrated", "surprisal", "proximal", "top_entropy"])
+def test_inverted_credit_is_the_same_weights_in_reverse_order(name: str) -> None:
+    gating = gating_option(name)
+    plain, inverted = credit_of(gating), credit_of(replace(gating, control=Control.invert))
+    assert torch.equal(plain.sort(dim=1).values, inverted.sort(dim=1).values)
+    mean = plain.sum(dim=1, keepdim=True) / torch.tensor(LENGTHS)[:, None] * uneven().mask
+    assert float(((plain - mean) * (inverted - mean)).sum()) < 0
+
+
+def test_a_rule_with_a_direction_is_inverted_by_the_opposite_strength() -> None:
+    for name in ("rarity", "divergence_sigmoid"):
+        gating = gating_option(name)
+        inverted = credit_of(replace(gating, control=Control.invert))
+        assert torch.equal(inverted, credit_of(replace(gating, strength=-gating.strength)))
+    tenth = replace(gating_option("rarity"), strength=0.1, control=Control.invert)
+    assert torch.equal(credit_of(tenth), credit_of(gating_option("damping")))

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.gating_choice import computable, gatings_of, needs_of_reference, refuse_unmeasured
 from dgpo_cli.commands.parts import load_data_prompts
 from dgpo_cli.commands.rescoring import report, rescore, show_tokens
 from dgpo_cli.config.commands import RolloutConfig
+from dgpo_cli.config.gating_needs import needs_advantages
 from dgpo_cli.config.groups import ComputeDtype
 from dgpo_cli.config.stored import save as save_config
 from dgpo_cli.core.seeds import derive_seed
@@ -160,9 +163,14 @@ def _records(
     floor, credit = None, None
     if reference is not None:
         floor = measure_noise_floor(model, rollouts, lengths, temperature=temperature, tokens=tokens)
-    if reference is not None or not needs_of_reference(config.gating):
+    graded = None not in advantages or not needs_advantages(config.gating)
+    if graded and (reference is not None or not needs_of_reference(config.gating)):
         credit = algorithm.credit(
-            signals, vocabulary_size=model.vocabulary_size, noise_floor=floor or 0.0, control_seeds=seeds
+            signals,
+            advantages=torch.tensor([advantage or 0.0 for advantage in advantages]),
+            vocabulary_size=model.vocabulary_size,
+            noise_floor=floor or 0.0,
+            control_seeds=seeds,
         )
     return rollout_records(
         rollouts,

@@ -17,7 +17,7 @@ from dgpo_cli.config.commands import CompareConfig, EvalConfig, RolloutConfig, T
 from dgpo_cli.config.engine_checks import known_engine
 from dgpo_cli.config.file_checks import benchmark_files, data, models
 from dgpo_cli.config.gating_needs import follows_reference, gates_noise, needed_from_reference, shapes_credit
-from dgpo_cli.config.groups import Dtype
+from dgpo_cli.config.groups import Dtype, Form, GatingConfig, Normalizer
 from dgpo_cli.config.lora_checks import trained_adapter, untrained_adapter
 from dgpo_cli.config.ranges import (
     BENCHMARK_RULES,
@@ -31,6 +31,7 @@ from dgpo_cli.config.ranges import (
 from dgpo_cli.config.reward_checks import rewards
 from dgpo_cli.config.strategy_checks import one_process, several_processes
 from dgpo_cli.config.wandb_checks import wandb_names
+from dgpo_cli.core.signals import SIGNALS
 from dgpo_cli.errors import Problem
 
 UNIX_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU")
@@ -52,6 +53,11 @@ def warnings(config: Any, command: str) -> list[str]:
     if command == "train" and not shapes_credit(config.gating) and config.gating.control.name != "none":
         found.append(
             f"gating.control={config.gating.control.name}: uniform credit has no weights to move, so it changes nothing"
+        )
+    if command == "train" and config.gating.normalizer is Normalizer.window and config.gating.clip is None:
+        found.append(
+            "gating.normalizer=window without gating.clip: the weights have a heavy tail, and one token can hold most "
+            "of a rollout's credit: watch credit/max, or bound them (gating.clip=[0.2,5])"
         )
     if command == "train" and config.model.lora.rank and needed_from_reference(config.gating):
         found.append(
@@ -110,6 +116,23 @@ def _gating(config: TrainConfig | RolloutConfig) -> Iterator[Problem]:
     if clip is not None and not (len(clip) == 2 and 0 <= clip[0] <= 1 <= clip[1] and clip[0] < clip[1]):
         message = f"gating.clip: expected [w_min,w_max] with 0 <= w_min <= 1 <= w_max, got {catalogue.show(clip)}"
         yield Problem(message, "the weights' mean is 1, so the range has to hold it: gating.clip=[0.5,2]")
+    yield from _gating_form(config.gating)
+
+
+def _gating_form(gating: GatingConfig) -> Iterator[Problem]:
+    band, name = gating.band, gating.signal.value
+    if band is not None and not (len(band) == 2 and band[0] <= band[1]):
+        yield Problem(
+            f"gating.band: expected [low,high] with low <= high, got {catalogue.show(band)}", "gating.band=[0.1,3]"
+        )
+    if band is not None and gating.top_fraction is not None:
+        yield Problem("gating.band and gating.top_fraction: each chooses tokens by itself", "leave one of them out")
+    if gating.form is Form.sigmoid and abs(gating.strength) > 2:
+        message = f"gating.strength: expected -2 to 2 with form=sigmoid, got {gating.strength}"
+        yield Problem(message, "beyond it weights would fall below 0")
+    if gating.normalizer is Normalizer.saturate and name in SIGNALS and SIGNALS[name].signed:
+        message = f"gating.normalizer=saturate: gating.signal={name} can be below 0, where it is not defined"
+        yield Problem(message, "gating.normalizer=rank")
 
 
 def _needed_reference(config: TrainConfig) -> Iterator[Problem]:

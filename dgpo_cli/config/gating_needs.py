@@ -5,7 +5,7 @@ Each rule is stated here alone. The checks and the plan ask it before torch is i
 
 from __future__ import annotations
 
-from dgpo_cli.config.groups import AlgoConfig, GatingConfig, Normalizer, ScorePolicy, Signal
+from dgpo_cli.config.groups import AlgoConfig, GatingConfig, Normalizer, ScorePolicy, Sign, Signal
 from dgpo_cli.core.signals import MEASURED_FROM_REFERENCE, SIGNALS
 
 
@@ -17,6 +17,16 @@ def shapes_credit(gating: GatingConfig) -> bool:
 def follows_reference(signal: Signal) -> bool:
     """Whether the signal itself is measured from a reference."""
     return signal is not Signal.none and SIGNALS[signal.value].measured_from_reference
+
+
+def masks_tokens(gating: GatingConfig) -> bool:
+    """Whether tokens are chosen or left out, all chosen ones weighing alike."""
+    return gating.top_fraction is not None or gating.band is not None
+
+
+def needs_advantages(gating: GatingConfig) -> bool:
+    """Whether a rollout's advantage decides about the credit of its tokens, beside multiplying it."""
+    return shapes_credit(gating) and (gating.sign is not Sign.all or gating.times_advantage)
 
 
 def gates_noise(gating: GatingConfig) -> bool:
@@ -50,10 +60,10 @@ def needs_reference(algo: AlgoConfig, gating: GatingConfig) -> bool:
 def needs_whole_batch(gating: GatingConfig) -> bool:
     """Whether a token's credit depends on rollouts other than its own.
 
-    The noise gate averages the distance over the batch, `saturate` takes a percentile of it, and a top fraction is a
-    share of all its tokens.
+    The noise gate averages the distance over the batch, `saturate` takes a percentile of it, and a hard mask shares
+    the credit of the tokens that it leaves out over all the others.
     """
-    over_batch = gating.noise_gate or gating.normalizer is Normalizer.saturate or gating.top_fraction is not None
+    over_batch = gating.noise_gate or gating.normalizer is Normalizer.saturate or masks_tokens(gating)
     return shapes_credit(gating) and over_batch
 
 

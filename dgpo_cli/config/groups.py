@@ -75,12 +75,27 @@ class Signal(Enum):  # and a row of core/signals.py
     surprisal = "surprisal"
     kl = "kl"
     logratio = "logratio"
+    rarity = "rarity"
+    relative_surprisal = "relative_surprisal"
 
 
 class Normalizer(Enum):
     none = "none"
     saturate = "saturate"
     rank = "rank"
+    window = "window"
+
+
+class Form(Enum):
+    softmax = "softmax"
+    sigmoid = "sigmoid"
+    linear = "linear"
+
+
+class Sign(Enum):
+    all = "all"
+    positive = "positive"
+    negative = "negative"
 
 
 class ScorePolicy(Enum):
@@ -92,6 +107,7 @@ class Control(Enum):
     none = "none"
     permute = "permute"
     misplace = "misplace"
+    invert = "invert"
 
 
 class Shade(Enum):
@@ -158,7 +174,7 @@ class OverlongConfig:
 
 @dataclass
 class AlgoConfig:
-    """`algo=`: grpo | dapo | dgpo. One pipeline, other settings."""
+    """`algo=`: grpo | dapo | dgpo | dr_grpo | gspo | cispo | dppo. One pipeline, other settings."""
 
     name: str = key("dgpo", "name of the option; shown in tables")
     clip_low: float = key(0.2, "the ratio is clipped below at 1 - clip_low")
@@ -169,6 +185,12 @@ class AlgoConfig:
         LossAggregation.rollout_mean, "rollout_mean (GRPO) | token_mean (DAPO) | constant (Dr.GRPO)"
     )
     ratio_level: RatioLevel = key(RatioLevel.token, "importance ratio per token, or per sequence (GSPO, 2507.18071)")
+    detached_ratio: bool = key(
+        False, "the loss is -detach(clipped ratio) A log p: no token loses its gradient to the clip (CISPO)"
+    )
+    max_probability_change: float | None = key(
+        None, "no policy loss for a token whose probability has moved further than this in A's direction; null is off"
+    )
     scale_rewards: ScaleRewards = key(ScaleRewards.group, "divide advantages by the std of the group | batch | none")
     mask_truncated: bool = key(False, "completions cut at the limit carry no loss (they stay in the group's mean)")
     reward_right: float = key(1.0, "reward of a right answer, if the grader says right or wrong")
@@ -184,15 +206,35 @@ class GatingConfig:
     name: str = key("uniform", "name of the option; shown in tables")
     signal: Signal = key(Signal.none, " | ".join(["none (uniform)", *SIGNALS]))
     entropy_exponent: float = key(0.0, "kappa: the signal is multiplied by H^kappa, H the entropy over log V")
-    normalizer: Normalizer = key(Normalizer.none, "none | saturate (s / (s + p80 of the batch)) | rank")
-    temperature: float = key(0.5, "tau of the softmax over a rollout's tokens; larger is nearer to uniform")
+    normalizer: Normalizer = key(
+        Normalizer.none, "none | saturate (s / (s + p80 of the batch)) | rank | window (against the tokens around it)"
+    )
+    window: int = key(101, "normalizer=window: tokens around and with each, reflected at both ends; odd", "tokens")
+    form: Form = key(
+        Form.softmax,
+        "softmax | sigmoid (1 + strength (sigmoid(s / temperature) - 1/2)) | linear (1 + strength s). The last two are "
+        "divided by their mean, so that credit moves and the step does not grow",
+    )
+    strength: float = key(0.2, "form=sigmoid, linear: its size, from -2 to 2 of a sigmoid; below 0 small scores win")
+    temperature: float = key(0.5, "tau of softmax or sigmoid; larger is nearer to uniform")
     clip: list[float] | None = key(None, "[w_min, w_max] on the weights, keeping their mean at 1; null is off")
     noise_gate: bool = key(False, "shrink the weights to 1 while the mean distance is below 3x the numerical floor")
     top_fraction: float | None = key(None, "train only this share of tokens, those with the largest signal")
+    band: list[float] | None = key(None, "[low, high]: train only tokens whose score lies within; null is off")
+    times_advantage: bool = key(
+        False, "score times |rho A|, 0 where the ratio is clipped: the size of a token's part of the gradient"
+    )
+    sign: Sign = key(
+        Sign.all, "all | positive | negative: rollouts whose advantage has another sign get uniform credit"
+    )
     score_policy: ScorePolicy = key(
         ScorePolicy.old, "old: score once with the policy that sampled; current: again before every minibatch"
     )
-    control: Control = key(Control.none, "none | permute | misplace: the same weights on the wrong tokens")
+    control: Control = key(
+        Control.none,
+        "none | permute | misplace: the same weights on the wrong tokens | invert: in reverse order, or with the "
+        "opposite strength",
+    )
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.gating_needs import needs_reference, shapes_credit
-from dgpo_cli.config.groups import LoggerMode, Schedule
+from dgpo_cli.config.groups import Form, LoggerMode, Normalizer, Schedule
 from dgpo_cli.config.strategies import SHARDED
 
 TIMED = ("robust", "function")  # graders that run in processes with a time limit
@@ -40,9 +40,33 @@ def uniform(config: Any, _: Typed) -> str | None:
     return None if shapes_credit(config.gating) else "uniform credit has no weights to shape"
 
 
-def top_fraction(config: Any, _: Typed) -> str | None:
-    fraction = config.gating.top_fraction
-    return None if fraction is None else f"gating.top_fraction={fraction} gives the chosen tokens equal weights"
+def hard_mask(config: Any, _: Typed) -> str | None:
+    """Idle if tokens are chosen or left out: the chosen ones weigh alike."""
+    for name in ("top_fraction", "band"):
+        value = getattr(config.gating, name)
+        if value is not None:
+            return f"gating.{name}={catalogue.show(value)} gives the chosen tokens equal weights"
+    return None
+
+
+def linear(config: Any, _: Typed) -> str | None:
+    gating = config.gating
+    is_without = gating.form is Form.linear and gating.normalizer is not Normalizer.window
+    return "gating.form=linear has no temperature" if is_without else None
+
+
+def softmax(config: Any, _: Typed) -> str | None:
+    is_softmax = config.gating.form is Form.softmax
+    return "gating.form=softmax has a temperature in its place" if is_softmax else None
+
+
+def detached_ratio(config: Any, _: Typed) -> str | None:
+    return "algo.detached_ratio=true is bounded by algo.clip_high" if config.algo.detached_ratio else None
+
+
+def no_window(config: Any, _: Typed) -> str | None:
+    normalizer = config.gating.normalizer
+    return None if normalizer is Normalizer.window else f"gating.normalizer={normalizer.value} looks at no window"
 
 
 def one_update(config: Any, _: Typed) -> str | None:

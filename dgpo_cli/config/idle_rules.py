@@ -139,11 +139,13 @@ RULES: tuple[Rule, ...] = (
         "algo.dynamic_sampling.enabled=true, which algo=dapo brings",
         but=("algo.dynamic_sampling.enabled",),
     ),
+    Rule(("algo.clip_dual",), TRAIN, why.detached_ratio, "algo.clip_high=4 caps the ratio at 5"),
     Rule(("algo.overlong.buffer_tokens",), ("train", "rollout"), why.no_overlong, "algo.overlong.enabled=true"),
     Rule(
         (
             *("algo.clip_low", "algo.clip_high", "algo.clip_dual", "algo.kl_coef", "algo.loss_aggregation"),
-            *("algo.ratio_level", "algo.mask_truncated", "algo.dynamic_sampling.", "gating.score_policy"),
+            *("algo.ratio_level", "algo.detached_ratio", "algo.max_probability_change", "algo.mask_truncated"),
+            *("algo.dynamic_sampling.", "gating.score_policy"),
             *("reference.refresh_every", "rollout.prompts_per_step", "rollout.save"),
         ),
         ROLLOUT,
@@ -154,11 +156,17 @@ RULES: tuple[Rule, ...] = (
         ("gating.",), ("train", "rollout"), why.uniform, "gating=paper or another", but=("gating.name", "gating.signal")
     ),
     Rule(
-        ("gating.temperature", "gating.normalizer", "gating.clip"),
+        (
+            *("gating.temperature", "gating.normalizer", "gating.window", "gating.form", "gating.strength"),
+            *("gating.clip", "gating.noise_gate"),
+        ),
         ("train", "rollout"),
-        why.top_fraction,
-        "gating.top_fraction=null weighs every token",
+        why.hard_mask,
+        "gating.top_fraction=null gating.band=null weighs every token",
     ),
+    Rule(("gating.temperature",), ("train", "rollout"), why.linear, "gating.strength is the size of a linear rule"),
+    Rule(("gating.window",), ("train", "rollout"), why.no_window, "gating.normalizer=window"),
+    Rule(("gating.strength",), ("train", "rollout"), why.softmax, "gating.form=linear or gating.form=sigmoid"),
     Rule(("gating.score_policy",), TRAIN, why.one_update, "optim.minibatches=4"),
     Rule(("reference", "reference."), TRAIN, why.needs_no_reference, "gating=paper or algo.kl_coef=0.04 uses one"),
     Rule(("reference.path", "reference.revision"), ("train", "rollout"), why.reference_of_no_path, "reference=path"),

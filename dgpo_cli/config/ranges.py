@@ -23,6 +23,9 @@ def a_share(*names: str) -> list[Rule]:
     return [(name, lambda value: 0 < value <= 1, "more than 0 and at most 1") for name in names]
 
 
+GATING_RULES: list[Rule] = [
+    ("gating.window", lambda value: value >= 1 and value % 2 == 1, "an odd number of at least 1"),
+]
 TRAIN_RULES: list[Rule] = [
     *at_least(1, "steps", "rollout.prompts_per_step", "rollout.max_completion_tokens", "optim.minibatches"),
     *at_least(1, "optim.epochs", "optim.tokens_per_microbatch", "optim.max_nonfinite", "checkpoint.keep", "eval.k"),
@@ -36,7 +39,8 @@ TRAIN_RULES: list[Rule] = [
     *at_least(0, "model.lora.rank"),
     *above(0, "gating.temperature", "optim.eps"),
     *above(1, "algo.clip_dual", "engine.cap"),
-    *a_share("rollout.top_p", "gating.top_fraction"),
+    *a_share("rollout.top_p", "gating.top_fraction", "algo.max_probability_change"),
+    *GATING_RULES,
 ]
 ROLLOUT_RULES: list[Rule] = [
     *at_least(1, "limit", "rollout.group_size", "rollout.max_completion_tokens", "tokens_per_microbatch"),
@@ -44,6 +48,7 @@ ROLLOUT_RULES: list[Rule] = [
     *at_least(2, "vocabulary_size"),
     *above(0, "gating.temperature"),
     *a_share("rollout.top_p", "gating.top_fraction"),
+    *GATING_RULES,
 ]
 DATA_RULES: list[Rule] = at_least(1, "data.limit", "data.size")
 BENCHMARK_RULES: list[Rule] = [

@@ -1,12 +1,15 @@
 """Token-level credit: how a rollout's advantage is spread over its tokens.
 
-    s   = signal * H^kappa        s~ = s | saturate(s) | rank(s)        w = T * softmax(s~ / tau)
+    s   = signal * H^kappa        s~ = s | saturate(s) | rank(s) | s against its window
+    w   = T * softmax(s~ / tau)   or (1 + a (sigmoid(s~ / tau) - 1/2)) / mean   or (1 + a s~) / mean
     w   = clip(c w) with mean 1   w = 1 + lam (w - 1)                   (noise gate)
 
+Or a hard mask over the batch: the tokens with the largest scores, or with scores within a band, times n / n_kept.
+
 The rule with signal d, kappa 1, no normaliser and tau 0.5 is DGPO's (arXiv 2605.03327) as publicly understood.
-Credit is never negative, has mean 1 over the counted tokens of every rollout and carries no gradient. Rows are handled
-one by one at their own length, so padding cannot change a bit. Whatever uses the whole batch (percentiles, the mean
-distance) is a number that the caller passes in, so that it can come from all ranks.
+Credit is never negative, has mean 1 over the counted tokens of every rollout (a mask: over the batch) and carries no
+gradient. Rows are handled one by one at their own length, so padding cannot change a bit. Whatever uses the whole batch
+(percentiles, the mean distance) is a number that the caller passes in, so that it can come from all ranks.
 """
 
 from __future__ import annotations
@@ -75,6 +78,23 @@ def rank(score: Tensor) -> Tensor:
     return ranks
 
 
+def against_window(score: Tensor, temperature: float, window: int) -> Tensor:
+    """s - tau log sum_{|k-t| <= window // 2} exp(s_k / tau), in float64: a token beside those around it. score: [T].
+
+    With the softmax after it, w = T e / sum e, e_t = exp(s_t / tau) / sum_window exp(s_k / tau): PEPO's proximal
+    weights (arXiv 2609.39402, eq. 6-7) for the entropy in nats, tau 1 and window 101. Both ends are reflected about
+    their last token, as often as a short rollout needs it. That the last token is not repeated is our reading.
+    """
+    count, half = score.numel(), window // 2
+    if count == 0:
+        return score.double()
+    period = max(1, 2 * (count - 1))
+    place = torch.arange(-half, count + half).remainder(period)
+    around = torch.minimum(place, (period - place) % period if count > 1 else place)
+    sharp = score.double() / temperature
+    return (sharp - torch.logsumexp(sharp[around].unfold(0, 2 * half + 1, 1), dim=1)) * temperature
+
+
 def softmax_credit(score: Tensor, temperature: float) -> Tensor:
     """w = T * softmax(s / tau), mean 1. score: [T]; a constant score gives exactly 1; T = 0 gives nothing."""
     if score.numel() == 0:
@@ -83,6 +103,31 @@ def softmax_credit(score: Tensor, temperature: float) -> Tensor:
     if bool((score == score[0]).all()):
         return torch.ones_like(score)
     return (torch.softmax(score.double() / temperature, dim=0) * score.numel()).float()
+
+
+def sigmoid_credit(score: Tensor, temperature: float, strength: float) -> Tensor:
+    """(1 + strength (sigmoid(s / tau) - 1/2)) over its mean (after arXiv 2603.22446, sec. 6.2). score: [T]."""
+    return _mean_one(1.0 + strength * (torch.sigmoid(score.double() / temperature) - 0.5), score)
+
+
+def linear_credit(score: Tensor, strength: float) -> Tensor:
+    """(1 + strength s), at least 0, over its mean. score: [T].
+
+    With s = 1 - p: rare tokens more (arXiv 2603.22117) for a strength a > 0. The weights a p + 1 - a that damp them
+    (arXiv 2505.12929) are those of the strength -a.
+    """
+    return _mean_one(1.0 + strength * score.double(), score)
+
+
+def _mean_one(weights: Tensor, score: Tensor) -> Tensor:
+    """float64 weights as credit: not below 0, mean 1; all 1 if the score is constant or no weight is left."""
+    if score.numel() == 0:
+        return score
+    weights = weights.clamp(min=0.0)
+    mean = weights.mean()
+    if bool((score == score[0]).all()) or float(mean) <= 0.0:
+        return torch.ones_like(score)
+    return (weights / mean).float()
 
 
 def clip_credit(credit: Tensor, low: float, high: float) -> Tensor:
@@ -113,25 +158,57 @@ def noise_gate(mean_distance: float, floor: float) -> float:
     return 1.0 / (1.0 + (NOISE_FLOORS * floor / mean_distance) ** 2)
 
 
-def top_fraction_credit(score: Tensor, mask: Tensor, fraction: float) -> Tensor:
+def top_fraction_credit(score: Tensor, mask: Tensor, fraction: float, *, above_zero: bool = False) -> Tensor:
     """Only the batch's highest-scoring tokens count, all alike (arXiv 2506.01939): w = chosen / share.
 
     Mean 1 over the batch, not over each rollout. Tokens that tie with the threshold are all taken. score, mask: [B, T].
+    above_zero: of these, only tokens with a score above 0.
     """
     values = score[mask]
     if values.numel() == 0:
         return torch.zeros_like(score)
     threshold = values.sort(descending=True).values[max(1, math.ceil(fraction * values.numel())) - 1]
     chosen = (score >= threshold) & mask
-    return chosen.float() * (values.numel() / int(chosen.sum()))
+    return _kept(chosen & (score > 0) if above_zero else chosen, mask)
 
 
-def permute_credit(credit: Tensor, seed: int) -> Tensor:
+def band_credit(score: Tensor, mask: Tensor, low: float, high: float) -> Tensor:
+    """Only tokens with low <= score <= high count, all alike: w = kept * n / n_kept over the batch. [B, T] each."""
+    return _kept((score >= low) & (score <= high) & mask, mask)
+
+
+def _kept(chosen: Tensor, mask: Tensor) -> Tensor:
+    """Weights of a hard mask with mean 1 over the batch; 1 everywhere if nothing was chosen."""
+    kept = int(chosen.sum())
+    return chosen.float() * (int(mask.sum()) / kept) if kept else mask.float()
+
+
+def part_of_gradient(ratio: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
+    """|rho A| [B, T], and 0 where the clipped loss has no gradient. ratio: [B, T], advantages: [B]."""
+    advantage = advantages[:, None].expand_as(ratio)
+    cut = ((advantage < 0) & (ratio < 1.0 - clip_low)) | ((advantage > 0) & (ratio > 1.0 + clip_high))
+    return torch.where(cut, 0.0, (ratio * advantage).abs())
+
+
+def permute_credit(credit: Tensor, score: Tensor, seed: int) -> Tensor:
     """Control: the same weights, shuffled. credit: [T]."""
     return credit[torch.from_numpy(np.argsort(uniforms(seed, credit.numel()), kind="stable"))]
 
 
-def misplace_credit(credit: Tensor, seed: int) -> Tensor:
+def invert_credit(credit: Tensor, score: Tensor, seed: int) -> Tensor:
+    """Control: the same weights in reverse rank order: the largest where the smallest was. credit, score: [T].
+
+    Equal weights, as those of a hard mask, are ranked by score; tokens that are equal in both in a random order, so
+    that their place in the rollout decides nothing.
+    """
+    keys = (uniforms(seed, credit.numel()), score.double().numpy(), credit.double().numpy())
+    order = torch.from_numpy(np.lexsort(keys))  # the last key is the first to go by
+    inverted = torch.empty_like(credit)
+    inverted[order] = credit[order.flip(0)]
+    return inverted
+
+
+def misplace_credit(credit: Tensor, score: Tensor, seed: int) -> Tensor:
     """Control: the largest weight changes places with that of another token. credit: [T]."""
     if credit.numel() < 2:
         return credit
@@ -143,7 +220,8 @@ def misplace_credit(credit: Tensor, seed: int) -> Tensor:
     return moved
 
 
-CONTROLS: dict[str, Callable[[Tensor, int], Tensor]] = {"permute": permute_credit, "misplace": misplace_credit}
+Controlled = Callable[[Tensor, Tensor, int], Tensor]  # credit [T], score [T], seed -> credit [T]
+CONTROLS: dict[str, Controlled] = {"permute": permute_credit, "misplace": misplace_credit, "invert": invert_credit}
 
 
 def map_rows(values: Tensor, mask: Tensor, function: Callable[[Tensor, int], Tensor]) -> Tensor:

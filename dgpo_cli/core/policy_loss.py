@@ -1,6 +1,7 @@
-"""The clipped policy loss of GRPO, DAPO and GSPO with a factor for every token, and how tokens are averaged.
+"""The policy loss of GRPO, its relatives and DAPO with a factor for every token, and how tokens are averaged.
 
     l = - w * min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) + kl_coef * k3
+    l = - w * detach(clip(rho, 1 - clip_low, 1 + clip_high)) A log p + kl_coef * k3      (detached)
 
 The factor w is the place for everything that makes one token's policy loss count for more than another's: credit, and
 what corrects for tokens that another policy drew. So one hook serves every gating and every algorithm. It multiplies
@@ -28,7 +29,7 @@ class PolicyLoss:
 
     token_loss: Tensor
     ratio: Tensor
-    clipped_low: Tensor  # bool: the clip below decides, the gradient is cut
+    clipped_low: Tensor  # bool: the bound below decides. It cuts the gradient; a detached ratio is held at it
     clipped_high: Tensor
     kl: Tensor | None
 
@@ -58,6 +59,8 @@ def policy_loss(
     clip_high: float,
     clip_dual: float | None = None,
     ratio_level: str = "token",
+    detached_ratio: bool = False,
+    max_probability_change: float | None = None,
     kl_coef: float = 0.0,
     ref_logprobs: Tensor | None = None,
 ) -> PolicyLoss:
@@ -67,15 +70,24 @@ def policy_loss(
         logprobs, old_logprobs, factors, mask: [B, T]; only `logprobs` gets a gradient.
         advantages: [B].
         factors: w of the formula, 1 to leave the loss of a token as it is.
-        clip_dual: for negative advantages the loss before w is at most clip_dual * |A| (arXiv 1912.09729).
+        clip_dual: for negative advantages the loss before w is at most clip_dual * |A| (arXiv 1912.09729). A detached
+            ratio, which has a bound, is not asked for another.
+        detached_ratio: every token keeps its gradient, A log p times the bounded ratio (CISPO, arXiv 2506.13585).
+        max_probability_change: a token has no policy loss once p - p_old passes it in the direction that A drives it in
+            (DPPO): above it for A > 0, below minus it for A < 0.
         ref_logprobs: [B, T], needed for kl_coef > 0; without kl_coef it only fills `kl` for the log.
     """
     ratio = importance_ratio(logprobs, old_logprobs, mask, level=ratio_level)
     advantage = advantages[:, None].expand_as(ratio)
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     token_loss = -torch.minimum(ratio * advantage, clipped * advantage)
-    if clip_dual is not None:
+    if detached_ratio:
+        token_loss = -clipped.detach() * advantage * logprobs
+    elif clip_dual is not None:
         token_loss = torch.where(advantage < 0, torch.minimum(token_loss, clip_dual * advantage.abs()), token_loss)
+    spent = _moved_enough(logprobs, old_logprobs, advantage, max_probability_change)
+    if spent is not None:
+        token_loss = torch.where(spent, 0.0, token_loss)
     token_loss = token_loss * factors.detach()
     kl = None
     if ref_logprobs is not None:
@@ -84,9 +96,22 @@ def policy_loss(
             token_loss = token_loss + kl_coef * kl
         kl = torch.where(mask, kl.detach(), 0.0)
     with torch.no_grad():
-        low = mask & (advantage < 0) & (ratio < 1.0 - clip_low)
-        high = mask & (advantage > 0) & (ratio > 1.0 + clip_high)
+        low, high = ratio < 1.0 - clip_low, ratio > 1.0 + clip_high
+        if not detached_ratio:
+            low, high = low & (advantage < 0), high & (advantage > 0)
+        if spent is not None:
+            low, high = low | (spent & (advantage < 0)), high | (spent & (advantage > 0))
+        low, high = mask & low, mask & high
     return PolicyLoss(torch.where(mask, token_loss, 0.0), ratio.detach(), low, high, kl)
+
+
+@torch.no_grad()
+def _moved_enough(logprobs: Tensor, old_logprobs: Tensor, advantage: Tensor, limit: float | None) -> Tensor | None:
+    """Where p - p_old has passed the limit in the direction of A; None without a limit. [B, T] each."""
+    if limit is None:
+        return None
+    change = logprobs.exp() - old_logprobs.exp()
+    return ((advantage > 0) & (change > limit)) | ((advantage < 0) & (change < -limit))
 
 
 def token_weights(lengths: Tensor, *, aggregation: str, max_tokens: int) -> Tensor:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # The fields of `credit.TokenSignals` that are there only if a reference was scored.
 MEASURED_FROM_REFERENCE = frozenset({"hellinger", "ref_logprobs"})
+ENTROPY_EPS = 1e-6  # nats, of `relative_surprisal`: ours, for the published value is not known to us
 
 
 def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
@@ -34,6 +35,7 @@ class SignalRule:
     symbol: str
     reads: tuple[str, ...]
     score: Callable[..., Tensor]
+    signed: bool = False  # can be below 0
 
     @property
     def measured_from_reference(self) -> bool:
@@ -47,6 +49,12 @@ SIGNALS: dict[str, SignalRule] = {
     "surprisal": SignalRule("−log p", ("logprobs",), lambda logprobs: -logprobs),
     "kl": SignalRule("k3", ("logprobs", "ref_logprobs"), k3),
     "logratio": SignalRule(
-        "|log p − log q|", ("logprobs", "ref_logprobs"), lambda logprobs, ref: (logprobs - ref).abs()
+        "(log p − log q)", ("logprobs", "ref_logprobs"), lambda logprobs, ref: logprobs - ref, signed=True
+    ),
+    # 1 - p of the token that was drawn: how rare it was.
+    "rarity": SignalRule("(1 − p)", ("logprobs",), lambda logprobs: -logprobs.expm1()),
+    # Surprisal over its own expectation, which is the entropy in nats.
+    "relative_surprisal": SignalRule(
+        "−log p / H", ("logprobs", "entropy"), lambda logprobs, entropy: -logprobs / (entropy + ENTROPY_EPS)
     ),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dgpo_cli.algorithm import Algorithm, Credit
-from dgpo_cli.config.gating_needs import needed_fields
+from dgpo_cli.config.gating_needs import needed_fields, needs_advantages
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig
 from dgpo_cli.errors import DataError
 from dgpo_cli.records.record_checks import is_number
@@ -64,6 +64,13 @@ def lacking(stored: StoredRollouts, gating: GatingConfig, label: str) -> DataErr
                 f"gating {label} needs them all ({reason})",
                 UNIFORM,
             )
+    unknown = [record for record in map(stored.records.__getitem__, stored.scored) if record.get("advantage") is None]
+    if needs_advantages(gating) and unknown:
+        return DataError(
+            f"{stored.source}: {len(unknown)} of {len(stored.scored)} scored rollouts have no advantage: gating "
+            f"{label} goes by it (gating.sign, gating.times_advantage)",
+            f"grade the rollouts in groups: rollout.group_size=8; {UNIFORM}",
+        )
     if gating.entropy_exponent and stored.vocabulary_size is None:
         return DataError(
             f"{stored.source}: no vocabulary_size, or several: gating {label} divides the entropy by its logarithm",
@@ -88,6 +95,7 @@ def _by(stored: StoredRollouts, label: str, gating: GatingConfig) -> Gated:
     algorithm = _algorithm(gating)
     credit = algorithm.credit(
         stored.signals,
+        advantages=stored.advantages,
         vocabulary_size=stored.vocabulary_size or 2,  # `lacking` refuses a gating that would read it
         noise_floor=stored.noise_floor or 0.0,
         control_seeds=stored.control_seeds,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from torch import Tensor
+
 from dgpo_cli.models.microbatch import MicroBatch
 from dgpo_cli.training.current_credit import ReferenceStates, UsedCredit, joined
 from dgpo_cli.training.gradient import LossTokens, LossTokensOf, minibatch_gradient
@@ -39,7 +41,7 @@ def train_with_current_credit(passes: Passes, objective: Objective, series: Upda
     before = passes.fitted_to(batch, lambda: joined([passes.signals(batch, rows) for rows in series.minibatches]))
     correction = objective.correction(before.logprobs, before.mask, batch.rows)  # of the step, not of an update
     for rows in series:
-        now = passes.fitted_to(batch, partial(score, passes, objective, rows))
+        now = passes.fitted_to(batch, partial(score, passes, objective, rows, before.logprobs))
         tokens = partial(scored_tokens, passes, Scored(before, now.credit, correction))
         gradient = partial(minibatch_gradient, passes, rows=rows, begin=tokens)
         series.measure_terms(gradient)
@@ -49,12 +51,17 @@ def train_with_current_credit(passes: Passes, objective: Objective, series: Upda
     return Scored(before, used.credit()), used
 
 
-def score(passes: Passes, objective: Objective, rows: list[int]) -> Scored:
-    """Signals and credit of those rows by the policy as it is. The others are unmasked."""
+def score(passes: Passes, objective: Objective, rows: list[int], old_logprobs: Tensor | None = None) -> Scored:
+    """Signals and credit of those rows by the policy as it is. The others are unmasked.
+
+    `old_logprobs` [B, T]: by the policy before the step's first update, if that is another one.
+    """
     signals = passes.signals(objective.batch, rows)
     every = objective.batch.rows
     return Scored(
-        signals, objective.credit(signals, every), objective.correction(signals.logprobs, signals.mask, every)
+        signals,
+        objective.credit(signals, every, old_logprobs),
+        objective.correction(signals.logprobs, signals.mask, every),
     )
 
 

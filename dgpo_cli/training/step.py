@@ -84,10 +84,15 @@ class Objective:
     vocabulary_size: int
     off_policy: Correction = UNCORRECTED
 
-    def credit(self, signals: TokenSignals, rows: list[int]) -> Credit:
-        """The credit of those rows of the batch that `signals` is about, in its order."""
+    def credit(self, signals: TokenSignals, rows: list[int], old_logprobs: Tensor | None = None) -> Credit:
+        """The credit of those rows of the batch that `signals` is about, in its order.
+
+        `old_logprobs` [b, T]: by the policy before the step's first update, if the signals are of a later one.
+        """
         return self.algorithm.credit(
             signals,
+            advantages=self.batch.advantages[rows],
+            old_logprobs=old_logprobs,
             vocabulary_size=self.vocabulary_size,
             noise_floor=self.noise_floor,
             control_seeds=[self.batch.control_seeds[row] for row in rows],

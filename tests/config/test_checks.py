@@ -11,7 +11,7 @@ import pytest
 
 from dgpo_cli.config.checks import validate, warnings
 from dgpo_cli.config.compose import compose
-from dgpo_cli.config.groups import ComputeDtype, Dtype, Signal
+from dgpo_cli.config.groups import ComputeDtype, Dtype, Form, Normalizer, Signal
 
 Change = Callable[[str, dict[str, Any]], Any]  # command, values by dotted path -> configuration
 
@@ -69,6 +69,17 @@ WRONG = [
     ("train", {"gating.clip": [0.5]}, "gating.clip"),
     ("train", {"gating.temperature": 0.0}, "gating.temperature: expected more than 0"),
     ("train", {"gating.top_fraction": 1.2}, "gating.top_fraction"),
+    ("train", {"gating.window": 4}, "gating.window: expected an odd number of at least 1, got 4"),
+    ("train", {"gating.band": [3.0, 0.1]}, "gating.band: expected [low,high] with low <= high, got [3.0,0.1]"),
+    ("train", {"gating.band": [1.0]}, "gating.band"),
+    ("train", {"gating.band": [0.1, 3.0], "gating.top_fraction": 0.2}, "gating.band and gating.top_fraction"),
+    ("train", {"gating.form": Form.sigmoid, "gating.strength": -2.5}, "gating.strength: expected -2 to 2"),
+    (
+        "train",
+        {"gating.signal": Signal.logratio, "gating.normalizer": Normalizer.saturate},
+        "gating.normalizer=saturate: gating.signal=logratio can be below 0",
+    ),
+    ("train", {"algo.max_probability_change": 0.0}, "algo.max_probability_change: expected more than 0"),
     ("train", {"model.lora.rank": -1}, "model.lora.rank: expected at least 0"),
     ("train", {"model.lora.alpha": 8}, "model.lora.alpha=8: no adapter is trained"),
     ("train", {"model.lora.merge": True}, "model.lora.merge=true: no adapter is trained"),
@@ -218,6 +229,13 @@ def test_stored_completions_need_no_model_and_no_k(changed: Change, tmp_path: Pa
 def test_top_p_in_training_is_a_warning(changed: Change) -> None:
     [text] = warnings(changed("train", {"rollout.top_p": 0.9}), "train")
     assert "biased" in text
+
+
+def test_a_window_without_a_bound_is_a_warning(changed: Change) -> None:
+    window = {"gating.normalizer": Normalizer.window, "gating.signal": Signal.entropy}
+    [text] = warnings(changed("train", window), "train")
+    assert "gating.clip=[0.2,5]" in text
+    assert warnings(changed("train", window | {"gating.clip": [0.2, 5.0]}), "train") == []
 
 
 def test_problems_are_reported_together(changed: Change) -> None:

@@ -193,3 +193,56 @@ def test_token_weights_by_hand(aggregation: str, expected: list[float]) -> None:
     # The third rollout has no counted token and keeps its place in B'.
     weights = token_weights(torch.tensor([2, 4, 0]), aggregation=aggregation, max_tokens=10)
     assert weights.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("advantage", [2.0, -2.0])
+@pytest.mark.parametrize(("ratio", "capped"), [(1.5, 1.5), (0.1, 0.1), (8.0, 5.0)])
+def test_a_detached_ratio_weighs_log_p_and_no_token_loses_its_gradient(
+    ratio: float, capped: float, advantage: float
+) -> None:
+    """l = - min(rho, 5) A log p, d l / d log p = - min(rho, 5) A."""
+    logprobs = torch.tensor([[-1.0]], requires_grad=True)
+    one = torch.ones(1, 1)
+    settings = {"clip_low": 1.0, "clip_high": 4.0, "detached_ratio": True}
+    old = torch.tensor([[-1.0 - math.log(ratio)]])
+    result = policy_loss(logprobs, old, torch.tensor([advantage]), one, one.bool(), **settings)  # type: ignore[arg-type]
+    result.token_loss.sum().backward()
+    assert float(result.token_loss.detach()) == pytest.approx(capped * advantage, rel=1e-5)
+    assert float(logprobs.grad) == pytest.approx(-capped * advantage, rel=1e-5)  # type: ignore[arg-type]
+    assert bool(result.clipped_high.all()) is (ratio > 5.0)
+    assert not bool(result.clipped_low.any())
+
+
+@pytest.mark.parametrize(
+    ("old", "now", "advantage", "trains"),
+    [
+        (0.5, 0.64, 1.0, True),
+        (0.5, 0.66, 1.0, False),  # 0.16 up
+        (0.5, 0.2, 1.0, True),  # far down, and A drives it up again
+        (0.5, 0.36, -1.0, True),
+        (0.5, 0.34, -1.0, False),
+        (0.5, 0.9, -1.0, True),
+        (0.001, 0.01, 1.0, True),  # tenfold, and yet a small change
+    ],
+)
+def test_a_token_trains_until_its_probability_has_moved_far_in_the_direction_of_its_advantage(
+    old: float, now: float, advantage: float, trains: bool
+) -> None:
+    logprobs = torch.tensor([[math.log(now)]], requires_grad=True)
+    one = torch.ones(1, 1)
+    result = policy_loss(
+        logprobs,
+        torch.tensor([[math.log(old)]]),
+        torch.tensor([advantage]),
+        one,
+        one.bool(),
+        clip_low=1.0,
+        clip_high=4.0,
+        detached_ratio=True,
+        max_probability_change=0.15,
+    )
+    result.token_loss.sum().backward()
+    expected = -min(now / old, 5.0) * advantage if trains else 0.0
+    assert float(logprobs.grad) == pytest.approx(expected, rel=1e-5)  # type: ignore[arg-type]
+    cut = result.clipped_high if advantage > 0 else result.clipped_low
+    assert bool(cut.all()) is (not trains or now / old > 5.0)

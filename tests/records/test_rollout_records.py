@@ -104,7 +104,8 @@ def test_credit_of_a_rollout_that_no_update_trained_is_null() -> None:
 def test_records_are_enough_to_compute_their_credit_again() -> None:
     gating = gating_option("random")  # it reads hellinger, entropy, the size, the floor and the seeds
     facts: dict[str, Any] = {"noise_floor": 0.01, "control_seeds": [11, 12, 13]}
-    credit = Algorithm(AlgoConfig(), gating, max_completion_tokens=3).credit(SIGNALS, vocabulary_size=12, **facts)
+    algorithm = Algorithm(AlgoConfig(), gating, max_completion_tokens=3)
+    credit = algorithm.credit(SIGNALS, advantages=torch.ones(3), vocabulary_size=12, **facts)
     written = records(SIGNALS, credit, **facts)
     stored = rollouts_at_hand(written, "step 1")
     [again] = regate(stored, {"random": gating})

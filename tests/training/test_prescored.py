@@ -49,6 +49,7 @@ def test_credit_by_the_current_policy_is_reported_as_it_was_used(
             found.append(
                 algorithm.credit(
                     signals,
+                    advantages=step.advantages,
                     vocabulary_size=model.vocabulary_size,
                     noise_floor=1e-7,
                     control_seeds=step.control_seeds,
