@@ -1,0 +1,105 @@
+"""Does a server compute what the trainer computes? Fixed sequences, their log-probs from both, the largest difference.
+
+Bytes and hashes say that what was sent has arrived. They can't say that it was right when it was hashed, nor that the
+server computes with it: a packed copy of an old head passes. So the numbers themselves are compared. A step of training
+moves log-probs by less than bfloat16 rounds; staleness of that size is for hashes and versions to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgpo_cli.core.seeds import uniforms
+from dgpo_cli.engines.vllm.conversation import Conversation
+from dgpo_cli.errors import RunError
+from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.scoring import score_rollouts
+from dgpo_cli.processes import SOLO, Processes
+from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
+
+SEQUENCES, LENGTH = 4, 24
+SEED = 20240229
+# Roundings, in eps of the coarser dtype, that separate two correct computations at the scale of the logits.
+# Measured on a CPU: about 4 in float32.
+ROUNDINGS = {torch.float32: 60.0, torch.bfloat16: 16.0, torch.float16: 16.0}
+
+
+def sequences(vocabulary: int, *, count: int = SEQUENCES, length: int = LENGTH, seed: int = SEED) -> list[list[int]]:
+    """Ids that depend on the vocabulary and the seed alone: no data, the same in every process and run."""
+    draws = uniforms(seed, count * length).reshape(count, length)
+    return [[min(int(draw * vocabulary), vocabulary - 1) for draw in row] for row in draws]
+
+
+def bound(logprobs: Tensor, *dtypes: torch.dtype) -> float:
+    """The largest difference, in nats, that rounding explains: roundings x eps x the scale of the logits.
+
+    Logits are sums of products that are each rounded in the coarser of `dtypes`, so their error grows with eps and with
+    their size. The size is not known here, but a log-prob is a difference of logits: the largest one stands for it, and
+    1 for a flat distribution.
+    """
+    coarse = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+    scale = max(1.0, float(logprobs.abs().max()))
+    return ROUNDINGS[coarse] * torch.finfo(coarse).eps * scale
+
+
+def trainer_logprobs(model: LanguageModel, ids: Sequence[Sequence[int]], processes: Processes = SOLO) -> Tensor:
+    """log p of every id but the first of each sequence, at temperature 1, by the trainer  # [sequences, length - 1]
+
+    All processes take part.
+    """
+    rollouts = []
+    for row, sequence in enumerate(ids):
+        prompt = Prompt(Problem(row, str(row), (("user", ""),), ""), "", (sequence[0],))
+        rollouts.append(Rollout(SampleRequest(prompt, 0, 0), tuple(sequence[1:]), "", "length"))
+    lengths = [len(sequence) - 1 for sequence in ids]
+    signals = score_rollouts(
+        model, None, rollouts, lengths, temperature=1.0, tokens=len(ids) * len(ids[0]), processes=processes
+    )
+    return signals.logprobs
+
+
+def probe_gap(
+    urls: Sequence[str],
+    model: LanguageModel,
+    dtype: torch.dtype,
+    processes: Processes = SOLO,
+    *,
+    seconds: float = 600.0,
+) -> tuple[float, float]:
+    """The largest |trainer - engine| in nats over all servers, and the bound that it is held to.
+
+    Args:
+        dtype: of the servers' weights.
+
+    Raises:
+        RunError: a server gives no log-probs.
+    """
+    ids = sequences(model.vocabulary_size)
+    ours = trainer_logprobs(model, ids, processes).double()
+
+    def theirs() -> float:
+        gaps = [0.0]
+        for url in urls if processes.main else ():
+            talk = Conversation(url, timeout_seconds=seconds)
+            told = torch.tensor(np.array([talk.prompt_logprobs(list(row)) for row in ids]))
+            gap = float((told - ours).abs().max())
+            gaps.append(gap if np.isfinite(gap) else float("inf"))
+        return max(gaps)
+
+    gap: float = processes.from_main(processes.agreed(theirs))
+    return gap, bound(ours, dtype, getattr(torch, model.computes_in))
+
+
+def too_far(gap: float, limit: float, names: Sequence[str]) -> RunError:
+    """The end of a run whose servers do not compute what the trainer computes. names: of the weights that differ."""
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    which = f"these weights differ: {shown}" if names else "all weights are alike, so the servers compute otherwise"
+    return RunError(
+        f"engine=vllm: log-probs of trainer and servers differ by {gap:.3g} nats, where rounding explains {limit:.3g}; "
+        f"{which}",
+        "the last checkpoint stands; resume= continues from there. engine=transformers computes in the trainer itself",
+    )
