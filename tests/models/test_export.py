@@ -25,7 +25,8 @@ PROGRAM = Path(__file__).parent / "export_program.py"
 
 
 def stored(folder: Path) -> dict[str, Tensor]:
-    return load_file(folder / "model.safetensors")
+    held: dict[str, Tensor] = load_file(folder / "model.safetensors")
+    return held
 
 
 def adapted(folder: Path, dtype: str = "float32") -> LanguageModel:
