@@ -209,6 +209,16 @@ class Engine(Protocol):
     @property
     def facts(self) -> EngineFacts: ...
 
+    def prepare(self, longest: int) -> None:
+        """Get ready for sequences of up to `longest` tokens, prompt and completion together. The main process says so.
+
+        It is called before the first `load` and `generate`, once it is known, and may be left out.
+
+        Raises:
+            DgpoError: what it is to start does not start.
+        """
+        ...
+
     def generate(self, requests: list[SampleRequest], sampling: Sampling) -> Sequence[Rollout | Unanswered]:
         """What answers each request, in order: a completion, or why there will be none."""
         ...
@@ -222,6 +232,10 @@ class Engine(Protocol):
         Raises:
             RunError: the engine holds weights of its own, which nobody here can replace.
         """
+        ...
+
+    def measured(self) -> Mapping[str, float]:
+        """What `load` has measured since the last call, by the names of docs/metrics.md."""
         ...
 
     def close(self) -> None:

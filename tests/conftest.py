@@ -37,6 +37,15 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_random_model(tmp_path_factory.mktemp("model") / "random")
 
 
+@pytest.fixture(scope="session")
+def vllm_url(random_model: Path) -> Iterator[str]:
+    """A vLLM server of the random model. Whoever pushes weights to it leaves them there."""
+    from shared_vllm import vllm_serving
+
+    with vllm_serving(random_model) as url:
+        yield url
+
+
 @pytest.fixture(scope="module")
 def policy(random_model: Path) -> LanguageModel:
     """The random model, loaded. Tests that train take a copy."""

@@ -80,6 +80,7 @@ OF_NO_MODULE = {
     "commands/test_learning.py": "dgpo train as a whole: the bundled model learns",
     "commands/test_train_lora.py": "dgpo train with adapters",
     "commands/test_train_processes.py": "dgpo train on several processes",
+    "commands/test_train_vllm.py": "dgpo train, eval and rollout with engine=vllm",
     "data/test_shared_data.py": "the benchmarks' own files",
     "engines/test_conformance.py": "every engine keeps the promise of types.Engine",
     "faults/test_faults.py": "kills and full disks, the short form",

@@ -12,7 +12,7 @@ FAMILIES = (
     "reward|groups|completion|ratio|engine|optim|kl|hellinger|credit|score|entropy|grad_norm|samples|tokens|seconds|"
     "memory"
 )
-SOURCES = ("training", "core", "algorithm.py")
+SOURCES = ("training", "core", "engines", "algorithm.py")
 
 
 def documented() -> set[str]:

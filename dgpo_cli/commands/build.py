@@ -19,7 +19,7 @@ from dgpo_cli.config.attempts import begin
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.crew import Crew
-from dgpo_cli.engines import make_engine
+from dgpo_cli.engines import Served, make_engine
 from dgpo_cli.models.placement import prepare_device
 from dgpo_cli.models.policy import load_trainee
 from dgpo_cli.models.reference import load_reference
@@ -97,7 +97,8 @@ def _everywhere(
         kept = None if checkpoint is None else reference_folder(checkpoint)
         reference = load_reference(config.reference, config.model, policy.model, placement, kept)
     crew = Crew(processes, signal_number=lambda: guard.received or 0, stop_agreed=guard.obey)
-    engine = held.enter_context(closing(make_engine(config.engine, policy=policy, crew=crew)))
+    served = Served(config.model, placement.computes_in, trained=True, trainers=processes.size)
+    engine = held.enter_context(closing(make_engine(config.engine, policy=policy, crew=crew, served=served)))
     return Everywhere(RunFolder(folder), checkpoints, checkpoint, state, policy, reference, algorithm, engine, crew)
 
 

@@ -165,7 +165,7 @@ def _limited(completions: list[Completion], limit: int | None, view: EvaluationV
 
 def _ready(tasks: list[Task], view: EvaluationView, stack: ExitStack) -> list[Callable[[], EvaluationResult]]:
     """The rest of each task, ready to be run; the model is loaded, or the server reached, once for all of them."""
-    model = None
+    model, longest = None, 0
     ready: list[Callable[[], EvaluationResult]] = []
     for task in tasks:
         if task.completions is not None:
@@ -179,7 +179,10 @@ def _ready(tasks: list[Task], view: EvaluationView, stack: ExitStack) -> list[Ca
                 stack.enter_context(closing(model.engine))
             prompts = model.prompts(task.problems, task.config.benchmark)
             _try(task, prompts[0])
+            longest = max(longest, *(len(one.token_ids) + task.config.benchmark.max_tokens for one in prompts))
             ready.append(partial(_evaluate, task, view, model, prompts))
+    if model is not None:
+        model.engine.prepare(longest)
     return ready
 
 
@@ -248,6 +251,7 @@ def _manifest(task: Task, model: EvaluatedModel) -> dict[str, Any]:
     template = config.benchmark.template or config.model.template
     return {
         **model.manifest,
+        **model.engine.facts.manifest,
         "data_revision": task.problems.revision if task.problems else None,
         "template": template,
         "template_sha256": text_sha256(read_template(template)),

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dgpo_cli.config.commands import EvalConfig
 from dgpo_cli.config.groups import BenchmarkConfig
 from dgpo_cli.data.problems import ProblemSet
 from dgpo_cli.data.prompts import untokenised_prompts
-from dgpo_cli.engines import HOLD_THE_MODEL, Trial, make_engine
+from dgpo_cli.engines import HOLD_THE_MODEL, Served, Trial, make_engine
 from dgpo_cli.evaluation.manifest import files_sha256
 from dgpo_cli.types import Engine, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from dgpo_cli.models.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class EvaluatedModel:
 
     engine: Engine
     name: str
-    manifest: dict[str, Any]  # its part of it
+    manifest: dict[str, Any]  # its part of it, beside the engine's
     prompts: Callable[[ProblemSet, BenchmarkConfig], list[Prompt]]
 
 
@@ -41,18 +44,32 @@ def evaluated_model(config: EvalConfig, problems: ProblemSet, note: Callable[[st
     """
     if config.engine.name in HOLD_THE_MODEL:
         return _on_a_server(config, problems, note)
-    return _loaded_here(config)
+    return _served(config) if config.engine.name == "vllm" else _loaded_here(config)
 
 
 def _loaded_here(config: EvalConfig) -> EvaluatedModel:
-    from dgpo_cli.commands.parts import benchmark_prompts
-    from dgpo_cli.models.model_paths import weights_hash_files
     from dgpo_cli.models.placement import prepare_device
     from dgpo_cli.models.policy import load_policy
 
+    policy = load_policy(config.model, prepare_device(config.strategy, config.model))
+    return _of_policy(config, policy, make_engine(config.engine, policy=policy))
+
+
+def _served(config: EvalConfig) -> EvaluatedModel:
+    """By servers of vLLM: prompts are made here, and no weights are loaded."""
+    from dgpo_cli.models.described import describe
+    from dgpo_cli.models.placement import prepare_device
+
+    policy = describe(config.model)
+    served = Served(config.model, prepare_device(config.strategy, config.model).computes_in, trained=False, trainers=0)
+    return _of_policy(config, policy, make_engine(config.engine, policy=policy, served=served))
+
+
+def _of_policy(config: EvalConfig, policy: Policy, engine: Engine) -> EvaluatedModel:
+    from dgpo_cli.commands.parts import benchmark_prompts
+    from dgpo_cli.models.model_paths import weights_hash_files
+
     settings = config.model
-    policy = load_policy(settings, prepare_device(config.strategy, settings))
-    engine = make_engine(config.engine, policy=policy)
     model = {
         "path": settings.path,
         "revision": getattr(policy.model.model.config, "_commit_hash", None) or settings.revision,
@@ -62,7 +79,7 @@ def _loaded_here(config: EvalConfig) -> EvaluatedModel:
     return EvaluatedModel(
         engine,
         str(settings.path),
-        {"model": model, **engine.facts.manifest},
+        {"model": model},
         lambda problems, benchmark: benchmark_prompts(problems, benchmark, settings, policy),
     )
 
@@ -79,5 +96,4 @@ def _on_a_server(config: EvalConfig, problems: ProblemSet, note: Callable[[str],
     benchmark = config.benchmark
     trial = Trial(prompts(problems, benchmark), sampling_of(benchmark), config.model.chat_template, note)
     engine = make_engine(config.engine, trial=trial)
-    manifest = dict(engine.facts.manifest)
-    return EvaluatedModel(engine, manifest["model"]["name"], manifest, prompts)
+    return EvaluatedModel(engine, engine.facts.manifest["model"]["name"], {}, prompts)

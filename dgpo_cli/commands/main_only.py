@@ -79,6 +79,8 @@ def main_only(config: TrainConfig, run: Everywhere, grader: Grader, sharers: Sha
         check_run_memory(config, prompts, run.policy.model, run.crew.processes, tokens, sharers, resumed=resumed)
     warnings = config_warnings(config, "train")
     warnings += disk_warnings(config, run.folder.folder, run.state, run.policy.model, run.reference)
+    longest = max(len(prompt.token_ids) for prompt in prompts) + config.rollout.max_completion_tokens
+    run.engine.prepare(max(longest, evaluate.longest))
     tracker = _open(config, run, len(prompts))
     for text in warnings:
         say(f"warning: {text}")

@@ -21,7 +21,7 @@ from dgpo_cli.config.stored import save as save_config
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.prompts import make_prompts
 from dgpo_cli.disk import writing
-from dgpo_cli.engines import completed, make_engine
+from dgpo_cli.engines import Served, completed, make_engine
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.models.language_model import LanguageModel
@@ -55,7 +55,7 @@ def run(config: RolloutConfig, folder: Path) -> None:
     refuse_unmeasured(config)
     placement = prepare_device(config.strategy, config.model)
     policy = load_policy(config.model, placement)
-    rollouts, verdicts = _drawn(config, policy)
+    rollouts, verdicts = _drawn(config, policy, Served(config.model, placement.computes_in, trained=False, trainers=1))
     records = _records(config, policy, placement, rollouts, verdicts)
     lines = "".join(to_json(record) + "\n" for record in records)
     with writing(target, len(lines)):
@@ -73,14 +73,14 @@ def _check(config: RolloutConfig, folder: Path, target: Path) -> None:
         raise ConfigError(f"{target} exists already", hint)
 
 
-def _drawn(config: RolloutConfig, policy: Policy) -> tuple[list[Rollout], list[Verdict] | None]:
+def _drawn(config: RolloutConfig, policy: Policy, served: Served) -> tuple[list[Rollout], list[Verdict] | None]:
     """Prompts -> rollouts -> verdicts. A prompt that was typed has no gold, so there are no verdicts."""
     rollout = config.rollout
     sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_completion_tokens)
     with ExitStack() as held:
         grader = held.enter_context(closing(load_grader(config.reward))) if config.prompt is None else None
         prompts = _prompts(config, policy, grader)
-        engine = held.enter_context(closing(make_engine(config.engine, policy=policy)))
+        engine = held.enter_context(closing(make_engine(config.engine, policy=policy, served=served)))
         rollouts = completed(engine.generate(_requests(config, prompts), sampling))
         return rollouts, None if grader is None else grader.grade([of_rollout(one) for one in rollouts])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,15 +24,15 @@ from dgpo_cli.types import Engine, Grader, Prompt, Sampling
 
 def evaluation_after_steps(
     config: TrainConfig, policy: Policy, engine: Engine, folder: RunFolder
-) -> Callable[[int], dict[str, Any] | None]:
-    """A function that evaluates after a step and gives its row of eval.jsonl; None without a benchmark.
+) -> StepEvaluation | NoEvaluation:
+    """What evaluates after a step, called with it, and gives its row of eval.jsonl; None without a benchmark.
 
     Raises:
         ConfigError: the grader does not say right or wrong.
         DataError: the benchmark cannot be read, or does not fit the model.
     """
     if config.benchmark.name is None:
-        return lambda step: None
+        return NoEvaluation()
     benchmark = _shortened(config)
     reward = reward_of_evaluation(config)
     with closing(load_grader(reward)) as grader:
@@ -41,11 +40,22 @@ def evaluation_after_steps(
         prompts = benchmark_prompts(loaded, benchmark, config.model, policy)
         if reward.name == "function":
             _try_on(prompts[0], grader, reward, str(benchmark.name))
-    return _Evaluation(config, benchmark, reward, prompts, policy, engine, folder)
+    return StepEvaluation(config, benchmark, reward, prompts, policy, engine, folder)
+
+
+class NoEvaluation:
+    """Of a run without a benchmark."""
+
+    longest = 0
+
+    def __call__(self, step: int) -> None:
+        """Nothing is evaluated."""
 
 
 @dataclass(frozen=True)
-class _Evaluation:
+class StepEvaluation:
+    """The benchmark of a run, on the policy as it is after a step."""
+
     config: TrainConfig
     benchmark: BenchmarkConfig
     reward: RewardConfig
@@ -53,6 +63,11 @@ class _Evaluation:
     policy: Policy
     engine: Engine
     folder: RunFolder
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt and completion together."""
+        return max(len(prompt.token_ids) for prompt in self.prompts) + self.benchmark.max_tokens
 
     def __call__(self, step: int) -> dict[str, Any]:
         benchmark = self.benchmark

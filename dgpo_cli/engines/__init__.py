@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dgpo_cli.config.engine_groups import EngineConfig
+from dgpo_cli.engines.vllm.served import Served
 from dgpo_cli.errors import ConfigError, RunError
 from dgpo_cli.types import Engine, Prompt, Rollout, Sampling, Unanswered
 
 if TYPE_CHECKING:  # an evaluation by a server needs no torch, and must not pay for its import
     from dgpo_cli.crew import Crew
     from dgpo_cli.models.policy import Policy
+
+__all__ = ["ENGINES", "HOLD_THE_MODEL", "Served", "Trial", "completed", "make_engine"]
 
 ENGINES = ("transformers", "vllm", "openai")
 HOLD_THE_MODEL = frozenset({"openai"})  # servers that somebody else runs: nothing is loaded here
@@ -34,12 +37,18 @@ class Trial:
 
 
 def make_engine(
-    settings: EngineConfig, *, policy: Policy | None = None, crew: Crew | None = None, trial: Trial | None = None
+    settings: EngineConfig,
+    *,
+    policy: Policy | None = None,
+    crew: Crew | None = None,
+    trial: Trial | None = None,
+    served: Served | None = None,
 ) -> Engine:
     """The engine of a configuration. Whoever makes it closes it.
 
     policy: whose weights it draws with; None for an engine that holds the model itself, which needs a `trial`.
     crew: the processes of a run that draw together; None: this one alone.
+    served: what servers of vLLM hold.
 
     Raises:
         ConfigError: there is no such engine, or the environment holds no usable key for it.
@@ -47,6 +56,10 @@ def make_engine(
     """
     if settings.name == "transformers" and policy is not None:
         return _in_process(settings, policy, crew)
+    if settings.name == "vllm" and policy is not None and served is not None:
+        from dgpo_cli.engines.vllm.connect import connect
+
+        return connect(settings, policy, served, crew)
     if settings.name == "openai" and trial is not None:
         return _on_a_server(settings, trial)
     raise ConfigError(f"engine.name: expected {' | '.join(ENGINES)}, got {settings.name}")

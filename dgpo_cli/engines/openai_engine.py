@@ -132,6 +132,13 @@ class OpenAIEngine:
         """Raises RunError: which weights a server has is the choice of whoever started it."""
         raise RunError(f"{self.client.url}: this server holds its own weights, and takes none of step {version}")
 
+    def prepare(self, longest: int) -> None:
+        """Nothing is to be started."""
+
+    def measured(self) -> dict[str, float]:
+        """Nothing is pushed anywhere."""
+        return {}
+
     def close(self) -> None:
         """Let requests that wait for another try end."""
         self.client.stop.set()

@@ -34,6 +34,13 @@ class SharedEngine:
     def load(self, version: int) -> None:
         self.engine.load(version)
 
+    def prepare(self, longest: int) -> None:
+        """Nothing is to be started."""
+
+    def measured(self) -> dict[str, float]:
+        """Nothing is pushed anywhere."""
+        return {}
+
     def close(self) -> None:
         self.engine.close()
 

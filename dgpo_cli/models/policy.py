@@ -71,11 +71,11 @@ def read_policy(settings: ModelConfig, device: str, *, path: str | None = None, 
     stop_ids = stop_token_ids(
         model.tokenizer, model.model.generation_config, settings.chat_template, settings.stop_tokens
     )
-    _check_ids(model, stop_ids, settings.stop_tokens)
+    check_ids(model, stop_ids, settings.stop_tokens)
     return Policy(model, stop_ids)
 
 
-def _check_ids(model: LanguageModel, stop_ids: frozenset[int], typed: list[str]) -> None:
+def check_ids(model: LanguageModel, stop_ids: frozenset[int], typed: list[str]) -> None:
     """Whether the tokenizer speaks of the ids that the model has; says which of them never come."""
     where = {"path": model.path, "key": "model.path"}
     notes = check_tokenizer(model.tokenizer, model.embedded_ids, **where)

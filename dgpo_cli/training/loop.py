@@ -101,6 +101,7 @@ class Trainer:
             diagnostics = self._diagnostics(batch, result)
             seconds, peak = time.perf_counter() - started, self.processes.highest(peak_bytes())[0]
             row = metrics_row(step, lr, collected, result, diagnostics, seconds=seconds, peak=peak)
+            row |= self.engine.measured()
             self._advance(step, collected)
             if self.processes.main:
                 self.journal.step(row, collected, batch, result)

@@ -72,7 +72,7 @@ KEYS = (
     "memory/peak_bytes",
 )
 # Everything else is a function of the configuration and the seed, on one machine.
-CLOCKED = ("time", "seconds/", "tokens/per_second", "memory/")
+CLOCKED = ("time", "seconds/", "tokens/per_second", "memory/", "engine/sync_seconds")
 
 
 def metrics_row(

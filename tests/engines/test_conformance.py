@@ -17,9 +17,11 @@ import torch
 from small_server import Reply, Request, completion, serving
 
 from dgpo_cli.config.engine_groups import EngineConfig
+from dgpo_cli.config.groups import Dtype
 from dgpo_cli.config.keys import options
+from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.core.seeds import derive_seed
-from dgpo_cli.engines import ENGINES, Trial, completed, make_engine
+from dgpo_cli.engines import ENGINES, Served, Trial, completed, make_engine
 from dgpo_cli.errors import ConfigError, RunError
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
@@ -51,11 +53,18 @@ def answer(request: Request, _: int) -> Reply:
     return completion(f"{request.payload['prompt']} {request.payload['seed'] * 7919 % 1000}")
 
 
-@pytest.fixture(params=("transformers", "openai"))
+@pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, model: LanguageModel) -> Iterator[Engine]:
     settings = EngineConfig(name=request.param, batch_size=BATCH_SIZE)
+    policy = Policy(model, frozenset({model.tokenizer.eos_token_id}))
     if request.param == "transformers":
-        with closing(make_engine(settings, policy=Policy(model, frozenset({model.tokenizer.eos_token_id})))) as made:
+        with closing(make_engine(settings, policy=policy)) as made:
+            yield made
+    elif request.param == "vllm":
+        settings = replace(settings, urls=[request.getfixturevalue("vllm_url")])
+        served = Served(ModelConfig(path=model.path), Dtype.float32, trained=True, trainers=0)
+        with closing(make_engine(settings, policy=policy, served=served)) as made:
+            made.prepare(SAMPLING.max_tokens + 40)
             yield made
     else:
         trial = Trial([asked(model)[0].prompt], SAMPLING, chat=False, note=lambda text: None)
@@ -141,7 +150,7 @@ def test_loaded_weights_are_the_policys_as_they_are_then(random_model: Path) -> 
 
 
 def test_an_engine_says_what_it_is_in_words_that_a_manifest_can_hold(engine: Engine) -> None:
-    assert engine.facts.units_at_once == 1
+    assert engine.facts.units_at_once >= 1
     manifest = json.loads(json.dumps(dict(engine.facts.manifest)))
     assert manifest["engine"] in ENGINES
     assert engine.facts.shares_devices == (manifest.get("device") == "cpu")  # where the policy of this test is

@@ -41,7 +41,12 @@ class WritingEngine:
     def __init__(self) -> None:
         self.asked: list[SampleRequest] = []
 
+    def prepare(self, longest: int) -> None: ...
+
     def load(self, version: int) -> None: ...
+
+    def measured(self) -> dict[str, float]:
+        return {}
 
     def close(self) -> None: ...
 

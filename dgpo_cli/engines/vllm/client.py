@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dgpo_cli.engines.http import MORE_TIME, Answer, Failure, HttpClient, said
-from dgpo_cli.errors import RunError, ServerError
+from dgpo_cli.errors import ServerError
 from dgpo_cli.types import Sampling
 
 GENERATE = "/inference/v1/generate"
@@ -22,7 +22,9 @@ ROUNDING = 1e-3  # nats by which a log-prob may be above 0; it is then 0
 GONE = ("unreachable", "connection_lost")  # causes of a failure that say that the server may be no more
 STALE = "stale_weights"
 ADDRESS_HINT = "start the server, or engine.urls=[http://HOST:PORT] names another; its log may say why it ended"
+DEV_HINT = "the server has to be started with VLLM_SERVER_DEV_MODE=1, which opens the endpoints of weights"
 LOG_HINT = "the server's log may say why"
+FIRST_WEIGHTS = "default"  # what a server calls the weights that it was started with
 
 
 @dataclass(frozen=True)
@@ -84,22 +86,6 @@ class VllmClient:
             return self.http.send("/health", first=True, retries=0).is_good
         except ServerError:
             return False
-
-    def version(self) -> str:
-        """Of the weights that the server has now, as it calls them: `default` are those it was started with.
-
-        Raises:
-            RunError: it does not say.
-        """
-        answer = self.http.send("/weight_info", first=True)
-        record = answer.json() if answer.is_good else None
-        named = record.get("weight_version") if isinstance(record, dict) else None
-        if not isinstance(named, str):
-            raise RunError(
-                f"{self.url}: /weight_info names no version of the weights (status {answer.status})",
-                "the server has to be started with VLLM_SERVER_DEV_MODE=1, which opens the endpoints of weights",
-            )
-        return named
 
     def close(self) -> None:
         """Let requests that wait for another try end."""

@@ -1,0 +1,38 @@
+"""Servers of vLLM that somebody else runs, at `engine.urls`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dgpo_cli.config.engine_groups import EngineConfig
+from dgpo_cli.engines.vllm.facts import server_facts
+from dgpo_cli.engines.vllm.served import Served, served_dtype
+from dgpo_cli.errors import RunError
+
+
+class AttachedServers:
+    """`Hosts` that are used as they are."""
+
+    restartable = False
+
+    def __init__(self, settings: EngineConfig, served: Served) -> None:
+        self.settings = settings
+        self.served = served
+        self.urls = [url.rstrip("/") for url in settings.urls]
+
+    def start(self, longest: int) -> Mapping[str, Any]:
+        """What they say of themselves. Raises RunError: one is not what is needed."""
+        timeout, keep = self.settings.timeout_seconds, not self.served.trained
+        told = server_facts(self.urls, longest, timeout_seconds=timeout, keep_weights=keep)
+        return {**told, "dtype": served_dtype(self.settings, self.served.computes_in)}
+
+    def restart(self, dead: Sequence[int]) -> None:
+        """Raises RunError: they are not ours."""
+        raise RunError(
+            f"the servers at {', '.join(self.urls[one] for one in dead)} are gone, and are not dgpo's to start",
+            "start them anew; the same command, or resume=, continues then",
+        )
+
+    def close(self) -> None:
+        """They run on."""

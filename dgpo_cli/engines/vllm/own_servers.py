@@ -1,0 +1,165 @@
+"""Servers of vLLM that dgpo starts, watches and ends: one process group a server, each under a guard (guard.py)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from os import getpid
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dgpo_cli.config.engine_groups import EngineConfig
+from dgpo_cli.engines.http import HttpClient
+from dgpo_cli.engines.vllm.facts import server_facts
+from dgpo_cli.engines.vllm.launching import Launch, command, devices_of_servers, environment, free_port, interpreter
+from dgpo_cli.engines.vllm.served import Served, served_dtype
+from dgpo_cli.errors import ConfigError, RunError, ServerError
+from dgpo_cli.models.described import served_folder
+from dgpo_cli.progress import within
+from dgpo_cli.terminal import say, say_block
+
+GUARD = Path(__file__).parent / "guard.py"
+POLL = 0.25  # seconds
+LOG_LINES = 15  # shown of a server that does not come up
+
+
+@dataclass(frozen=True)
+class _Running:
+    guard: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+
+class OwnServers:
+    """`Hosts` that live on this machine as long as the run does."""
+
+    restartable = True
+
+    def __init__(self, settings: EngineConfig, served: Served) -> None:
+        """Raises ConfigError: no interpreter has vLLM, or there are too few GPUs."""
+        self.settings = settings
+        self.served = served
+        self.python = interpreter(settings)
+        self.devices = devices_of_servers(settings, seen=torch.cuda.device_count(), trainers=served.trainers)
+        self._scratch = Path(tempfile.mkdtemp(prefix="dgpo-vllm-"))
+        self._launches: list[Launch] = []
+        self._running: list[_Running] = []
+
+    @property
+    def urls(self) -> list[str]:
+        return [one.url for one in self._running]
+
+    def start(self, longest: int) -> Mapping[str, Any]:
+        """Start all servers side by side, and wait for them.
+
+        Raises:
+            ConfigError: engine.max_model_len is shorter than what is asked for.
+            RunError: one does not come up; the end of its log was shown.
+        """
+        length = self.settings.max_model_len or longest
+        if length < longest:
+            raise ConfigError(
+                f"engine.max_model_len={length}: sequences need up to {longest} tokens here",
+                f"engine.max_model_len={longest}, or null",
+            )
+        folder = served_folder(self.served.model, self._scratch, merge_adapter=not self.served.trained)
+        dtype, trust = served_dtype(self.settings, self.served.computes_in), self.served.model.trust_remote_code
+        self._launches = [Launch(self.python, folder, dtype, length, gpus, trust) for gpus in self.devices]
+        started = time.monotonic()
+        self._running = []
+        for launch in self._launches:
+            self._running.append(self._launch(launch))
+        self._wait(range(len(self._running)))
+        say(f"vllm: {_count(len(self._running))} up after {time.monotonic() - started:.0f} s")
+        told = server_facts(self.urls, longest, timeout_seconds=self.settings.timeout_seconds)
+        return {**told, "dtype": dtype, "tensor_parallel": self.settings.tensor_parallel}
+
+    def restart(self, dead: Sequence[int]) -> None:
+        """End what is left of these servers and start them anew, with the weights of the model's folder."""
+        for one in dead:
+            _end(self._running[one].guard)
+        for one in dead:
+            self._running[one] = self._launch(self._launches[one])
+        self._wait(dead)
+
+    def close(self) -> None:
+        """End all of them, and remove their logs."""
+        for one in self._running:
+            one.guard.terminate()
+        for one in self._running:
+            _end(one.guard)
+        self._running = []
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _launch(self, launch: Launch) -> _Running:
+        port = free_port()
+        log = self._scratch / f"{port}.log"
+        words = [sys.executable, "-I", str(GUARD), str(getpid()), *command(self.settings, launch, port)]
+        with log.open("wb") as out:
+            guard = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment(self.settings, launch),
+                start_new_session=True,
+            )
+        return _Running(guard, f"http://127.0.0.1:{port}", log)
+
+    def _wait(self, numbers: Sequence[int]) -> None:
+        """Until these servers answer. Raises RunError: one ends before, or takes longer than engine.start_seconds."""
+        seconds = self.settings.start_seconds
+        deadline = time.monotonic() + seconds
+        waiting = list(numbers)
+        with within(seconds + 60.0):
+            while waiting:
+                waiting = [one for one in waiting if not _is_up(self._running[one])]
+                for one in waiting:
+                    self._refuse_dead(self._running[one], late=time.monotonic() > deadline)
+                if waiting:
+                    time.sleep(POLL)
+
+    def _refuse_dead(self, running: _Running, *, late: bool) -> None:
+        code = running.guard.poll()
+        if code is None and not late:
+            return
+        lines = running.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        say_block("\n".join(f"vllm | {line}" for line in lines[-LOG_LINES:]))
+        if code is None:
+            raise RunError(
+                f"a server of vLLM did not answer within {self.settings.start_seconds:g} s",
+                "engine.start_seconds=SECONDS waits longer; its log stands above",
+            )
+        reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it said nothing")
+        raise RunError(
+            f"a server of vLLM ended before it was up: {' '.join(reason.split())[-300:]}",
+            f"its log stands above; {self.python} -m pip show vllm says which version that is",
+        )
+
+
+def _count(servers: int) -> str:
+    return "1 server" if servers == 1 else f"{servers} servers"
+
+
+def _is_up(running: _Running) -> bool:
+    try:
+        return HttpClient(running.url, retries=0, timeout_seconds=5.0).send("/health", first=True).is_good
+    except ServerError:
+        return False
+
+
+def _end(guard: subprocess.Popen[bytes]) -> None:
+    guard.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        guard.wait(15.0)
+        return
+    guard.kill()
+    guard.wait()
