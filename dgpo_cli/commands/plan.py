@@ -50,6 +50,8 @@ def plan_of(config: Any) -> Plan:
         raise ConfigError("rollouts: stored signals need no model, so there is nothing to plan", "dry_run=false")
     if config.engine.name == "openai":
         raise ConfigError("engine=openai: the server holds the model, so there is nothing to plan", "dry_run=false")
+    if isinstance(config, EvalConfig) and config.engine.name == "vllm" and config.engine.urls:
+        raise ConfigError("engine.urls: those servers hold the model, so there is nothing to plan", "dry_run=false")
     model = architecture_of("model", config.model.path, config.model.architecture)
     machine = this_machine()
     notes = _notes(model)

@@ -44,13 +44,15 @@ def phases_of_training(
     everyones = batch.micro_batches * layout.processes
     first = scores_first(config.gating, updates=updates_a_step(config), micro_batches=everyones)
     phases = training_phases(model, setting, batch, generation, scores_first=first)
+    if config.engine.name == "vllm":  # completions are drawn on the servers' devices (planning/servers.py)
+        del phases["rollout"]
     if setting.device == "cpu":
         phases = _with_kept_states(phases, kept_states(config, model, setting, layout))
     if gates_noise(config.gating):  # once, before the first update
         several = max(1, config.optim.tokens_per_microbatch // batch.width)
         rows = min(several, rollouts_a_step(config))
         phases["noise_floor"] = noise_phase(model, setting, replace(batch, rows=rows))
-    if config.benchmark.name is not None:
+    if config.benchmark.name is not None and config.engine.name != "vllm":
         phases["evaluation"] = _evaluation_in_training(config, model, setting, benchmark)
     return phases
 
@@ -72,8 +74,9 @@ def phases_of_rollout(
     rows = max(1, min(config.tokens_per_microbatch // width, samples))
     batch = Batch(rows, width, settings.max_completion_tokens, padded=rows > 1)
     generation = Generation(generated_together(config, samples), width, prompt)
+    drawn = {} if config.engine.name == "vllm" else {"rollout": _generation_alone(model, setting, generation)}
     phases = {
-        "rollout": _generation_alone(model, setting, generation),
+        **drawn,
         "score": replace(standing(model, setting), optimizer=0, **scoring_pass(model, setting, batch)),
     }
     if setting.reference != "none":

@@ -27,6 +27,7 @@ from dgpo_cli.planning.phases import (
 )
 from dgpo_cli.planning.plan_record import Plan
 from dgpo_cli.planning.remarks import batch_warnings, context_warnings, disk_warnings
+from dgpo_cli.planning.servers import planned_servers, server_warnings
 
 
 def plan_training(
@@ -52,6 +53,7 @@ def plan_training(
     if reference is not None:
         phases = with_other_reference(phases, model, reference)
     disk = planned_disk(config, model, setting)
+    servers = planned_servers(config, model, setting, layout, machine, prompt + completion)
     kept = 0 if setting.device == "cpu" else kept_states(config, model, setting, layout)
     made = Plan(
         command="train",
@@ -62,6 +64,7 @@ def plan_training(
         phases=phases,
         host_bytes=host_bytes(model, setting) + kept,
         loading_bytes=setting.weight_bytes * model.parameters if setting.sharded else 0,
+        servers=servers.as_record() if servers else {},
         disk=disk,
     )
     warnings = (
@@ -69,6 +72,7 @@ def plan_training(
         *layout.assumed,
         *context_warnings(model, prompt, completion, "rollout.max_completion_tokens"),
         *batch_warnings(config, layout, batch),
+        *server_warnings(config, servers, layout, machine, trains=True),
         *disk_warnings(disk, machine),
     )
     return judged(made, machine, warnings)
@@ -93,16 +97,20 @@ def plan_evaluation(
         "max_completion_tokens": benchmark.max_tokens,
         "tokens_max": samples * benchmark.max_tokens if samples else None,
     }
+    servers = planned_servers(config, model, setting, layout, machine, prompt + benchmark.max_tokens)
+    here = phases_of_evaluation(config, model, setting, prompt, samples)
     made = Plan(
         command="eval",
         model=_model_facts(config, model, setting),
         layout=layout,
         precision=_precision(setting, trains=False),
         batch={"steps": None, "batch": counts},
-        phases=phases_of_evaluation(config, model, setting, prompt, samples),
+        phases={"server": servers.as_phase()} if servers else here,
+        servers=servers.as_record() if servers else {},
     )
     context = context_warnings(model, prompt, benchmark.max_tokens, "benchmark.max_tokens")
-    return judged(made, machine, (*notes, *layout.assumed, *context))
+    of_servers = server_warnings(config, servers, layout, machine, trains=False)
+    return judged(made, machine, (*notes, *layout.assumed, *context, *of_servers))
 
 
 def plan_rollout(
@@ -132,6 +140,7 @@ def plan_rollout(
         "max_completion_tokens": completion,
         "tokens_max": samples * completion,
     }
+    servers = planned_servers(config, model, setting, layout, machine, prompt + completion)
     made = Plan(
         command="rollout",
         model=_model_facts(config, model, setting),
@@ -139,9 +148,11 @@ def plan_rollout(
         precision=_precision(setting, trains=False),
         batch={"steps": None, "batch": counts},
         phases=phases,
+        servers=servers.as_record() if servers else {},
     )
     context = context_warnings(model, prompt, completion, "rollout.max_completion_tokens")
-    return judged(made, machine, (*notes, *layout.assumed, *context))
+    of_servers = server_warnings(config, servers, layout, machine, trains=True)
+    return judged(made, machine, (*notes, *layout.assumed, *context, *of_servers))
 
 
 def probed_batch(config: TrainConfig, made: Plan) -> Batch:

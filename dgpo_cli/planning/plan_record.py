@@ -25,6 +25,7 @@ class Plan:
     phases: dict[str, Memory]
     host_bytes: int = 0
     loading_bytes: int = 0
+    servers: dict[str, Any] = field(default_factory=dict)  # planning/servers.py; empty without servers of dgpo's own
     disk: dict[str, int] = field(default_factory=dict)
     fits: dict[str, bool] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class Plan:
             "memory_by_phase": {name: {"total": phase.total, **asdict(phase)} for name, phase in self.phases.items()},
             "host_memory": self.host_bytes,
             "host_memory_loading": self.loading_bytes,
+            "servers": self.servers,
             "disk": self.disk,
             "fits": self.fits,
             "warnings": list(self.warnings),

@@ -40,9 +40,19 @@ def _arithmetic(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("CPU memory of a process", size(plan.host_bytes)))
     if plan.loading_bytes:
         rows.append(("CPU memory while loading", f"{size(plan.loading_bytes)} in the main process"))
+    if plan.servers:
+        rows.append(("servers of vLLM", _servers(plan.servers)))
     if plan.fits:
         rows.append(("fits", ", ".join(f"{name}: {'yes' if fits else 'no'}" for name, fits in plan.fits.items())))
     return rows
+
+
+def _servers(servers: dict[str, Any]) -> str:
+    """How many, and what one device of one holds."""
+    each = "" if servers["devices_each"] == 1 else f" on {servers['devices_each']} devices each"
+    cache = "" if servers["cache"] is None else f", {size(servers['cache'])} of cache"
+    side = "" if servers["cache"] is None else f" ({servers['sequences_at_once']:,} full sequences at once)"
+    return f"{servers['servers']}{each}: {size(servers['weights'])} of weights{cache}{side} a device"
 
 
 def _memory(plan: Plan) -> list[list[str]]:
