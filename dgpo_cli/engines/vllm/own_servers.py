@@ -1,16 +1,16 @@
-"""Servers of vLLM that dgpo starts, watches and ends: one process group a server, each under a guard (guard.py)."""
+"""Servers of vLLM that dgpo starts, watches and ends. Each is a process group, and ends with dgpo (dgpo_vllm.serve)."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from os import getpid
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,27 @@ import torch
 from dgpo_cli.config.engine_groups import EngineConfig
 from dgpo_cli.engines.http import HttpClient
 from dgpo_cli.engines.vllm.facts import server_facts
-from dgpo_cli.engines.vllm.launching import Launch, command, devices_of_servers, environment, free_port, interpreter
+from dgpo_cli.engines.vllm.interpreter import find_interpreter
+from dgpo_cli.engines.vllm.launching import Launch, command, devices_of_servers, environment, free_port
 from dgpo_cli.engines.vllm.served import Served, served_dtype
 from dgpo_cli.errors import ConfigError, RunError, ServerError
 from dgpo_cli.models.described import served_folder
 from dgpo_cli.progress import within
 from dgpo_cli.terminal import say, say_block
 
-GUARD = Path(__file__).parent / "guard.py"
 POLL = 0.25  # seconds
+SAY_EVERY = 15.0  # seconds between lines while servers load
+GRACE = 10.0  # seconds from SIGTERM to SIGKILL
+NOT_ON_A_GPU = (
+    "note: engine=vllm has not been run on a GPU yet (benchmarks/RESULTS.md): compare engine/logprob_gap_mean and "
+    "engine/probe_gap with docs/engines.md"
+)
 LOG_LINES = 15  # shown of a server that does not come up
 
 
 @dataclass(frozen=True)
 class _Running:
-    guard: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes]  # leads a process group of its id
     url: str
     log: Path
 
@@ -47,7 +53,7 @@ class OwnServers:
         """Raises ConfigError: no interpreter has vLLM, or there are too few GPUs."""
         self.settings = settings
         self.served = served
-        self.python = interpreter(settings)
+        self.python = find_interpreter(settings).path
         self.devices = devices_of_servers(settings, seen=torch.cuda.device_count(), trainers=served.trainers)
         self._scratch = Path(tempfile.mkdtemp(prefix="dgpo-vllm-"))
         self._launches: list[Launch] = []
@@ -73,6 +79,8 @@ class OwnServers:
         folder = served_folder(self.served.model, self._scratch, merge_adapter=not self.served.trained)
         dtype, trust = served_dtype(self.settings, self.served.computes_in), self.served.model.trust_remote_code
         self._launches = [Launch(self.python, folder, dtype, length, gpus, trust) for gpus in self.devices]
+        if any(self.devices):
+            say(NOT_ON_A_GPU)
         started = time.monotonic()
         self._running = []
         for launch in self._launches:
@@ -85,50 +93,51 @@ class OwnServers:
     def restart(self, dead: Sequence[int]) -> None:
         """End what is left of these servers and start them anew, with the weights of the model's folder."""
         for one in dead:
-            _end(self._running[one].guard)
+            _end([self._running[one]])
         for one in dead:
             self._running[one] = self._launch(self._launches[one])
         self._wait(dead)
 
     def close(self) -> None:
         """End all of them, and remove their logs."""
-        for one in self._running:
-            one.guard.terminate()
-        for one in self._running:
-            _end(one.guard)
+        _end(self._running)
         self._running = []
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _launch(self, launch: Launch) -> _Running:
         port = free_port()
         log = self._scratch / f"{port}.log"
-        words = [sys.executable, "-I", str(GUARD), str(getpid()), *command(self.settings, launch, port)]
         with log.open("wb") as out:
-            guard = subprocess.Popen(
-                words,
+            process = subprocess.Popen(
+                command(self.settings, launch, port, os.getpid()),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=environment(self.settings, launch),
                 start_new_session=True,
             )
-        return _Running(guard, f"http://127.0.0.1:{port}", log)
+        return _Running(process, f"http://127.0.0.1:{port}", log)
 
     def _wait(self, numbers: Sequence[int]) -> None:
         """Until these servers answer. Raises RunError: one ends before, or takes longer than engine.start_seconds."""
         seconds = self.settings.start_seconds
-        deadline = time.monotonic() + seconds
+        started = said = time.monotonic()
         waiting = list(numbers)
         with within(seconds + 60.0):
             while waiting:
                 waiting = [one for one in waiting if not _is_up(self._running[one])]
                 for one in waiting:
-                    self._refuse_dead(self._running[one], late=time.monotonic() > deadline)
+                    self._refuse_dead(self._running[one], late=time.monotonic() > started + seconds)
+                if waiting and time.monotonic() - said > SAY_EVERY:
+                    said = time.monotonic()
+                    say(
+                        f"vllm: {len(waiting)} of {len(numbers)} servers are still loading after {said - started:.0f} s"
+                    )
                 if waiting:
                     time.sleep(POLL)
 
     def _refuse_dead(self, running: _Running, *, late: bool) -> None:
-        code = running.guard.poll()
+        code = running.process.poll()
         if code is None and not late:
             return
         lines = running.log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -156,10 +165,18 @@ def _is_up(running: _Running) -> bool:
         return False
 
 
-def _end(guard: subprocess.Popen[bytes]) -> None:
-    guard.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        guard.wait(15.0)
-        return
-    guard.kill()
-    guard.wait()
+def _end(servers: Sequence[_Running]) -> None:
+    """End these servers, all side by side, with everything that they started; those that are dead already too."""
+    for one in servers:
+        _signal(one.process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    for one in servers:
+        with suppress(subprocess.TimeoutExpired):
+            one.process.wait(max(0.0, deadline - time.monotonic()))
+        _signal(one.process.pid, signal.SIGKILL)
+        one.process.wait()
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)

@@ -1,0 +1,87 @@
+"""The words and the environment of a server, and the devices of each."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dgpo_cli.config.engine_groups import EngineConfig
+from dgpo_cli.engines.vllm.launching import PLUGIN, Launch, command, devices_of_servers, environment
+from dgpo_cli.errors import ConfigError
+
+GIVEN = {
+    "PATH": "/bin",
+    "WANDB_API_KEY": "a",
+    "HF_TOKEN": "b",
+    "AWS_SECRET_ACCESS_KEY": "c",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RANK": "3",
+    "PYTHONPATH": "/mine",
+}
+
+
+def launch(python: str = "/v/bin/python", gpus: tuple[str, ...] = ()) -> Launch:
+    return Launch(python, Path("/m"), "bfloat16", 512, gpus, trust_remote_code=False)
+
+
+def test_a_server_is_told_no_secret_and_no_place_in_the_run() -> None:
+    told = environment(EngineConfig(name="vllm"), launch(), GIVEN)
+    assert set(told) >= {"PATH", "TOKENIZERS_PARALLELISM"}
+    assert not set(told) & {"WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "RANK"}
+
+
+def test_modules_of_this_interpreter_are_for_it_alone() -> None:
+    assert environment(EngineConfig(name="vllm"), launch(), GIVEN)["PYTHONPATH"] == str(PLUGIN)
+    same = environment(EngineConfig(name="vllm"), launch(sys.executable), GIVEN)
+    assert same["PYTHONPATH"] == f"{PLUGIN}:/mine"
+
+
+def test_the_plugin_is_a_folder_with_the_package_alone() -> None:
+    assert [path.name for path in PLUGIN.iterdir() if path.name != "__pycache__"] == ["dgpo_vllm"]
+
+
+def test_a_server_listens_to_this_machine_alone_and_takes_nothing_from_the_models_defaults() -> None:
+    settings = EngineConfig(name="vllm", tensor_parallel=2, extra_args=["--max-num-seqs", "8"])
+    words = command(settings, launch(), 8123, 77)
+    assert words[:4] == ["/v/bin/python", "-m", "dgpo_vllm.serve", "77"]
+    said = dict(pairwise(words))
+    assert (said["--host"], said["--port"], said["--dtype"], said["--max-model-len"]) == (
+        *("127.0.0.1", "8123", "bfloat16", "512"),
+    )
+    assert (said["--generation-config"], said["--logprobs-mode"]) == ("vllm", "processed_logprobs")
+    assert said["--tensor-parallel-size"] == "2"
+    assert words[-2:] == ["--max-num-seqs", "8"]
+    assert "--enforce-eager" in words
+    assert "--gpu-memory-utilization" not in words
+
+
+def test_on_gpus_a_server_sees_its_own_and_takes_its_share() -> None:
+    settings = EngineConfig(name="vllm", gpu_memory_fraction=0.5)
+    words = command(settings, launch(gpus=("4", "5")), 8123, 77)
+    assert dict(pairwise(words))["--gpu-memory-utilization"] == "0.5"
+    assert "--enforce-eager" not in words
+    assert environment(settings, launch(gpus=("4", "5")), GIVEN)["CUDA_VISIBLE_DEVICES"] == "4,5"
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen", "trainers", "devices"),
+    [
+        ({}, 0, 0, [()]),
+        ({"replicas": 2, "tensor_parallel": 2}, 0, 0, [(), ()]),
+        ({"replicas": 2, "tensor_parallel": 2}, 8, 4, [("4", "5"), ("6", "7")]),
+        ({"replicas": 2, "devices": ["0", "3"]}, 8, 4, [("0",), ("3",)]),
+    ],
+)
+def test_servers_take_the_gpus_after_the_trainers(
+    settings: dict[str, Any], seen: int, trainers: int, devices: list[tuple[str, ...]]
+) -> None:
+    assert devices_of_servers(EngineConfig(name="vllm", **settings), seen=seen, trainers=trainers) == devices
+
+
+def test_too_few_gpus_are_an_error() -> None:
+    with pytest.raises(ConfigError, match="2 servers on 2 GPUs each need 4 beside the trainer's 6"):
+        devices_of_servers(EngineConfig(name="vllm", replicas=2, tensor_parallel=2), seen=8, trainers=6)
