@@ -38,11 +38,19 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def vllm_url(random_model: Path) -> Iterator[str]:
-    """A vLLM server of the random model. Whoever pushes weights to it leaves them there."""
-    from shared_vllm import vllm_serving
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    with vllm_serving(random_model) as url:
+
+@pytest.fixture
+def vllm_url(run_folder: Path) -> Iterator[str]:
+    """The address of the run's vLLM server, which holds the bundled model, for this test alone as long as it runs."""
+    from shared_vllm import locked, shared_server
+
+    url = shared_server(run_folder)
+    with locked(run_folder / "vllm.used"):
         yield url
 
 

@@ -33,8 +33,9 @@ BATCH_SIZE = 4
 
 
 @pytest.fixture(scope="module")
-def model(random_model: Path) -> LanguageModel:
-    return load_model(str(random_model))
+def model() -> LanguageModel:
+    """That of the vLLM server of the test run."""
+    return load_model("bundled:tiny")
 
 
 def asked(model: LanguageModel, unit: Callable[[int], int | None] = lambda number: None) -> list[SampleRequest]:

@@ -1,4 +1,4 @@
-"""The engine of vLLM servers, on a real server of the random model. tests/engines/test_conformance.py has the rest."""
+"""The engine of vLLM servers, on a real server of the bundled model. tests/engines/test_conformance.py has the rest."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ LONGEST = 64
 
 
 @pytest.fixture
-def policy_of_random(random_model: Path) -> Policy:
-    model = load_model(str(random_model))
+def policy_of_tiny() -> Policy:
+    """That of the vLLM server of the test run, from disk: tests change it."""
+    model = load_model("bundled:tiny")
     return Policy(model, frozenset({model.tokenizer.eos_token_id}))
 
 
 @pytest.fixture
-def engine(policy_of_random: Policy, vllm_url: str) -> Iterator[VllmEngine]:
-    served = Served(ModelConfig(path=policy_of_random.model.path), Dtype.float32, trained=True, trainers=0)
+def engine(policy_of_tiny: Policy, vllm_url: str) -> Iterator[VllmEngine]:
+    served = Served(ModelConfig(path=policy_of_tiny.model.path), Dtype.float32, trained=True, trainers=0)
     settings = EngineConfig(name="vllm", urls=[vllm_url], concurrency=8, retries=1)
-    with closing(connect(settings, policy_of_random, served)) as made:
+    with closing(connect(settings, policy_of_tiny, served)) as made:
         made.prepare(LONGEST)
         yield made
 
@@ -107,7 +108,7 @@ def test_pushed_weights_draw_from_then_on_and_are_measured(engine: VllmEngine) -
 def test_tokens_of_other_weights_than_the_loaded_are_refused(engine: VllmEngine, vllm_url: str) -> None:
     """Somebody else tells the server that its weights are of another step."""
     engine.load(3)
-    client = VllmClient(vllm_url, Limits(512, frozenset()), timeout_seconds=30.0)
+    client = VllmClient(vllm_url, Limits(99, frozenset()), timeout_seconds=30.0)
     client.http.send("/update_weight_version", {"new_version": "2"})
     with pytest.raises(RunError, match="the weights of step 3, got one by those of 2"):
         engine.generate(asked(1), SAMPLING)
@@ -127,25 +128,25 @@ def test_an_evaluation_refuses_a_server_that_a_training_has_pushed_to(engine: Vl
 
 
 def test_a_server_for_shorter_sequences_is_refused(engine: VllmEngine) -> None:
-    with pytest.raises(RunError, match="need up to 4096 tokens here, and the server takes 128"):
+    with pytest.raises(RunError, match="need up to 4096 tokens here, and the server takes 256"):
         engine.prepare(4096)
 
 
 def test_the_manifest_says_what_samples_depend_on(engine: VllmEngine) -> None:
     manifest = engine.facts.manifest
     assert manifest["engine"] == "vllm"
-    assert (manifest["dtype"], manifest["max_model_len"]) == ("float32", 128)
+    assert (manifest["dtype"], manifest["max_model_len"]) == ("float32", 256)
     assert str(manifest["vllm"]).startswith("0.")
     assert not engine.facts.depends_on_unit
     assert engine.facts.gives_logprobs
     assert not engine.facts.computes_as_trained
 
 
-def test_a_server_that_is_not_ours_and_dies_leaves_its_requests_unanswered(policy_of_random: Policy) -> None:
-    served = Served(ModelConfig(path=policy_of_random.model.path), Dtype.float32, trained=True, trainers=0)
+def test_a_server_that_is_not_ours_and_dies_leaves_its_requests_unanswered(policy_of_tiny: Policy) -> None:
+    served = Served(ModelConfig(path=policy_of_tiny.model.path), Dtype.float32, trained=True, trainers=0)
     settings = EngineConfig(name="vllm", urls=["http://127.0.0.1:9"], retries=0)
     with (
-        closing(connect(settings, policy_of_random, served)) as engine,
+        closing(connect(settings, policy_of_tiny, served)) as engine,
         pytest.raises(RunError, match="nothing listens there") as caught,
     ):
         engine.prepare(LONGEST)
@@ -153,10 +154,10 @@ def test_a_server_that_is_not_ours_and_dies_leaves_its_requests_unanswered(polic
 
 
 def test_no_interpreter_with_vllm_is_one_error_with_the_commands(
-    policy_of_random: Policy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    policy_of_tiny: Policy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DGPO_VLLM_HOME", str(tmp_path))
-    served = Served(ModelConfig(path=policy_of_random.model.path), Dtype.float32, trained=True, trainers=0)
+    served = Served(ModelConfig(path=policy_of_tiny.model.path), Dtype.float32, trained=True, trainers=0)
     with pytest.raises(ConfigError, match="has no vLLM") as caught:
-        connect(EngineConfig(name="vllm"), policy_of_random, served)
+        connect(EngineConfig(name="vllm"), policy_of_tiny, served)
     assert "pip install vllm" in caught.value.problems[0].hint
