@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,8 @@ NOT_ON_A_GPU = (
     "note: engine=vllm has not been run on a GPU yet (benchmarks/RESULTS.md): compare engine/logprob_gap_mean and "
     "engine/probe_gap with docs/engines.md"
 )
+ERROR = re.compile(r"\b[A-Za-z_.]*(Error|Exception): .*")
+SHOWN = 250  # characters
 LOG_LINES = 15  # shown of a server that does not come up
 
 
@@ -147,15 +150,28 @@ class OwnServers:
                 f"a server of vLLM did not answer within {self.settings.start_seconds:g} s",
                 "engine.start_seconds=SECONDS waits longer; its log stands above",
             )
-        reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it said nothing")
         raise RunError(
-            f"a server of vLLM ended before it was up: {' '.join(reason.split())[-300:]}",
+            f"a server of vLLM ended before it was up: {telling_line(lines)}",
             f"its log stands above; {self.python} -m pip show vllm says which version that is",
         )
 
 
 def _count(servers: int) -> str:
     return "1 server" if servers == 1 else f"{servers} servers"
+
+
+def telling_line(lines: Sequence[str]) -> str:
+    """The error that a log ends with, without what stands before it in its line; the last line if there is none.
+
+    pydantic says on the next line what was wrong. The engine's own process says it before the server says that it
+    has failed.
+    """
+    for number in range(len(lines) - 1, -1, -1):
+        found = ERROR.search(lines[number])
+        if found is not None and "See root cause" not in lines[number]:
+            said = lines[number + 1] if "ValidationError" in found[0] and number + 1 < len(lines) else found[0]
+            return " ".join(said.split())[:SHOWN]
+    return " ".join(lines[-1].split())[:SHOWN] if lines else "it said nothing"
 
 
 def _is_up(running: _Running) -> bool:

@@ -21,7 +21,7 @@ from dgpo_cli.config.engine_groups import EngineConfig
 from dgpo_cli.config.groups import Dtype
 from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.engines.vllm.launching import free_port
-from dgpo_cli.engines.vllm.own_servers import OwnServers
+from dgpo_cli.engines.vllm.own_servers import OwnServers, telling_line
 from dgpo_cli.engines.vllm.served import Served
 from dgpo_cli.errors import ConfigError, RunError
 
@@ -124,3 +124,23 @@ def test_a_model_that_vllm_does_not_know_is_one_line(tmp_path: Path) -> None:
             own.start(64)
         [group] = [one.process.pid for one in own._running]
     wait_for("it is gone", lambda: not members(group))
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        (["Traceback", "ValueError: no such model", ""], "ValueError: no such model"),
+        (["pydantic_core.ValidationError: 1 error for M", "  Value error, not known"], "Value error, not known"),
+        (
+            [
+                "(EngineCore pid=7) ERROR 01 [core.py] RuntimeError: out of memory",
+                "RuntimeError: failed. See root cause",
+            ],
+            "RuntimeError: out of memory",
+        ),
+        (["api_server.py: error: unrecognized arguments: --x"], "api_server.py: error: unrecognized arguments: --x"),
+        ([], "it said nothing"),
+    ],
+)
+def test_the_line_of_a_log_that_tells_why(log: list[str], line: str) -> None:
+    assert telling_line(log) == line
