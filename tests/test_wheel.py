@@ -46,6 +46,7 @@ def test_nothing_but_the_package_is_installed_at_the_top(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"dgpo_cli", "dgpo"}
     assert "dgpo_cli/conf/train.yaml" in names
+    assert "dgpo_cli/engines/vllm/plugin/dgpo_vllm/serve.py" in names  # what vLLM's interpreter finds by its path alone
     assert {f"dgpo_cli/reporting/pages/{name}" for name in PAGES} <= set(names)
     assert "dgpo_cli/reporting/pages/compare.html.j2" in names
     assert any(name.startswith("dgpo_cli/recipes/") for name in names)
