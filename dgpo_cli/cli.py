@@ -116,7 +116,8 @@ def _run(command: str, argv: list[str]) -> int:
 
             show_plans(command, planned.configs)
             return 0
-        if not shows_only and getattr(planned.configs[0], "probe", False):
+        first = planned.configs[0]
+        if not shows_only and (getattr(first, "probe", False) or getattr(first, "grade", None)):
             from dgpo_cli.jobs import run_without_folder
 
             run_without_folder(command, planned.configs)

@@ -88,7 +88,8 @@ def _trace() -> None:
 
 def run_here(command: str, configs: list[Any], folder: Path) -> None:
     """Call the command's module: `run(config, folder)`, and `run(configs, folder)` for eval."""
-    module = importlib.import_module(f"dgpo_cli.commands.{command}")
+    tries_reward = command == "rollout" and configs[0].grade is not None
+    module = importlib.import_module(f"dgpo_cli.commands.{'grading' if tries_reward else command}")
     module.run(configs if command == "eval" else configs[0], folder)
 
 

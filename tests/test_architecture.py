@@ -85,6 +85,7 @@ OF_NO_MODULE = {
     "engines/test_conformance.py": "every engine keeps the promise of types.Engine",
     "faults/test_faults.py": "kills and full disks, the short form",
     "faults/test_faults_long.py": "kills and full disks, the long form",
+    "recipes/test_reward_recipes.py": "the files of recipes/rewards",
     "rewards/test_adversarial.py": "the graders together, on adversarial completions",
     "rewards/test_grading_pairs.py": "the graders together, on a table of answers",
     "training/test_several_processes.py": "the parts of training, on any number of processes",
@@ -92,6 +93,7 @@ OF_NO_MODULE = {
     "test_browser.py": "tests/browser.py",
     "test_conf.py": "the options in conf/ and the recipes",
     "test_metrics_doc.py": "docs/metrics.md",
+    "test_reward_docs.py": "docs/rewards.md and docs/evaluation.md",
     "test_wheel.py": "the wheel that is installed",
 }
 

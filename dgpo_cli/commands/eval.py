@@ -134,7 +134,7 @@ def _prepare(config: EvalConfig, folder: Path, view: EvaluationView, stack: Exit
     benchmark = config.benchmark
     grader = stack.enter_context(closing(load_grader(config.reward)))
     file = read_completions(Path(benchmark.completions).expanduser()) if benchmark.completions else None
-    if file is not None and not file.has_index:
+    if file is not None and file.key == "gold":
         completions = with_own_golds(file, reduce_golds=grader.name in READS_MATHEMATICS, columns=columns_asked(grader))
         return Task(config, folder, grader, None, _limited(completions, benchmark.limit, view))
     loaded = load_benchmark(benchmark, grader=grader, limit=benchmark.limit if file is None else None)

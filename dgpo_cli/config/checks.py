@@ -178,6 +178,17 @@ def _stored_rollouts(config: RolloutConfig) -> Iterator[Problem]:
         yield Problem(f"rollouts: no file '{path}'", "a rollouts.jsonl, or a step of a run's rollouts/")
 
 
+def _graded_file(config: RolloutConfig) -> Iterator[Problem]:
+    if config.grade is None:
+        return
+    if config.prompt is not None or config.rollouts is not None:
+        yield Problem("grade= tries a reward, and prompt= and rollouts= do something else", "leave out all but one")
+    if config.dry_run:
+        yield Problem("grade= and dry_run=true: no model is loaded, so there is nothing to plan", "leave out dry_run")
+    if not Path(config.grade).is_file():
+        yield Problem(f"grade: no file '{config.grade}'", "a JSONL file with the field completion")
+
+
 def benchmark_hint() -> str:
     """What to type to choose one."""
     names = [name for name in catalogue.options("benchmark") if name != "none"]
@@ -247,6 +258,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         one_process,
         _gating,
         _stored_rollouts,
+        _graded_file,
         _distinct_reference,
         known_engine,
         models,

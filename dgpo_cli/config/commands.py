@@ -141,6 +141,11 @@ class RolloutConfig:
         "score a stored file again, without any model: a rollouts.jsonl, or a step of a run's rollouts/. Without "
         "gating= by its own, which the config.yaml beside it or of the run names; uniform if it lacks a signal",
     )
+    grade: str | None = key(
+        None,
+        "try the reward on a file of stored completions, without any model: its distribution, parts, time a call and "
+        "errors. Rows hold `completion` and `gold`, or `id` or `index` of a row of the data",
+    )
     report: bool = key(False, "write report.html: every token shaded by its credit, in one file that needs no network")
     gatings: list[str] | None = key(
         None,

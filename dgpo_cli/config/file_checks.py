@@ -34,7 +34,7 @@ def models(config: Any) -> Iterator[Problem]:
 def _loads_a_model(config: Any) -> bool:
     if isinstance(config, EvalConfig):
         return not config.benchmark.completions and config.engine.name != "openai"
-    return not (isinstance(config, RolloutConfig) and config.rollouts is not None)
+    return not (isinstance(config, RolloutConfig) and (config.rollouts is not None or config.grade is not None))
 
 
 def _precision(config: Any) -> Iterator[Problem]:
@@ -84,6 +84,8 @@ def data(config: TrainConfig | RolloutConfig) -> Iterator[Problem]:
     """The prompts, unless they come from elsewhere."""
     if isinstance(config, RolloutConfig) and (config.prompt is not None or config.rollouts is not None):
         return
+    if isinstance(config, RolloutConfig) and config.grade is not None and config.data.path is None:
+        return  # the file may bring all that is needed
     yield from _rows(config.data, "data")
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.config.reward_contract import MORE
 from dgpo_cli.errors import UsageError
 
 USAGE = {
     "train": "dgpo train [GROUP=OPTION] [KEY=VALUE] ...\n       dgpo train resume=FOLDER [KEY=VALUE] ...",
     "eval": "dgpo eval [GROUP=OPTION] [KEY=VALUE] ...",
     "rollout": 'dgpo rollout [prompt="..."] [GROUP=OPTION] [KEY=VALUE] ...\n'
-    "       dgpo rollout rollouts=FILE [gating=...] [report=true]",
+    "       dgpo rollout rollouts=FILE [gating=...] [report=true]\n"
+    "       dgpo rollout grade=FILE reward.path=FILE.py:FUNCTION",
     "compare": "dgpo compare runs=[FOLDER,FOLDER] [KEY=VALUE] ...",
 }
 MOST_USED = {
@@ -26,7 +28,7 @@ MOST_USED = {
         *("benchmark.top_p", "benchmark.max_tokens", "benchmark.completions", "engine.batch_size", "seed"),
     ],
     "rollout": [
-        *("prompt", "limit", "rollouts", "report", "model.path", "reference.path", "rollout.group_size"),
+        *("prompt", "limit", "rollouts", "grade", "report", "model.path", "reference.path", "rollout.group_size"),
         *("rollout.temperature", "rollout.max_completion_tokens", "seed"),
     ],
     "compare": ["runs", "compare.alpha", "seed", "force"],
@@ -161,7 +163,8 @@ def _key(name: str, verbs: list[str]) -> str:
     )
     if key.unit:
         lines.append(f"  unit     {key.unit}")
-    return "\n".join([*lines, f"  used by  {commands}"])
+    more = MORE.get(name, "").rstrip("\n")
+    return "\n".join([*lines, f"  used by  {commands}", *([more] if more else [])])
 
 
 def _section(name: str, meaning: str, files: dict[str, Path], verb: str) -> str:

@@ -270,5 +270,9 @@ def stored_rollouts(config: Any, _: Typed) -> str | None:
     return None if config.rollouts is None else "stored rollouts are read, none are sampled"
 
 
+def grades_alone(config: Any, _: Typed) -> str | None:
+    return None if config.grade is None else "stored completions are graded, and no model is loaded"
+
+
 def own_prompt(config: Any, _: Typed) -> str | None:
     return None if config.prompt is None else "the prompt is the one that was typed, and nothing grades it"

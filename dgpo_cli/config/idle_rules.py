@@ -78,6 +78,19 @@ RULES: tuple[Rule, ...] = (
         "leave it out; without rollouts= a model samples",
     ),
     Rule(
+        ("model", "model.", "reference", "reference.", "algo", "algo.", "gating", "gating.", "engine", "engine."),
+        ROLLOUT,
+        why.grades_alone,
+        "leave it out; without grade= a model samples",
+    ),
+    Rule(
+        ("strategy", "strategy.", "rollout.", "tokens_per_microbatch", "limit", "report", "gatings", "shade"),
+        ROLLOUT,
+        why.grades_alone,
+        "leave it out; without grade= a model samples",
+    ),
+    Rule(("vocabulary_size", "overwrite"), ROLLOUT, why.grades_alone, "leave it out; nothing is written"),
+    Rule(
         ("strategy", "strategy.", "rollout.", "algo.", "tokens_per_microbatch"),
         ROLLOUT,
         why.stored_rollouts,

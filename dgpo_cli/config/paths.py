@@ -21,7 +21,16 @@ from dgpo_cli.config import keys as catalogue
 
 FOLDERS_OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir")  # they need not be there yet
 PATHS = (
-    *("model.path", "reference.path", "data.path", "benchmark.path", "benchmark.completions", "rollouts", "resume"),
+    *(
+        "model.path",
+        "reference.path",
+        "data.path",
+        "benchmark.path",
+        "benchmark.completions",
+        "rollouts",
+        "grade",
+        "resume",
+    ),
     *("reward.path", "model.template", "data.template", "benchmark.template", *FOLDERS_OF_HYDRA),
 )
 LISTS_OF_PATHS = ("runs", "benchmark.path", "benchmark.completions", "reward.path")

@@ -1,8 +1,8 @@
 """Grading completions that something else generated: no model, no torch.
 
-A row holds `completion`, and either `index` (the 0-based row of the benchmark) or `gold` (the row is then a problem of
-its own). Optional: `prompt`, `problem_id`, `finish_reason`, `completion_tokens`. So samples.jsonl itself can be graded
-again by another grader.
+A row holds `completion`, and `index` (the 0-based row of the benchmark), `id` (that row's own), or `gold` (the row is
+then a problem of its own). Optional: `prompt`, `problem_id`, `finish_reason`, `completion_tokens`, `token_ids`. So
+samples.jsonl itself can be graded again by another grader. docs/evaluation.md has the format.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from dgpo_cli.evaluation.results import EvaluationResult, summarise
 from dgpo_cli.evaluation.sample_file import Record, SampleFile, make_folder, to_line, write_json
 from dgpo_cli.files import write_atomically
 from dgpo_cli.rewards.requests import of_completion
-from dgpo_cli.types import NO_COLUMNS, ColumnsAsked, Grader, Problem, Prompt
+from dgpo_cli.types import NO_COLUMNS, ColumnsAsked, Grader, GradeRequest, Problem, Prompt
 
 CHUNK = 512
+ID_NAMES = ("problem_id", "id", "prompt_id", "unique_id")
 FINISH_REASONS = ("stop", "length")
 UNKNOWN_SAMPLING = {"temperature": None, "top_p": None, "max_tokens": None, "seed": None}
 
@@ -43,6 +44,7 @@ class Completion:
     text: str
     finish_reason: str | None
     tokens: int | None
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,25 +53,31 @@ class CompletionFile:
 
     path: Path
     rows: list[Row]
-    has_index: bool  # every row names its problem by `index`; otherwise every row brings its own `gold`
+    key: str  # what every row has: `index` or `id` names its problem; with `gold` the row is one
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether every row has the id of a problem, beside what `key` says."""
+        return all(_id(row) is not None for row in self.rows)
 
 
 def read_completions(path: Path) -> CompletionFile:
     """Raises DataError naming each row without a completion, or without the key that the other rows have."""
     rows = read_rows(path, ("completion",))
-    has_index = any("index" in row.fields for row in rows)
-    key = "index" if has_index else "gold"
+    key = next((name for name in ("index", "gold") if any(name in row.fields for row in rows)), "")
+    key = key or ("id" if any(_id(row) is not None for row in rows) else "gold")
     expected = {"completion": "expected text", "index": "expected the 0-based row of the benchmark, as in other rows"}
-    expected["gold"] = "expected `index` (a row of the benchmark), or `gold`"
+    expected["id"] = "expected the id of a row of the benchmark, as in other rows"
+    expected["gold"] = "expected `index` or `id` (of a row of the benchmark), or `gold`"
     wrong = []
     for row in rows:
         if not isinstance(row.fields.get("completion"), str):
             found = _shown(row, "completion")
             wrong.append(Wrong(f"{path} {row.place}: completion: {expected['completion']}, {found}"))
-        if row.fields.get(key) in (None, "", [], {}):
+        if (_id(row) if key == "id" else row.fields.get(key)) in (None, "", [], {}):
             wrong.append(Wrong(f"{path} {row.place}: {key}: {expected[key]}, {_shown(row, key)}"))
     raise_all(wrong, str(path))
-    return CompletionFile(path, rows, has_index)
+    return CompletionFile(path, rows, key)
 
 
 def with_own_golds(file: CompletionFile, *, reduce_golds: bool, columns: ColumnsAsked = NO_COLUMNS) -> list[Completion]:
@@ -80,37 +88,37 @@ def with_own_golds(file: CompletionFile, *, reduce_golds: bool, columns: Columns
         gold = row.fields["gold"]
         text = ", ".join(map(str, gold)) if isinstance(gold, list) else str(gold)
         text = reduced_gold(text) if reduce_golds else text
-        problem_id = row.fields.get("problem_id", row.fields.get("id", index))
-        prompt = row.fields.get("prompt")
-        prompt = prompt if isinstance(prompt, str) else ""
-        problem = Problem(index, str(problem_id), (("user", prompt),), text, kept[index])
-        completions.append(_completion(row, Prompt(problem, prompt, ()), 0))
+        problem_id = index if _id(row) is None else _id(row)
+        turns = _turns(row.fields.get("prompt"))
+        is_chat = isinstance(row.fields.get("prompt"), list)
+        problem = Problem(index, str(problem_id), turns, text, kept[index], chat=is_chat)
+        completions.append(_completion(row, Prompt(problem, turns[-1][1], ()), 0))
     return completions
 
 
-def of_benchmark(file: CompletionFile, problems: Sequence[Problem]) -> list[Completion]:
-    """The rows that answer `problems`, each as the next sample of its problem.
+def of_benchmark(
+    file: CompletionFile, problems: Sequence[Problem], *, source: str = "the benchmark"
+) -> list[Completion]:
+    """The rows that answer `problems`, each as the next sample of its problem. source: what the problems are of.
 
     Raises:
-        DataError: an index that is no row of the benchmark.
+        DataError: an index or id that is no row of the benchmark.
     """
     by_index = {problem.index: problem for problem in problems}
+    by_id = {problem.problem_id: problem for problem in problems}
     taken: Counter[int] = Counter()
     completions, wrong = [], []
     for row in file.rows:
-        index = _index(row.fields["index"])
-        if index not in by_index:
-            wrong.append(
-                Wrong(
-                    f"{file.path} {row.place}: index: expected a row of the benchmark, 0 to {len(problems) - 1}, "
-                    f"{_shown(row, 'index')}"
-                )
-            )
+        found = by_id.get(str(_id(row))) if file.key == "id" else by_index.get(_index(row.fields["index"]))  # type: ignore[arg-type]
+        if found is None:
+            expected = f"0 to {len(problems) - 1}" if file.key == "index" else f"such as {problems[0].problem_id}"
+            shown = _shown(row, file.key) if file.key == "index" else f"found {_id(row)!r}"
+            wrong.append(Wrong(f"{file.path} {row.place}: {file.key}: expected a row of {source}, {expected}, {shown}"))
             continue
-        problem, prompt = by_index[index], row.fields.get("prompt")
-        text = prompt if isinstance(prompt, str) else problem.messages[-1][1]
-        completions.append(_completion(row, Prompt(problem, text, ()), taken[index]))
-        taken[index] += 1
+        prompt = row.fields.get("prompt")
+        text = prompt if isinstance(prompt, str) else found.messages[-1][1]
+        completions.append(_completion(row, Prompt(found, text, ()), taken[found.index]))
+        taken[found.index] += 1
     raise_all(wrong, str(file.path))
     return completions
 
@@ -182,22 +190,45 @@ def _save(records: list[Record], file: Path) -> None:
 
 
 def _graded(completions: list[Completion], grader: Grader) -> list[Record]:
-    requests = [
-        of_completion(one.prompt, one.text, truncated=one.finish_reason == "length", completion_tokens=one.tokens)
-        for one in completions
-    ]
-    verdicts = grader.grade(requests)
+    verdicts = grader.grade([request_of(one) for one in completions])
     return [
         sample_record(one.prompt, one.sample, one.text, verdict, one.finish_reason, one.tokens)
         for one, verdict in zip(completions, verdicts, strict=True)
     ]
 
 
+def request_of(one: Completion) -> GradeRequest:
+    """What a grader is shown of a stored completion."""
+    return of_completion(
+        one.prompt,
+        one.text,
+        truncated=one.finish_reason == "length",
+        completion_tokens=one.tokens,
+        token_ids=one.token_ids,
+    )
+
+
 def _completion(row: Row, prompt: Prompt, sample: int) -> Completion:
     reason, tokens = row.fields.get("finish_reason"), row.fields.get("completion_tokens")
     reason = reason if reason in FINISH_REASONS else None
     tokens = tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None
-    return Completion(prompt, sample, row.fields["completion"], reason, tokens)
+    ids = row.fields.get("token_ids")
+    is_ids = isinstance(ids, list) and all(isinstance(one, int) for one in ids)
+    token_ids = tuple(ids) if isinstance(ids, list) and is_ids else ()
+    return Completion(prompt, sample, row.fields["completion"], reason, tokens or len(token_ids) or None, token_ids)
+
+
+def _id(row: Row) -> Any:
+    """The id of the problem that a row answers, by the first of its names."""
+    return next((row.fields[name] for name in ID_NAMES if row.fields.get(name) not in (None, "")), None)
+
+
+def _turns(prompt: Any) -> tuple[tuple[str, str], ...]:
+    """A prompt's turns, text or messages; an empty one for anything else."""
+    if not isinstance(prompt, list) or not prompt:
+        return (("user", prompt if isinstance(prompt, str) else ""),)
+    turns = [turn for turn in prompt if isinstance(turn, dict)]
+    return tuple((str(turn.get("role")), str(turn.get("content"))) for turn in turns) or (("user", ""),)
 
 
 def _index(value: Any) -> int | None:

@@ -7,6 +7,7 @@ completion: a broken function never scores 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ NO_SCORE = "no_score"  # the error of a completion for which a batch function re
 class FunctionGrader:
     """Grades with one function of one file; `workers` calls run at a time, by default as many as there are cores.
 
-    `given` changes with each `grade`: a run that goes on sets what it was before.
+    `given` changes with each `grade`: a run that goes on sets what it was before. If `failures` is a list, calls that
+    raise, die or return no reward are noted there and scored 0 with the error `failed`, in place of a RewardError.
     """
 
     name = "function"
@@ -49,7 +51,8 @@ class FunctionGrader:
         if not Path(file).expanduser().is_file():
             raise ConfigError(f"reward.path={path}: there is no file {file}", SHAPE)
         self._path = f"{Path(file).expanduser().resolve()}:{function}"
-        self._shown = path
+        self.shown = path
+        self.failures: list[str] | None = None
         self._timeout_seconds = timeout_seconds
         self._timeout_score = timeout_score
         self._trial: float | None = None
@@ -70,7 +73,7 @@ class FunctionGrader:
         reply = self._replies([sample])[0]
         if _unscored(reply) == TIMEOUT:
             raise RewardError(
-                f"{self._shown}: not back within {self._timeout_seconds:g} s on a sample, {_shown(sample)}",
+                f"{self.shown}: not back within {self._timeout_seconds:g} s on a sample, {_shown(sample)}",
                 "make it faster, or raise reward.timeout_seconds",
             )
         if _unscored(reply) == NO_SCORE:
@@ -84,7 +87,7 @@ class FunctionGrader:
         """One verdict a request. A late call, and a None of a batch function (`no_score`), score by `late_calls`."""
         replies = self._replies(requests)
         scored = [
-            self._verdict(request, reply) if _unscored(reply) is None else None
+            self._verdict_or_failure(request, reply) if _unscored(reply) is None else None
             for request, reply in zip(requests, replies, strict=True)
         ]
         self.given = with_scores(self.given, [verdict for verdict in scored if verdict is not None], self._trial)
@@ -100,6 +103,11 @@ class FunctionGrader:
 
     def gold_problems(self, golds: list[str]) -> list[str | None]:
         return [None] * len(golds)  # what a gold means is the function's business
+
+    @property
+    def call_seconds(self) -> Sequence[float]:
+        """How long the latest calls took, each with the way to its process and back."""
+        return self._pool.seconds
 
     def close(self) -> None:
         self._pool.close()
@@ -125,17 +133,26 @@ class FunctionGrader:
             raise self._named(error) from error
 
     def _named(self, error: RewardError) -> RewardError:
-        return RewardError(f"{self._shown}: {error}", SHAPE)
+        return RewardError(f"{self.shown}: {error}", SHAPE)
+
+    def _verdict_or_failure(self, request: GradeRequest, reply: dict[str, Any]) -> Verdict:
+        try:
+            return self._verdict(request, reply)
+        except RewardError as error:
+            if self.failures is None:
+                raise
+            self.failures.append(str(error))
+            return Verdict(0.0, None, None, "failed")
 
     def _verdict(self, request: GradeRequest, reply: dict[str, Any]) -> Verdict:
         if "score" in reply:
             return Verdict(reply["score"], reply["correct"], parts=reply.get("parts"))
         if "raised" in reply:
             hint = TEXT_NOT_TURNS if reply["raised"].startswith(INDEXED_TEXT) and not request.chat else SHAPE
-            raise RewardError(f"{self._shown}: raised {reply['raised']}, for {_shown(request)}", hint)
+            raise RewardError(f"{self.shown}: raised {reply['raised']}, for {_shown(request)}", hint)
         if "invalid" in reply:
-            raise RewardError(f"{self._shown}: returned {reply['invalid']}, for {_shown(request)}", SHAPE)
-        raise RewardError(f"{self._shown}: its process died, for {_shown(request)}", SHAPE)
+            raise RewardError(f"{self.shown}: returned {reply['invalid']}, for {_shown(request)}", SHAPE)
+        raise RewardError(f"{self.shown}: its process died, for {_shown(request)}", SHAPE)
 
 
 def _unscored(reply: dict[str, Any]) -> str | None:

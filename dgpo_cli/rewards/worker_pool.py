@@ -28,6 +28,7 @@ from dgpo_cli.progress import within
 WORKER_PROGRAM = Path(__file__).with_name("worker.py")
 START_SECONDS = 120.0  # a user's file may import torch on a busy machine
 RECYCLE_AFTER = 2000  # requests; sympy's caches grow
+LATEST = 10_000  # requests whose time is kept
 
 
 def usable_cores() -> int:
@@ -42,6 +43,7 @@ class _Worker:
     deadline: float
     ready: bool = False
     task: int | None = None
+    started: float = 0.0  # its task
     served: int = 0
     received: bytearray = field(default_factory=bytearray)
 
@@ -70,6 +72,7 @@ class WorkerPool:
         self._recycle_after = recycle_after
         self._workers: list[_Worker] = []
         self._shares: Sequence[int] | None = None
+        self.seconds: deque[float] = deque(maxlen=LATEST)  # that the latest requests took
         self._greeting: dict[str, Any] | None = None
         self.restarts = 0  # of workers that were late or died
 
@@ -118,7 +121,8 @@ class WorkerPool:
             task = waiting.popleft()
             worker.task = task
             seconds = self._timeout_seconds * (1 if self._shares is None else self._shares[task])
-            worker.deadline = time.monotonic() + seconds
+            worker.started = time.monotonic()
+            worker.deadline = worker.started + seconds
             try:
                 worker.channel.settimeout(seconds)
                 with within(seconds):
@@ -174,6 +178,7 @@ class WorkerPool:
         if worker.task is not None:
             replies[worker.task] = reply
             worker.task = None
+            self.seconds.append(time.monotonic() - worker.started)
             # After a MemoryError a process may be in any state.
             worker.served += self._recycle_after if reply.get("error") == "memory" else 1
         if not received:
@@ -190,6 +195,7 @@ class WorkerPool:
                 raise RewardError(f"a grading process was not ready within {START_SECONDS:.0f} s")
             if worker.task is not None:
                 replies[worker.task] = {"error": "timeout"}
+                self.seconds.append(now - worker.started)
             self.restarts += 1
 
     def _kill(self, worker: _Worker) -> None:

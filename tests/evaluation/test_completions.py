@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 
 from dgpo_cli.errors import ConfigError, DataError
-from dgpo_cli.evaluation.completions import grade_completions, of_benchmark, read_completions, with_own_golds
+from dgpo_cli.evaluation.completions import (
+    grade_completions,
+    of_benchmark,
+    read_completions,
+    request_of,
+    with_own_golds,
+)
 from dgpo_cli.rewards import make_grader
-from dgpo_cli.types import Problem
+from dgpo_cli.types import GradeRequest, Problem
 
 PROBLEMS = [Problem(i, f"id{i}", (("user", f"question {i}"),), str(i)) for i in range(3)]
 
@@ -32,7 +38,7 @@ def problems_of(path: Path) -> list[str]:
 def test_rows_by_index_are_samples_of_their_problem_in_the_order_of_the_file(tmp_path: Path) -> None:
     rows = [{"index": 2, "completion": "a"}, {"index": 0, "completion": "b"}, {"index": 2, "completion": "c"}]
     file = read_completions(stored(tmp_path, rows))
-    assert file.has_index
+    assert file.key == "index"
     found = of_benchmark(file, PROBLEMS)
     assert [(one.prompt.problem.problem_id, one.sample, one.text) for one in found] == [
         ("id2", 0, "a"),
@@ -45,7 +51,7 @@ def test_rows_by_index_are_samples_of_their_problem_in_the_order_of_the_file(tmp
 def test_rows_with_a_gold_are_problems_of_their_own(tmp_path: Path) -> None:
     rows = [{"completion": "a", "gold": 1}, {"completion": "b", "gold": r"so \boxed{070}", "id": "x", "prompt": "p"}]
     file = read_completions(stored(tmp_path, rows))
-    assert not file.has_index
+    assert file.key == "gold"
     first, second = with_own_golds(file, reduce_golds=True)
     assert (first.prompt.problem.index, first.prompt.problem.problem_id, first.prompt.problem.gold) == (0, "0", "1")
     assert (second.prompt.problem.problem_id, second.prompt.problem.gold, second.prompt.text) == ("x", "70", "p")
@@ -75,10 +81,34 @@ def test_an_index_that_is_no_row_is_refused(tmp_path: Path, index: Any) -> None:
     assert message == f"line 1: index: expected a row of the benchmark, 0 to 2, found {index!r}"
 
 
+def test_the_id_of_the_benchmark_is_a_key(tmp_path: Path) -> None:
+    rows = [{"completion": text, name: "7b"} for text, name in (("a", "id"), ("b", "problem_id"), ("c", "unique_id"))]
+    file = read_completions(stored(tmp_path, [*rows, {"completion": "d", "id": 8}]))
+    assert file.key == "id"
+    problems = [Problem(row, own, (("user", "q"),), "4") for row, own in enumerate(("8", "7b"))]
+    found = [(one.text, one.prompt.problem.index, one.sample) for one in of_benchmark(file, problems)]
+    assert found == [("a", 1, 0), ("b", 1, 1), ("c", 1, 2), ("d", 0, 0)]
+
+
+def test_an_id_that_the_benchmark_has_not_is_refused(tmp_path: Path) -> None:
+    file = read_completions(stored(tmp_path, [{"completion": "a", "id": "9"}, {"completion": "b"}][:1]))
+    with pytest.raises(DataError, match=r"line 1: id: expected a row of the benchmark, such as 8, found '9'"):
+        of_benchmark(file, [Problem(0, "8", (("user", "q"),), "4")])
+
+
+def test_messages_and_token_ids_of_a_row_reach_the_grader(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    row = {"completion": "a", "gold": "4", "prompt": turns, "token_ids": [3, 1], "finish_reason": "length"}
+    [one] = with_own_golds(read_completions(stored(tmp_path, [row])), reduce_golds=False)
+    expected = GradeRequest("q", "a", "4", True, 2, (("system", "s"), ("user", "q")), {}, (3, 1), chat=True)
+    assert request_of(one) == expected
+
+
 def test_a_row_without_index_and_gold_is_refused(tmp_path: Path) -> None:
     (message,) = problems_of(stored(tmp_path, [{"completion": "a"}]))
     assert message == (
-        "line 1: gold: expected `index` (a row of the benchmark), or `gold`, found no such key; the row has completion"
+        "line 1: gold: expected `index` or `id` (of a row of the benchmark), or `gold`, found no such key; the row has "
+        "completion"
     )
 
 
