@@ -7,6 +7,7 @@ process may then call it while the others wait for orders (`on_main`). Nothing h
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,13 +15,15 @@ from dgpo_cli.processes import Processes
 
 P = ParamSpec("P")
 T = TypeVar("T")
+LOOK_SECONDS = 1.0  # between two looks at what the others have noted
 
 
 class Crew:
     """The processes of a run, ready to work for the main one.
 
     signal_number: the number of the Unix signal that this process has received, 0 for none.
-    stop_agreed: gets the highest of these numbers, the same in every process, each time they `go_on` together.
+    stop_agreed: gets the highest of these numbers, the same in every process, each time they agree on it: in `go_on`
+        and in `meet`.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class Crew:
         self.signal_number = signal_number
         self.stop_agreed = stop_agreed
         self._shared: list[Callable[..., Any]] = []
+        self._signal = 0  # that this process or another one has received
+        self._looked = 0.0  # time.monotonic() of the last look at what the others noted
 
     def share(self, work: Callable[P, T]) -> Callable[P, T]:
         """A function that has `work` done by every process, with the same arguments, and gives this one's result.
@@ -76,6 +81,31 @@ class Crew:
         going, signal = self.processes.highest(int(unfinished), self.signal_number())
         self.stop_agreed(signal)
         return bool(going)
+
+    def stopping(self) -> int:
+        """The number of a signal that some process has received, 0 for none. For work that each does at its own pace.
+
+        No message is waited for, so it may be asked at any time. The others know of a signal after LOOK_SECONDS. Who
+        stops its work because of one has to `meet` them.
+        """
+        if self._signal:
+            return self._signal
+        self._signal = self.signal_number()
+        now = time.monotonic()
+        if self._signal:
+            self.processes.note(self._signal)
+        elif now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._signal = self.processes.noted()
+        return self._signal
+
+    def meet(self) -> None:
+        """Wait until every process has come here, at the end of work that each did at its own pace.
+
+        Whatever `stop_agreed` raises about a signal is raised in all of them.
+        """
+        [signal] = self.processes.highest(self.stopping(), meanwhile=self.stopping)
+        self.stop_agreed(signal)
 
     def _next_order(self) -> tuple[int, tuple[Any, ...], dict[str, Any]] | None:
         """What the main process asks for next; None as soon as it needs nothing more."""

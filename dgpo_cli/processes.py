@@ -6,6 +6,7 @@ Everything here goes over gloo between CPUs: numbers, records, flags. Weights an
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ LOST = ("gloo", "nccl", "connection", "socket", "peer")
 # So long that it never ends a wait. A collective cannot tell a process that grades for an hour from one that hangs; the
 # watchdogs can (training/watchdog.py).
 COLLECTIVE_PATIENCE = timedelta(days=7)
+NOTED = "noted"  # a key in the store
+WAIT_SECONDS = 0.01  # between two looks whether all have come
 
 
 class LostProcess(RunError):
@@ -43,6 +46,7 @@ class Processes:
     size: int = 1
     local_rank: int = 0
     group: Any = None  # gloo
+    store: Any = None  # where all of them met, over a connection of this object's own
     beat: Callable[[], None] = field(default=beat)
 
     @property
@@ -79,14 +83,32 @@ class Processes:
                 dist.all_reduce(values, group=self.group)
         return values
 
-    def highest(self, *values: int) -> list[int]:
-        """The largest of each number over the processes."""
+    def highest(self, *values: int, meanwhile: Callable[[], object] | None = None) -> list[int]:
+        """The largest of each number over the processes. `meanwhile` is called while the others are waited for."""
         if self.alone:
             return list(values)
         numbers = torch.tensor(values, dtype=torch.int64)
         with self._together():
-            dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=self.group)
+            work = dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=self.group, async_op=meanwhile is not None)
+            while meanwhile is not None and not work.is_completed():
+                meanwhile()
+                time.sleep(WAIT_SECONDS)
+            if work is not None:
+                work.wait()
         return [int(number) for number in numbers]
+
+    def note(self, number: int) -> None:
+        """Leave a number, not 0, where the others find it without a message; one for the whole run."""
+        if self.store is not None:
+            with watching_for_loss():
+                self.store.set(NOTED, str(number))
+
+    def noted(self) -> int:
+        """The number that a process has left; 0 for none."""
+        if self.store is None:
+            return 0
+        with watching_for_loss():
+            return int(self.store.get(NOTED)) if self.store.check([NOTED]) else 0
 
     def agreed(self, action: Callable[[], T]) -> T:
         """Run `action` everywhere. If it fails in one process, all raise that error: none goes on alone."""
@@ -190,7 +212,7 @@ def join(meeting: Meeting, *, device: str, connect_seconds: float) -> Processes:
             backend, store=meeting.store, rank=here.rank, world_size=here.size, timeout=COLLECTIVE_PATIENCE
         )
         group = dist.new_group(backend="gloo", timeout=COLLECTIVE_PATIENCE)
-        processes = Processes(here.rank, here.size, here.local_rank, group)
+        processes = Processes(here.rank, here.size, here.local_rank, group, meeting.store.clone())
         try:
             dist.monitored_barrier(processes.group, timedelta(seconds=connect_seconds), wait_all_ranks=True)
         except RuntimeError as error:

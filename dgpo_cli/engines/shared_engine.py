@@ -1,18 +1,27 @@
 """Sampling by all processes of a run, ordered by the main one.
 
 The main process asks for completions as if it sampled alone. Generation units are those of one process, dealt out in
-turn, so the same tokens are drawn. Every process makes the same number of forward passes, token by token and unit by
-unit, because sharded weights are gathered by all of them or by none. So a process without a unit in the last round
-computes again one that another process has too, and drops the result.
+turn, so the same tokens are drawn. If every process holds the weights, each draws its units at its own pace, and they
+meet when all are done. Otherwise layers are gathered for each pass, by all of them or by none. Then all make as many
+passes as the one that needs most, and agree on that every few passes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from dgpo_cli.crew import Crew
 from dgpo_cli.engines.transformers_engine import TransformersEngine
+from dgpo_cli.models.language_model import NextLogits, one_token_pass
 from dgpo_cli.types import EngineFacts, Rollout, SampleRequest, Sampling
+
+PASSES_AGREED = 8  # on at a time: a message for so many, and a signal is noticed after so many
 
 
 class SharedEngine:
@@ -46,12 +55,59 @@ class SharedEngine:
 
     def _draw(self, units: list[list[SampleRequest]], sampling: Sampling) -> list[Rollout]:
         processes, mine = self.crew.processes, {}
-        with self.engine.model.sampling() as next_logits:
-            for first in range(0, len(units), processes.size):
-                number = first + processes.rank
-                unit = units[min(number, len(units) - 1)]
-                drawn = self.engine.draw(unit, sampling, next_logits, self.crew.go_on)
-                if number < len(units):
-                    mine[number] = drawn
+        with self.engine.model.sampling() as next_logits, self._in_step(next_logits) as in_step:
+            for number in range(processes.rank, len(units), processes.size):
+                mine[number] = self.engine.draw(units[number], sampling, in_step)
         drawn_by_unit = {number: drawn for part in processes.gathered(mine) for number, drawn in part.items()}
         return [rollout for number in range(len(units)) for rollout in drawn_by_unit[number]]
+
+    @contextmanager
+    def _in_step(self, next_logits: NextLogits) -> Iterator[NextLogits]:
+        """Passes as they have to be made beside those of the other processes; at the end all are done, or stop."""
+        if self.engine.model.samples_apart:
+            with suppress(_SignalSeen):  # the others see it too, and all stop in `meet`
+                yield _Apart(next_logits, self.crew)
+            self.crew.meet()
+        else:
+            passes = _Counted(next_logits, self.crew, self.engine.model.device)
+            yield passes
+            passes.follow()
+
+
+class _SignalSeen(Exception):
+    """A process has received a signal: nobody needs what is being drawn."""
+
+
+class _Apart:
+    """Passes that no other process takes part in."""
+
+    def __init__(self, next_logits: NextLogits, crew: Crew) -> None:
+        self._next_logits = next_logits
+        self._crew = crew
+
+    def __call__(self, **inputs: Any) -> tuple[Tensor, Any]:
+        if self._crew.stopping():
+            raise _SignalSeen
+        return self._next_logits(**inputs)
+
+
+class _Counted:
+    """Passes that all processes make equally often."""
+
+    def __init__(self, next_logits: NextLogits, crew: Crew, device: torch.device) -> None:
+        self._next_logits = next_logits
+        self._crew = crew
+        self._device = device
+        self._made = 0
+
+    def __call__(self, **inputs: Any) -> tuple[Tensor, Any]:
+        if self._made % PASSES_AGREED == 0:
+            self._crew.go_on(True)
+        self._made += 1
+        return self._next_logits(**inputs)
+
+    def follow(self) -> None:
+        """Make the passes that others still need."""
+        while self._made % PASSES_AGREED or self._crew.go_on(False):
+            self._made += 1
+            one_token_pass(self._next_logits, self._device)

@@ -7,19 +7,23 @@ turned into a token by inverting the cumulative distribution, and nothing but `S
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dgpo_cli.core.seeds import uniforms
+from dgpo_cli.engines.unit_batch import UnitBatch
 from dgpo_cli.errors import RunError
 from dgpo_cli.models.language_model import LanguageModel, NextLogits
 from dgpo_cli.progress import beat
 from dgpo_cli.types import EngineFacts, Rollout, SampleRequest, Sampling
+
+# Number of the way in which rows are put together for a pass. It decides the last bits of logits, so samples of another
+# number are not continued: 1 computed every row to the end of its unit, and each prompt for every completion.
+DECODING = 2
+BLOCK_IDS = 512  # of the vocabulary, whose masses are added up together
 
 
 class TransformersEngine:
@@ -45,6 +49,7 @@ class TransformersEngine:
             computes_as_trained=True,
             manifest={
                 "engine": "transformers",
+                "decoding": DECODING,
                 "device": self.model.device.type,
                 "compute_dtype": self.model.computes_in,
                 "stop_ids": sorted(self.stop_ids),
@@ -80,62 +85,34 @@ class TransformersEngine:
         size = self.batch_size
         return [whole[start : start + size] for whole in named for start in range(0, len(whole), size)]
 
-    def draw(
-        self,
-        unit: list[SampleRequest],
-        sampling: Sampling,
-        next_logits: NextLogits,
-        goes_on: Callable[[bool], bool] = bool,
-    ) -> list[Rollout]:
-        """One unit's completions. `goes_on` is told after each token whether any is unfinished, and decides."""
-        ids, logprobs = self._decode(unit, sampling, next_logits, goes_on)
+    def draw(self, unit: list[SampleRequest], sampling: Sampling, next_logits: NextLogits) -> list[Rollout]:
+        """One unit's completions."""
+        ids, logprobs = self._decode(unit, sampling, next_logits)
         return [self._rollout(*drawn) for drawn in zip(unit, ids, logprobs, strict=True)]
 
     def _decode(
-        self,
-        unit: list[SampleRequest],
-        sampling: Sampling,
-        next_logits: NextLogits,
-        goes_on: Callable[[bool], bool],
+        self, unit: list[SampleRequest], sampling: Sampling, next_logits: NextLogits
     ) -> tuple[list[list[int]], list[list[float]]]:
         """Ids of each completion, and the log-probs that these were drawn with."""
         device = self.model.device
         prompts = [request.prompt.token_ids for request in unit]
-        width = max(len(prompt) for prompt in prompts)
-        input_ids = torch.full((len(unit), width), self.model.pad_id, dtype=torch.long)
-        attention = torch.zeros((len(unit), width + sampling.max_tokens), dtype=torch.long)
-        attention[:, width:] = 1
-        for row, prompt in enumerate(prompts):  # left padding: every row's next position is the same column
-            input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            attention[row, width - len(prompt) : width] = 1
-        positions = (attention.cumsum(dim=1) - 1).clamp(min=0).to(device)
-        padded = bool((attention[:, :width] == 0).any())
-        attention, tokens = attention.to(device), input_ids.to(device)
+        batch = UnitBatch(prompts, max_tokens=sampling.max_tokens, pad_id=self.model.pad_id, device=device)
         draws = self._draws(unit, sampling).to(device)
-
+        logprobs = torch.zeros(draws.shape, dtype=torch.float64, device=device)
         completions: list[list[int]] = [[] for _ in unit]
-        logprobs: list[Tensor] = []
-        running = list(range(len(unit)))
-        cache: Any = None
+        logits = batch.first(next_logits)
         for step in range(sampling.max_tokens):
-            end = width + step
-            logits, cache = next_logits(
-                input_ids=tokens,
-                attention_mask=attention[:, :end] if padded else None,
-                position_ids=positions[:, end - tokens.shape[1] : end],
-                past_key_values=cache,
-            )
-            chosen, drawn_with = _choose(logits, draws[:, step], sampling)
-            logprobs.append(drawn_with)
+            chosen, drawn_with = _choose(logits, draws[batch.completions, step], sampling)
+            logprobs[batch.completions, step] = drawn_with
             ids = chosen.tolist()
             beat()
-            for row in running:
-                completions[row].append(ids[row])
-            running = [row for row in running if ids[row] not in self.stop_ids]
-            if not goes_on(bool(running)):
+            for row, number in batch.running:
+                completions[number].append(ids[row])
+            chosen = batch.end({number for row, number in batch.running if ids[row] in self.stop_ids}, chosen)
+            if not batch.running or step + 1 == sampling.max_tokens:
                 break
-            tokens = chosen[:, None]
-        by_row = torch.stack(logprobs, dim=1).tolist()  # read once: each reading waits for the device
+            logits = batch.following(next_logits, chosen)
+        by_row = logprobs.tolist()  # read once: each reading waits for the device
         return completions, [values[: len(ids)] for values, ids in zip(by_row, completions, strict=True)]
 
     def _draws(self, unit: list[SampleRequest], sampling: Sampling) -> Tensor:
@@ -166,15 +143,47 @@ def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, 
     probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
     if sampling.top_p < 1.0:
         probabilities = _nucleus(probabilities, sampling.top_p)
-    cumulative = probabilities.double().cumsum(dim=-1)  # [b, V]
+    chosen, total = _inverted(probabilities, draws)
+    mass = probabilities.gather(1, chosen[:, None]).double()
+    return chosen, torch.log(mass[:, 0] / total)
+
+
+def _inverted(probabilities: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """The ids [b] that uniforms [b] fall on in cumulative masses of probabilities [b, V], and the total mass [b].
+
+    A large vocabulary is added up in blocks first. Only the block that a draw falls into is gone through id by id.
+    """
+    size = probabilities.shape[1]
+    if size < 2 * BLOCK_IDS:
+        cumulative = probabilities.double().cumsum(dim=-1)  # [b, V]
+        return _passed(cumulative, draws * _numbers(cumulative[:, -1])), cumulative[:, -1]
+    whole = size // BLOCK_IDS
+    blocks = probabilities[:, : whole * BLOCK_IDS].unflatten(1, (whole, BLOCK_IDS)).sum(dim=-1, dtype=torch.float64)
+    rest = probabilities[:, whole * BLOCK_IDS :].sum(dim=-1, keepdim=True, dtype=torch.float64)
+    cumulative = torch.cat([blocks, rest], dim=1).cumsum(dim=-1)  # [b, blocks]
+    total = _numbers(cumulative[:, -1])
+    threshold = draws * total
+    block = _passed(cumulative, threshold)
+    before = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp(min=0)[:, None])[:, 0], 0.0)
+    ids = block[:, None] * BLOCK_IDS + torch.arange(BLOCK_IDS, device=block.device)
+    within = probabilities.gather(1, ids.clamp(max=size - 1)).double().masked_fill(ids >= size, 0.0)
+    return block * BLOCK_IDS + _passed(within.cumsum(dim=-1), threshold - before), total
+
+
+def _passed(cumulative: Tensor, threshold: Tensor) -> Tensor:
+    """The first place [b] in cumulative masses [b, n] that is above a threshold [b].
+
+    The threshold never reaches the last one: the search would run past the last place that has any mass.
+    """
     total = cumulative[:, -1]
+    reached = torch.minimum(threshold, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, reached[:, None], right=True)[:, 0]
+
+
+def _numbers(total: Tensor) -> Tensor:
     if not bool(torch.isfinite(total).all()):
         raise _not_numbers()
-    # Never reach the total itself: the search would run past the last id that has any mass.
-    threshold = torch.minimum(draws * total, torch.nextafter(total, torch.zeros_like(total)))
-    chosen = torch.searchsorted(cumulative, threshold[:, None], right=True)
-    mass = probabilities.gather(1, chosen).double()
-    return chosen[:, 0], torch.log(mass[:, 0] / total)
+    return total
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:

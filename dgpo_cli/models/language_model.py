@@ -90,6 +90,7 @@ class LanguageModel:
     def sampling(self) -> Iterator[NextLogits]:
         """Within, a function that gives the logits of the next token [b, V], in float32 and without gradient.
 
+        All processes that share the weights have to come in together; how they go on is up to `samples_apart`.
         Weights are cast, and the head is gathered, once for all tokens. The last product, of hidden states and head, is
         the one of scoring: else the policy would not be what its rollouts were drawn from.
         """
@@ -100,8 +101,16 @@ class LanguageModel:
             else:
                 head = self.head()
                 head = replace(head, weight=widened(head.weight))
+                next_logits = partial(self._next_logits_of_shards, head)
                 with kept_whole(self.model) if self.shards.keep_whole else nullcontext():
-                    yield partial(self._next_logits_of_shards, head)
+                    if self.shards.keep_whole:
+                        one_token_pass(next_logits, self.device)  # gathers the weights
+                    yield next_logits
+
+    @property
+    def samples_apart(self) -> bool:
+        """Whether passes of `sampling` ask nothing of other processes. Else all have to make equally many of them."""
+        return self.shards is None or self.shards.keep_whole
 
     def head(self) -> Head:
         """The output head, which turns hidden states into logits. A sharded weight is gathered."""
@@ -168,6 +177,12 @@ class LanguageModel:
         with self._adapted():
             output = self.model.base_model(use_cache=True, **inputs)
         return logits_of(head, output.last_hidden_state[:, -1]), _cache_of(output)
+
+
+def one_token_pass(next_logits: NextLogits, device: torch.device) -> None:
+    """A pass for the sake of what the other processes do in theirs."""
+    token = torch.zeros((1, 1), dtype=torch.long, device=device)
+    next_logits(input_ids=token, attention_mask=None, position_ids=token, past_key_values=None)
 
 
 def _cache_of(output: Any) -> Any:
