@@ -22,7 +22,8 @@ from dgpo_cli.planning.pieces import GRADIENTS_AT_ONCE, NOISE_ROLLOUTS, WATCHED_
 
 NO_ADAPTERS = Adapters()
 FORWARD_TILES, BACKWARD_TILES = 4, 2  # buffers of a tile's size in a pass (core/running_stats.py, streamed_logprob.py)
-SAMPLER_BYTES = 24  # of a logit that is sampled from: float32 logits and probabilities, float64 masses and their sums
+SAMPLER_BYTES = 24  # of a logit that is sampled from: float32 logits and probabilities, and these in order for top_p
+TOKEN_BYTES = 16  # of a token to be drawn: its uniform and its log-prob, float64
 
 
 @dataclass(frozen=True)
@@ -351,19 +352,20 @@ def scoring_buffers(model: Architecture, setting: Setting, batch: Batch, *, back
 
 
 def generating(model: Architecture, setting: Setting, generation: Generation) -> dict[str, int]:
-    """Keys and values at full length, one layer's twice while it grows; the sampler; the prompts' first pass.
+    """Keys and values at full length, one layer's twice while its rows move; the sampler; the prompts' pass.
 
-    A CPU samples from a float32 copy of a head that computes in less.
+    That pass is taken as if no two completions had the same prompt, which no one promises. A CPU samples from a float32
+    copy of a head that computes in less.
     """
     rows, element = generation.rows, setting.compute_bytes
     cached = model.cache_bytes(element) * rows * generation.width
-    growing = cached // model.layers
-    sampler = rows * model.vocab_rows * SAMPLER_BYTES + rows * (generation.width - generation.prompt) * 8
+    moving = cached // model.layers
+    sampler = rows * model.vocab_rows * SAMPLER_BYTES + rows * (generation.width - generation.prompt) * TOKEN_BYTES
     widened = setting.device == "cpu" and setting.compute_bytes < FLOAT
     sampler += FLOAT * model.embedding_parameters if widened else 0
     first = Batch(rows, generation.prompt, 0)
     return {
-        "cache": cached + growing + sampler,
+        "cache": cached + moving + sampler,
         "activations": layer_moment(model, setting, first, backward=False),
     }
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from model_factory import save_random_model
 
-from dgpo_cli.engines.transformers_engine import TransformersEngine, _choose
+from dgpo_cli.engines.transformers_engine import BLOCK_IDS, TransformersEngine, _choose
 from dgpo_cli.errors import RunError
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
@@ -137,3 +137,33 @@ def test_pad_as_eos_changes_no_completion(tmp_path: Path) -> None:
         assert (model.pad_id == model.tokenizer.eos_token_id) is pad_is_eos
         drawn.append([r.token_ids for r in engine(model).generate(requests(model, texts, 3), SAMPLING)])
     assert drawn[0] == drawn[1]
+
+
+def test_a_large_vocabulary_is_gone_through_in_blocks_to_the_ids_of_one_cumulative_sum() -> None:
+    size = 3 * BLOCK_IDS + 5  # the last block is a short one
+    torch.manual_seed(0)
+    logits = torch.randn(64, size) * 6
+    logits[:, :BLOCK_IDS] = float("-inf")  # a whole block without mass, and every other id of the next
+    logits[:, BLOCK_IDS : 2 * BLOCK_IDS : 2] = float("-inf")
+    logits[:8, : 3 * BLOCK_IDS] = float("-inf")
+    draws = torch.linspace(0, 0.999, 64, dtype=torch.float64)
+    chosen, logprobs = _choose(logits, draws, SAMPLING)
+    probabilities = torch.softmax(logits, dim=-1).double()
+    cumulative = probabilities.cumsum(dim=-1)
+    expected = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True)
+    assert chosen.tolist() == expected[:, 0].tolist()
+    assert torch.allclose(logprobs, probabilities.gather(1, expected)[:, 0].log(), atol=1e-6)
+
+
+def test_completions_of_a_group_that_end_early_leave_the_others_as_they_are(model: LanguageModel) -> None:
+    asked = requests(model, ["12 + 30 =", "The quick brown fox counts"], 16)
+    free = engine(model, stop_ids=frozenset()).generate(asked, SAMPLING)
+    stops = frozenset(range(0, 512, 6))
+    ending = engine(model, stop_ids=stops).generate(asked, SAMPLING)
+    lengths = {len(rollout.token_ids) for rollout in ending}
+    assert len(lengths) > 5  # rows were let go several times
+    for whole, cut in zip(free, ending, strict=True):
+        length = next((place + 1 for place, token in enumerate(whole.token_ids) if token in stops), 12)
+        assert cut.token_ids == whole.token_ids[:length]
+        assert whole.logprobs is not None
+        assert cut.logprobs == pytest.approx(whole.logprobs[:length], abs=1e-5)

@@ -179,7 +179,7 @@ def test_a_second_micro_batch_finds_the_gradients_of_the_first() -> None:
 def test_the_cache_holds_keys_and_values_of_every_token_and_one_layer_twice() -> None:
     rows, width = GENERATION.rows, GENERATION.width
     cached = rows * width * 2 * MODEL.layers * 32 * 2  # keys and values of 32 in bfloat16
-    sampler = rows * MODEL.vocab_rows * 24 + rows * 30 * 8
+    sampler = rows * MODEL.vocab_rows * 24 + rows * 30 * 16  # a uniform and a log-prob a token
     parts = generating(MODEL, Setting(device="cuda", compute_bytes=2), GENERATION)
     assert parts["cache"] == cached + cached // MODEL.layers + sampler
 

@@ -127,7 +127,7 @@ def test_the_benchmark_in_training_is_planned_for(qwen7b: Any) -> None:
     phases = planned(qwen7b).phases
     evaluation, rollout = phases["evaluation"], phases["rollout"]
     assert (evaluation.weights, evaluation.optimizer) == (rollout.weights, rollout.optimizer)
-    grown = 32 * (20_480 - 4_096) * (sizes(qwen7b).cache_bytes(4) * 29 // 28 + 8)
+    grown = 32 * (20_480 - 4_096) * (sizes(qwen7b).cache_bytes(4) * 29 // 28 + 16)
     assert evaluation.cache - rollout.cache == pytest.approx(grown, rel=1e-6)
     short = replace(qwen7b, eval=replace(qwen7b.eval, k=1, limit=4))
     assert planned(short).phases["evaluation"].cache == pytest.approx(evaluation.cache / 8, rel=1e-6)
