@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def model(random_model: Path) -> LanguageModel:
     return load_model(str(random_model))
 
 
-def batch_of(prompts: list[tuple[int, ...]]) -> UnitBatch:
+def batch_of(prompts: Sequence[tuple[int, ...]]) -> UnitBatch:
     return UnitBatch(prompts, max_tokens=6, pad_id=0, device="cpu")
 
 

@@ -67,7 +67,7 @@ def test_memory_for_all_tokens_is_taken_once() -> None:
 
 
 def test_a_cache_that_nobody_knows_is_left_alone() -> None:
-    class OwnLayer(transformers.cache_utils.DynamicLayer):  # type: ignore[misc]
+    class OwnLayer(transformers.cache_utils.DynamicLayer):
         """May hold more than keys and values."""
 
     known = transformers.DynamicCache(config=MODELS["llama"]())
