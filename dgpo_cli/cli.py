@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from dgpo_cli.command_lines import shell_word
 from dgpo_cli.environment import is_follower
 from dgpo_cli.errors import UsageError
+from dgpo_cli.files import shown_path
 from dgpo_cli.jobs import guarded, run_job_file
 from dgpo_cli.terminal import clean_what_libraries_say, cleaned_output, put, say
 
@@ -36,8 +37,9 @@ Commands
   rollout  sample completions, score them, show each token's credit
   compare  runs side by side, with statistics
 
-  dgpo COMMAND -h               its groups, their options, the ten most used keys
+  dgpo COMMAND -h               its groups, their options, its most used keys
   dgpo help KEY                 type, default, meaning and unit of a key, such as dgpo help optim.lr
+  dgpo help keys                every key; dgpo help algo=dapo: what an option sets; dgpo help recipe: a file to copy
   dgpo completion SHELL         bash | zsh | fish; put into your start-up file: eval "$(dgpo completion bash)"
   dgpo --version
 
@@ -97,13 +99,18 @@ def _run(command: str, argv: list[str]) -> int:
     args = _flags(command, argv)
     from dgpo_cli.config.attempts import continued
     from dgpo_cli.config.compose import hydra_ready
+    from dgpo_cli.config.experiment import read_files
+    from dgpo_cli.config.latest import with_latest
     from dgpo_cli.config.overrides import prepare
     from dgpo_cli.config.plan import claim_folder, plan
 
     config_dirs = [Path(args.config_dir).absolute()] if args.config_dir else []
     multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
-    overrides = args.overrides if multirun else continued(command, args.overrides, argv)
-    request, problems = prepare(command, overrides, config_dirs, multirun)
+    words = read_files(command, args.overrides, multirun=multirun)
+    words.overrides, found = with_latest(words.overrides)
+    overrides = words.overrides if multirun else continued(command, words.overrides, argv)
+    base = words.base if overrides == words.overrides else None  # a run that goes on has its own
+    request, problems = prepare(command, overrides, config_dirs, multirun, base=base, origins=words.origins)
     request.typed = argv
     shows_only = args.cfg or args.info or args.hydra_help
     with hydra_ready(request):
@@ -122,9 +129,11 @@ def _run(command: str, argv: list[str]) -> int:
 
             run_without_folder(command, planned.configs)
             return 0
-        for note in () if is_follower() else planned.notes:
-            say(f"note: {note}")
         folder, remove_empty = (None, None) if shows_only else claim_folder(planned)
+        if folder is not None and command == "train" and not is_follower():
+            say(f"{'sweep' if multirun else 'run'}: {shown_path(folder)}")
+        for note in () if is_follower() else (*found, *planned.notes):
+            say(f"note: {note}")
     from dgpo_cli.hydra_app import run_hydra, run_sweep
 
     flags = _hydra_flags(args, multirun)

@@ -23,7 +23,7 @@ from dgpo_cli.config.benchmarks import joined as benchmarks_joined
 from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.commands import COMMANDS
-from dgpo_cli.config.compose import composed, hydra_ready, own_overrides, register
+from dgpo_cli.config.compose import BASE, composed, hydra_ready, own_overrides, register
 from dgpo_cli.config.finish import finish
 from dgpo_cli.config.keys import config_roots
 from dgpo_cli.config.overrides import Request
@@ -88,6 +88,8 @@ def job(config: DictConfig) -> float | None:
     benchmarks = json.loads(hydra_config.job.env_set.get("DGPO_BENCHMARKS", "[]"))
     dirs = [Path(source["path"]) for source in runtime["config_sources"] if source["provider"] == "command-line"]
     request = Request(command, [str(text) for text in task], benchmarks, dirs)
+    base = hydra_config.job.env_set.get(BASE)
+    request.base = Path(base) if base else None
     if hydra_config.mode == RunMode.MULTIRUN:
         return _run_in_sweep(config, request, folder, int(hydra_config.job.num))
     sys.argv = STATE.argv  # what was typed, for the run's records
@@ -97,18 +99,19 @@ def job(config: DictConfig) -> float | None:
 
 def typed_configs(config: DictConfig, request: Request) -> list[Any]:
     """The typed configurations of a job: one, or one a benchmark of `dgpo eval benchmark=[a,b]`."""
-    first = finish(request.command, config, request.overrides)
+    first = finish(request.command, config, request.overrides, request.base)
     if len(request.benchmarks) < 2:
         return [first]
     with hydra_ready(request):
         others = [with_benchmark(request.overrides, own) for own in request.benchmarks[1:]]
-        return [first, *(finish(request.command, composed(request, other), other) for other in others)]
+        return [first, *(finish(request.command, composed(request, other), other, request.base) for other in others)]
 
 
 def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: int) -> float | None:
     """Write the job's file, run it in a process of its own and note its exit code. A failed job stops no other."""
     content: dict[str, Any] = {"number": number, "command": request.command}
-    content["overrides"] = benchmarks_joined(request.overrides, request.benchmarks)
+    files = [str(request.base)] if request.base else []
+    content["overrides"] = files + benchmarks_joined(request.overrides, request.benchmarks)
     content["exit_code"] = None
     say(f"job {number}: {' '.join(content['overrides'])} -> {folder}")
 
@@ -117,6 +120,8 @@ def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: in
         problems = [problem for item in configs for problem in validate(item, request.command)]
         if problems:
             raise ConfigError("", problems=tuple(problems))
+        for item in configs:
+            _name_job(item, folder)
         content["configs"] = [container_of(item) for item in configs]
         jobs.write_job(folder, content)
 
@@ -127,3 +132,11 @@ def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: in
     finally:
         jobs.write_job(folder, content)
     return jobs.accuracy(folder) if content["exit_code"] == 0 else None
+
+
+def _name_job(config: Any, folder: Path) -> None:
+    """The jobs of a sweep share a group in W&B, and each has a name of its own."""
+    if hasattr(config, "logger") and config.logger.group is None:
+        config.logger.group = folder.parent.name
+    if getattr(config, "name", None):
+        config.name = f"{config.name}-{folder.name}"

@@ -160,7 +160,7 @@ SURFACE = [
     (["train", "-m", "--cfg", "job"], 2, [], ["error: -m runs jobs"]),
     (["train", "--cfg", "job", "--package", "optim"], 0, ["lr: 0.0005"], []),
     (["train", "--cfg", "job", "--package", "nothing"], 2, [], ["error: --package"]),
-    (["train", "--cfg", "hydra", "--package", "hydra.run"], 0, ["dir: outputs/train/${now:"], []),
+    (["train", "--cfg", "hydra", "--package", "hydra.run"], 0, ["dir: outputs/train/${run_folder:${name},${now:"], []),
     (["train", "--info", "searchpath"], 0, ["Search path"], []),
     (["eval", "--cfg", "job", "benchmark=[aime2024,math500]"], 0, ["name: aime2024", "---\n", "name: math500"], []),
     (["eval", "benchmark.pass_at=[8]"], 2, [], ["error: benchmark.pass_at: [8] is more than benchmark.k=1"]),
@@ -191,10 +191,29 @@ def test_a_run_prints_its_folder_and_leaves_no_hydra_files(dgpo: Dgpo, tmp_path:
     assert code == 0
     folder = Path(out.strip())
     assert folder.parent == tmp_path / "outputs" / "train"
-    assert err == "progress of the library\n"
+    assert err == f"run: {folder.relative_to(tmp_path)}\nprogress of the library\n"
     assert sorted(path.name for path in folder.iterdir()) == ["argv.json", "config.yaml", "eval.jsonl"]
     assert json.loads((folder / "argv.json").read_text()) == ["dgpo", "train", "seed=3"]
     assert load("train", folder / "config.yaml").seed == 3
+
+
+def test_a_named_run_has_a_folder_of_its_name_and_a_second_one_another(dgpo: Dgpo, tmp_path: Path) -> None:
+    folders = [Path(dgpo("train", "name=my run")[1].strip()).relative_to(tmp_path) for _ in range(2)]
+    assert folders == [Path("outputs/train/my-run"), Path("outputs/train/my-run_2")]
+    _, out, _ = dgpo("train", "name=my run", "overwrite=true")
+    assert Path(out.strip()).name == "my-run"
+    code, out, err = dgpo("train", "resume=latest", "steps=99")
+    assert (code, Path(out.strip()).parent) == (0, tmp_path / "outputs" / "train")
+    assert "note: resume: latest is outputs/train/my-run" in err
+
+
+def test_an_experiment_file_and_a_runs_configuration_start_runs(dgpo: Dgpo) -> None:
+    Path("my.yaml").write_text("seed: 3\noptim:\n  lr: 0.25\n")
+    assert dgpo("train", "my.yaml", "hydra.run.dir=a")[0] == 0
+    assert dgpo("train", "a/config.yaml", "seed=4", "hydra.run.dir=b")[0] == 0
+    config = load("train", Path("b/config.yaml"))
+    assert (config.seed, config.optim.lr) == (4, 0.25)
+    assert json.loads(Path("b/argv.json").read_text())[2] == "a/config.yaml"
 
 
 def test_runs_started_in_the_same_second_have_folders_of_their_own() -> None:
@@ -229,7 +248,8 @@ def test_an_error_of_the_job_is_a_line_and_an_exit_code(
     assert (got, out) == (code, "")
     assert error in err
     assert hint in err
-    assert len(err.splitlines()) == 2
+    assert err.startswith("run: a/b\n"), "the first line"
+    assert len(err.splitlines()) == 3
     assert not list(tmp_path.iterdir()), "an empty folder does not stay"
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     got, _, err = dgpo("train", f"seed={seed}")

@@ -104,6 +104,13 @@ def test_the_template_of_a_data_option_wins_over_the_models() -> None:
     assert (config.model.template, config.data.template) == ("plain", "dapo")
 
 
+def test_a_file_of_ones_own_is_wrapped_in_no_template_unless_asked() -> None:
+    bare, _ = composed("train", ["model=qwen7b", "data.path=x.jsonl"])
+    assert (bare.model.template, bare.data.template) == ("dapo", "plain")
+    asked, _ = composed("train", ["model=qwen7b", "data.path=x.jsonl", "data.template=dapo"])
+    assert asked.data.template == "dapo"
+
+
 def test_training_settings_come_from_the_model_unless_typed() -> None:
     tiny, _ = composed("train", [])
     assert (tiny.steps, tiny.optim.lr, tiny.rollout.group_size) == (65, 5e-4, 8)

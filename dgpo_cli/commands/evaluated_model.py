@@ -66,10 +66,16 @@ def _served(config: EvalConfig) -> EvaluatedModel:
 
 
 def _of_policy(config: EvalConfig, policy: Policy, engine: Engine) -> EvaluatedModel:
-    from dgpo_cli.commands.parts import benchmark_prompts
+    from dgpo_cli.commands.parts import benchmark_prompts, say_template
     from dgpo_cli.models.model_paths import weights_hash_files
 
     settings = config.model
+
+    def prompts(problems: ProblemSet, benchmark: BenchmarkConfig) -> list[Prompt]:
+        found = benchmark_prompts(problems, benchmark, settings, policy)
+        say_template(benchmark.template or settings.template, found, policy, "benchmark.template")
+        return found
+
     model = {
         "path": settings.path,
         "revision": getattr(policy.model.model.config, "_commit_hash", None) or settings.revision,
@@ -80,7 +86,7 @@ def _of_policy(config: EvalConfig, policy: Policy, engine: Engine) -> EvaluatedM
         engine,
         str(settings.path),
         {"model": model},
-        lambda problems, benchmark: benchmark_prompts(problems, benchmark, settings, policy),
+        prompts,
     )
 
 

@@ -18,7 +18,7 @@ from dgpo_cli.commands.training_evaluation import evaluation_after_steps
 from dgpo_cli.config.attempts import begin
 from dgpo_cli.config.checks import warnings as config_warnings
 from dgpo_cli.config.commands import TrainConfig
-from dgpo_cli.config.groups import FilterBy, LoggerMode
+from dgpo_cli.config.groups import FilterBy
 from dgpo_cli.config.stored import node_of
 from dgpo_cli.crew import Crew
 from dgpo_cli.files import read_lines
@@ -34,8 +34,8 @@ from dgpo_cli.training.checkpoint import Checkpoints, RunState
 from dgpo_cli.training.collect import Collected, Collector
 from dgpo_cli.training.host_memory import Sharers
 from dgpo_cli.training.run_folder import RunFolder
-from dgpo_cli.training.showcase import run_name
-from dgpo_cli.training.tracker import Tracker
+from dgpo_cli.training.showcase import shown_name
+from dgpo_cli.training.trackers import Trackers
 from dgpo_cli.types import Engine, Grader, Prompt, Sampling
 
 
@@ -60,7 +60,7 @@ class MainOnly:
 
     collect: Callable[[int, int], Collected]
     evaluate: Callable[[int], dict[str, Any] | None]
-    tracker: Tracker
+    tracker: Trackers
     view: TrainingView
 
 
@@ -86,7 +86,12 @@ def main_only(config: TrainConfig, run: Everywhere, grader: Grader, sharers: Sha
         say(f"warning: {text}")
     collector = _collector(config, run, prompts, grader)
     title, rows = _title(config, run.crew.processes, run.state), read_lines(run.folder.metrics)
-    return MainOnly(collector.collect, evaluate, tracker, TrainingView(config.steps, run.state.step + 1, title, rows))
+    return MainOnly(
+        collector.collect,
+        evaluate,
+        tracker,
+        TrainingView(config.steps, run.state.step + 1, title, rows, run.folder.folder),
+    )
 
 
 def elsewhere(config: TrainConfig, folder: Path) -> MainOnly:
@@ -95,8 +100,8 @@ def elsewhere(config: TrainConfig, folder: Path) -> MainOnly:
     def not_here(*_: int) -> NoReturn:
         raise AssertionError("the main process collects and evaluates")
 
-    silent = replace(config.logger, mode=LoggerMode.disabled)
-    tracker = Tracker(silent, folder, {}, run_id=None, name=folder.name)
+    silent = replace(config.logger, name="none")
+    tracker = Trackers(silent, folder, {}, run_id=None, name=folder.name)
     return MainOnly(not_here, not_here, tracker, TrainingView(config.steps, 1, ""))
 
 
@@ -115,7 +120,7 @@ def _prompts(config: TrainConfig, policy: Policy, grader: Grader) -> list[Prompt
     return prompts
 
 
-def _open(config: TrainConfig, run: Everywhere, prompts: int) -> Tracker:
+def _open(config: TrainConfig, run: Everywhere, prompts: int) -> Trackers:
     """Begin the run in its folder, as it was after the last saved step; its tracker. From here on files change."""
     folder, state = run.folder, run.state
     if config.overwrite and config.resume is None:
@@ -126,9 +131,10 @@ def _open(config: TrainConfig, run: Everywhere, prompts: int) -> Tracker:
     folder.start(config, _facts(config, run, prompts))
     folder.rewind(state.step)
     tracked = _plain(config) | {"manifest": folder.manifest}
-    tracker = Tracker(config.logger, folder.folder, tracked, run_id=tracker_id, name=run_name(config))
+    name = shown_name(config, folder.folder, folder.first_start)
+    tracker = Trackers(config.logger, folder.folder, tracked, run_id=tracker_id, name=name, after=state.step)
     state.tracker_id = tracker.run_id or state.tracker_id
-    folder.note(wandb_run=state.tracker_id)
+    folder.note(wandb_run=state.tracker_id, name=name)
     return tracker
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dgpo_cli.config.groups import BenchmarkConfig, DataConfig
 from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.data.problems import ProblemSet, load_problem_set
-from dgpo_cli.data.prompts import make_prompts
+from dgpo_cli.data.prompts import make_prompts, template_line
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.models.policy import Policy
@@ -46,8 +46,16 @@ def load_data_prompts(
         embedded_ids=policy.model.embedded_ids,
         max_completion_tokens=max_completion_tokens,
     )
+    say_template(data.template or model.template, prompts, policy, "data.template")
     try_grader(grader, prompts[0])
     return prompts
+
+
+def say_template(template: str, prompts: list[Prompt], policy: Policy, key: str) -> None:
+    """What a template puts around each prompt, before it costs anything."""
+    line = template_line(template, prompts, policy.model.tokenizer, key)
+    if line:
+        say(line)
 
 
 def _problems(data: DataConfig, grader: Grader, *, limit: int | None, seed: int) -> list[Problem]:

@@ -30,7 +30,7 @@ from dgpo_cli.config.ranges import (
 )
 from dgpo_cli.config.reward_checks import rewards
 from dgpo_cli.config.strategy_checks import one_process, several_processes
-from dgpo_cli.config.wandb_checks import wandb_names
+from dgpo_cli.config.wandb_checks import tensorboard, wandb_names
 from dgpo_cli.core.signals import SIGNALS
 from dgpo_cli.errors import Problem
 
@@ -241,6 +241,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         benchmark_files,
         rewards,
         wandb_names,
+        tensorboard,
     ],
     "eval": [
         ranges(BENCHMARK_RULES, COMMON_RULES),

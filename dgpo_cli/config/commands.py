@@ -92,7 +92,12 @@ class TrainConfig:
 
     seed: int = key(0, "derives the order of data and every sample")
     steps: int = key(200, "rollout-to-update cycles", "steps")
-    resume: str | None = key(None, "folder of the run to continue")
+    name: str | None = key(
+        None,
+        "name of the run: of its folder (outputs/train/NAME; NAME_2 if there is one), in W&B, and with the job's of a "
+        "sweep; null is made of algorithm, gating, model, data, seed and time",
+    )
+    resume: str | None = key(None, "folder of the run to continue; latest is the newest below outputs/")
     resume_allow: list[str] = key([], "keys that may differ from the run that is continued")
     overwrite: bool = key(False, "delete the run that the folder already holds")
     dry_run: bool = key(False, "print the plan (memory, batch arithmetic, disk) and stop; nothing is loaded")
@@ -108,7 +113,7 @@ class TrainConfig:
     benchmark: BenchmarkConfig = key(BenchmarkConfig, "evaluation before, during and after training")
     engine: EngineConfig = key(EngineConfig, "generation")
     strategy: StrategyConfig = key(StrategyConfig, "devices")
-    logger: LoggerConfig = key(LoggerConfig, "Weights & Biases")
+    logger: LoggerConfig = key(LoggerConfig, "Weights & Biases, TensorBoard")
     rollout: RolloutSettings = key(RolloutSettings, "sampling")
     optim: OptimConfig = key(OptimConfig, "optimizer")
     checkpoint: CheckpointConfig = key(CheckpointConfig, "checkpoints")
@@ -184,7 +189,9 @@ class CompareSettings:
 class CompareConfig:
     """`dgpo compare`: runs side by side."""
 
-    runs: list[str] = key([], "folders of training runs, sweeps or evaluations")
+    runs: list[str] = key(
+        [], "folders of training runs, sweeps or evaluations; latest is the newest run or sweep below outputs/"
+    )
     compare: CompareSettings = key(CompareSettings, "verdicts")
     seed: int = key(0, "seed of the bootstrap and of the permutations")
     force: bool = key(False, "compare evaluations whose problems, k, sampling, grader or prompt template differ")

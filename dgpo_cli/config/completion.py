@@ -69,7 +69,11 @@ def candidates(words: list[str]) -> list[str]:
         return _starting(word, list(SCRIPTS))
     if verb == "help":
         known = {key for command in COMMANDS for key in catalogue.keys(command)}
-        return _starting(word, sorted(known))
+        name, equals, _ = word.partition("=")
+        if equals:
+            verb = next((verb for verb in COMMANDS if name in (*catalogue.groups(verb), "recipe")), "train")
+            return _values(verb, name, word.partition("=")[2], [])
+        return _starting(word, ["keys", "recipe", *sorted(known)])
     if verb not in COMMANDS:
         return []
     if before[-1] == "--cfg":

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dgpo_cli.config.overrides import Request
 
 DATA_OF_MODELS = "dapo_math_17k"  # for a model option that brings no data of its own
+BASE = "DGPO_BASE"  # how a job learns of a whole configuration that it changes
 LONGEST_JOB_FOLDER = 100  # characters; file systems allow 255
 
 
@@ -59,7 +60,21 @@ def register(config_dirs: list[Path]) -> None:
         if path and name not in own:
             revision = values.get("model.revision", values.get("revision"))
             store.store(group="reference", name=name, node={"name": "path", "path": path, "revision": revision})
+    store.repo.pop(catalogue.RECIPES, None)  # of another call, with other folders
+    known = catalogue.option_files(catalogue.RECIPES, config_dirs)
+    for name, file in catalogue.recipe_files(config_dirs).items():
+        if known[name] != file:
+            continue  # one in recipes/ has its name
+        folder, _, option = f"{catalogue.RECIPES}/{name}".rpartition("/")
+        store.store(group=folder, name=option, node=OmegaConf.load(file), package="_global_")
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+def run_folder(name: str | None, otherwise: str) -> str:
+    """The folder of a named run, of letters, digits, dot, dash and underscore only; else the time of its start."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", str(name or "")).strip("-.")
+    return plain[:LONGEST_JOB_FOLDER] or otherwise
 
 
 def job_folder(number: int, overrides: str) -> str:
@@ -87,6 +102,8 @@ def own_overrides(request: Request) -> list[str]:
         added.append(f"{excluded}=[{','.join(map(quoted, sorted(same)))}]")
     if request.benchmarks:
         added.append(f"+hydra.job.env_set.DGPO_BENCHMARKS={quoted(json.dumps(request.benchmarks))}")
+    if request.base is not None:
+        added.append(f"+hydra.job.env_set.{BASE}={quoted(str(request.base))}")
     return added
 
 

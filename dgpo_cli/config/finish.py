@@ -30,6 +30,7 @@ BRINGS = {"model": ("data", "reward", "benchmark"), "data": ("reward", "benchmar
 # Keys that may differ between a run and its continuation.
 FREE_ON_RESUME = (
     "steps",
+    "name",
     "logger",
     "checkpoint",
     "eval",
@@ -44,10 +45,15 @@ FREE_ON_RESUME = (
     *("engine.max_model_len", "engine.start_seconds", "engine.sync", "engine.sync_folder"),
     *("engine.concurrency", "engine.retries", "engine.timeout_seconds"),
 )
+# Keys that are about one start of the program, and not about the experiment.
+OF_ONE_START = ("resume", "resume_allow", "overwrite", "dry_run", "probe")
 
 
-def finish(command: str, config: DictConfig, overrides: list[str]) -> Any:
-    """The typed configuration of a job composed from `overrides` (those of the command, not Hydra's)."""
+def finish(command: str, config: DictConfig, overrides: list[str], base: Path | None = None) -> Any:
+    """The typed configuration of a job composed from `overrides` (those of the command, not Hydra's).
+
+    base: a whole configuration that the overrides change, in place of conf/.
+    """
     typed = {parsed.key_or_group: parsed.value() for parsed in map(parse, overrides) if not parsed.is_delete()}
     config = config.copy()
     with open_dict(config):
@@ -56,6 +62,8 @@ def finish(command: str, config: DictConfig, overrides: list[str]) -> Any:
     try:
         if resumed:
             config = _resumed(config, typed)
+        elif base is not None:
+            config = _changed(command, base, config, typed)
         elif "model" in config:
             _follow_run_folders(config, typed, command)
         if command == "rollout" and config.rollouts and not any(name in typed for name in CHOOSES):
@@ -63,8 +71,26 @@ def finish(command: str, config: DictConfig, overrides: list[str]) -> Any:
         result = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise config_error(error, command) from error
-    if isinstance(result, EvalConfig | TrainConfig) and not resumed:
+    if isinstance(result, EvalConfig | TrainConfig) and not resumed and base is None:
         evaluation_reward.choose(result, typed)
+    return result
+
+
+def _changed(command: str, base: Path, config: DictConfig, typed: dict[str, Any]) -> DictConfig:
+    """A whole configuration with the typed keys on top, for a run of its own."""
+    stored = load_node(command, base)
+    for name in OF_ONE_START:
+        if name in config:
+            stored[name] = config[name]
+    result = stored.copy()
+    for name, value in typed.items():
+        _put(result, config, name, value, typed, command)
+    for group in ("model", "reference"):
+        model = run_model(result[group].path) if group in result and result[group].path else None
+        if model is not None:
+            result[group].path = escaped(str(model))
+    if "benchmark" in result and "reward" in result:
+        _keep_grader(result, stored, typed)
     return result
 
 
@@ -171,10 +197,12 @@ def _together(names: list[str]) -> list[str]:
     )
 
 
-def _put(result: DictConfig, config: DictConfig, name: str, value: Any, typed: dict[str, Any]) -> None:
+def _put(
+    result: DictConfig, config: DictConfig, name: str, value: Any, typed: dict[str, Any], command: str = "train"
+) -> None:
     """One typed override on a stored configuration; an option brings what it brings in Hydra."""
-    if name in catalogue.groups("train"):
-        for group in (name, *(g for g in BRINGS.get(name, ()) if g not in typed)):
+    if name in catalogue.groups(command):
+        for group in (name, *(g for g in BRINGS.get(name, ()) if g not in typed and g in result)):
             OmegaConf.update(result, group, config[group], merge=False)
         return
     if name in ("model.path", "reference.path") and value:

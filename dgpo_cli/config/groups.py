@@ -360,12 +360,14 @@ class BenchmarkConfig:
 
 @dataclass
 class LoggerConfig:
-    """`logger=`: Weights & Biases, beside the local files, which never need it."""
+    """`logger=`: Weights & Biases or TensorBoard, beside the local files, which never need them."""
 
-    name: str = key("wandb", "wandb | none")
+    name: str = key("wandb", "wandb | tensorboard | none; both: logger=[wandb,tensorboard]")
     mode: LoggerMode = key(LoggerMode.auto, "auto (online when logged in, else offline) | online | offline | disabled")
     project: str = key("dgpo", "W&B project")
     entity: str | None = key(None, "W&B team or user; null is your default")
+    group: str | None = key(None, "W&B group; null: the jobs of a sweep have its folder's name, a single run has none")
+    job_type: str = key("train", "W&B job type")
     tags: list[str] = key([], "W&B tags")
     completions_every: int = key(
         10, "steps between tables of 16 completions, besides the first and last step; 0 is never", "steps"

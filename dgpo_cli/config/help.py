@@ -1,4 +1,4 @@
-"""The texts of `dgpo COMMAND -h` and `dgpo help KEY`. Standard library alone, so that they answer at once."""
+"""The texts of `dgpo COMMAND -h` and `dgpo help WORD`. Standard library alone, so that they answer at once."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ from pathlib import Path
 
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.config.help_lists import every_key, example, option_text
 from dgpo_cli.config.reward_contract import MORE
+from dgpo_cli.config.suggestions import unknown_key_hint
 from dgpo_cli.errors import UsageError
 
 USAGE = {
-    "train": "dgpo train [GROUP=OPTION] [KEY=VALUE] ...\n       dgpo train resume=FOLDER [KEY=VALUE] ...",
+    "train": "dgpo train [FILE.yaml] [GROUP=OPTION] [KEY=VALUE] ...\n       dgpo train resume=FOLDER [KEY=VALUE] ...",
     "eval": "dgpo eval [GROUP=OPTION] [KEY=VALUE] ...",
     "rollout": 'dgpo rollout [prompt="..."] [GROUP=OPTION] [KEY=VALUE] ...\n'
     "       dgpo rollout rollouts=FILE [gating=...] [report=true]\n"
     "       dgpo rollout grade=FILE reward.path=FILE.py:FUNCTION",
     "compare": "dgpo compare runs=[FOLDER,FOLDER] [KEY=VALUE] ...",
 }
+SHORT = """\
+dgpo help KEY            type, default, meaning and unit of a key, such as dgpo help optim.lr
+dgpo help GROUP          its options and keys, such as dgpo help gating
+dgpo help GROUP=OPTION   what an option sets, such as dgpo help algo=dapo
+dgpo help keys           every key with type and default
+dgpo help recipe         an experiment file to copy: dgpo help recipe > my.yaml, then dgpo train my.yaml"""
 MOST_USED = {
     "train": [
         *("model.path", "data.path", "reward.path", "steps", "seed", "optim.lr"),
@@ -52,15 +60,25 @@ def command_help(verb: str) -> str:
     for name in MOST_USED[verb]:
         key = catalogue.keys(verb)[name]
         lines.append(_hanging(name, f"{key.meaning}{_unit(key)} [{_default(key, verb)}]", width))
-    lines += ["", "dgpo help KEY says more; --cfg job prints the whole configuration and starts nothing"]
+    lines += [
+        "",
+        f"dgpo help KEY says more, dgpo help keys lists all {_count(verb)} keys",
+        "--cfg job prints the whole configuration and starts nothing",
+    ]
     if verb in ("train", "eval"):
         lines.append(f"-m sweeps: dgpo {verb} -m seed=0,1,2")
     lines.append("hydra.run.dir=FOLDER names the run's folder; --config-dir FOLDER adds options of your own")
     return "\n".join(lines)
 
 
+def _count(verb: str) -> int:
+    return sum(not key.is_section for key in catalogue.keys(verb).values())
+
+
 def _hanging(label: str, text: str, width: int) -> str:
     start = f"  {label.ljust(width)}"
+    if len(label) >= width:
+        return f"  {label}\n{_hanging('', text, width)}" if text else f"  {label}"
     return textwrap.fill(text, 116, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
 
 
@@ -70,18 +88,12 @@ def default_options(verb: str) -> dict[str, str]:
     chosen: dict[str, str] = {}
     waiting = [conf / f"{verb}.yaml"]
     while waiting:
-        for group, option in _defaults_list(waiting.pop(0)):
+        for group, option in catalogue.defaults_list(waiting.pop(0)):
             file = conf / group / f"{option}.yaml"
             if group not in chosen and file.is_file():
                 chosen[group] = option
                 waiting.append(file)
     return chosen
-
-
-def _defaults_list(file: Path) -> list[tuple[str, str]]:
-    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
-    pairs = (line[1:].partition(":") for line in lines if line.startswith("- ") and ":" in line)
-    return [(group.strip().lstrip("/"), option.strip()) for group, _, option in pairs]
 
 
 def _unit(key: catalogue.Key) -> str:
@@ -125,14 +137,18 @@ def _chosen(group: str, verb: str) -> str | None:
 
 
 def answer(words: list[str]) -> str:
-    """The text of `dgpo help KEY`; raises UsageError for an unknown key."""
+    """The text of `dgpo help WORD ...`; raises UsageError for an unknown key or option."""
     if not words:
-        return "dgpo help KEY: type, default, meaning and unit of a key\n  dgpo help optim.lr\n  dgpo help gating"
+        return SHORT
     if len(words) > 1:
         return "\n\n".join(answer([word]) for word in words)
-    name = words[0].partition("=")[0]
+    name, _, option = words[0].partition("=")
+    if name == "keys":
+        return every_key(_default)
+    if option and (name in ("recipe", catalogue.RECIPES) or any(name in catalogue.groups(verb) for verb in COMMANDS)):
+        return option_text(name, option, _hanging)
     if name in ("recipe", catalogue.RECIPES):
-        return _section("recipe", "whole experiments: files of recipes/", catalogue.option_files(catalogue.RECIPES), "")
+        return example()
     verbs = [verb for verb in COMMANDS if name in catalogue.keys(verb)]
     if name in COMMANDS:  # `eval` and `rollout` are sections of dgpo train, too
         return command_help(name) + (f"\n\n{_key(name, verbs)}" if verbs else "")
@@ -141,10 +157,10 @@ def answer(words: list[str]) -> str:
     if name.startswith("hydra."):
         return f"{name}: a key of Hydra; dgpo train --cfg hydra lists them, and https://hydra.cc explains them"
     for verb in COMMANDS:
-        close = catalogue.nearest_key(name, verb)
-        if close:
-            raise UsageError(f"unknown key '{name}'", f"did you mean {close}? (dgpo help {close})")
-    raise UsageError(f"unknown key '{name}'", "dgpo COMMAND -h lists keys")
+        hint = unknown_key_hint(name, verb)
+        if hint:
+            raise UsageError(f"unknown key '{name}'", hint)
+    raise UsageError(f"unknown key '{name}'", "dgpo help keys lists every key")
 
 
 def _key(name: str, verbs: list[str]) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.suggestions import unknown_key_hint
 from dgpo_cli.errors import ConfigError
+
+PACKAGE_HINT = "the first line of a recipe is: # @package _global_"
 
 
 def config_error(error: Exception, command: str) -> ConfigError:
@@ -18,16 +21,18 @@ def config_error(error: Exception, command: str) -> ConfigError:
     path = named[1] if named else ""
     key = catalogue.keys(command).get(path)
     if path and re.search(r"^Key '.*' (is )?not in", text, re.MULTILINE):
-        close = catalogue.nearest_key(path, command)
-        listing = (
-            f"dgpo {command} --cfg hydra lists Hydra's keys" if path.startswith("hydra.") else f"dgpo {command} -h"
-        )
-        return ConfigError(f"{place}unknown key '{path}'", f"did you mean {close}?" if close else listing)
+        close = unknown_key_hint(path, command)
+        if path == catalogue.RECIPES:
+            return ConfigError(f"{place}its keys are not those of the whole configuration", PACKAGE_HINT)
+        listing = f"dgpo {command} --cfg hydra lists Hydra's keys" if path.startswith("hydra.") else "dgpo help keys"
+        return ConfigError(f"{place}unknown key '{path}'", close or listing)
     if key is not None:
         given = re.search(r"^(?:Value|Invalid value) ('.*?')", text, re.MULTILINE)
         got = f", got {given[1]}" if given else ""
         return ConfigError(f"{place}{path}: expected {catalogue.describe_type(key.type)}{got}", f"dgpo help {path}")
     lines = lines[1:] if in_file and len(lines) > 1 else lines
+    if f"@{catalogue.RECIPES}." in text:
+        return ConfigError(place + lines[0], PACKAGE_HINT)
     return ConfigError(place + lines[0], _hint(lines, command))
 
 

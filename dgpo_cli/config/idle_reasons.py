@@ -12,8 +12,9 @@ from typing import Any
 
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.gating_needs import needs_reference, shapes_credit
-from dgpo_cli.config.groups import Form, LoggerMode, Normalizer, Schedule
+from dgpo_cli.config.groups import Form, Normalizer, Schedule
 from dgpo_cli.config.strategies import SHARDED
+from dgpo_cli.config.wandb_checks import goes_to_tensorboard, goes_to_wandb
 
 TIMED = ("robust", "function")  # graders that run in processes with a time limit
 
@@ -179,8 +180,12 @@ def one_process(config: Any, _: Typed) -> str | None:
 
 
 def no_wandb(config: Any, _: Typed) -> str | None:
-    is_off = config.logger.mode is LoggerMode.disabled or config.logger.name == "none"
-    return "nothing goes to W&B" if is_off else None
+    return None if goes_to_wandb(config.logger) else "nothing goes to W&B"
+
+
+def no_logger(config: Any, _: Typed) -> str | None:
+    logged = goes_to_wandb(config.logger) or goes_to_tensorboard(config.logger)
+    return None if logged else "nothing goes to W&B or TensorBoard"
 
 
 def constant(config: Any, _: Typed) -> str | None:

@@ -267,7 +267,14 @@ RULES: tuple[Rule, ...] = (
         "leave it out; dgpo train takes it",
     ),
     # Logs and steps of training.
-    Rule(("logger.",), TRAIN, why.no_wandb, "logger=wandb logger.mode=auto", but=("logger.name", "logger.mode")),
+    Rule(
+        ("logger.",),
+        TRAIN,
+        why.no_wandb,
+        "logger=wandb logger.mode=auto",
+        but=("logger.name", "logger.mode", "logger.completions_every"),
+    ),
+    Rule(("logger.completions_every",), TRAIN, why.no_logger, "logger=wandb logger.mode=auto"),
     Rule(("optim.final_lr_fraction",), TRAIN, why.constant, "optim.schedule=linear or optim.schedule=cosine"),
     Rule(("optim.grad_norms_every",), TRAIN, why.no_kl, "algo.kl_coef=0.04"),
     Rule(("rollout.top_p",), ROLLOUT, why.greedy("rollout"), "rollout.temperature=1 samples"),

@@ -21,24 +21,6 @@ from dgpo_cli.config.commands import COMMANDS
 
 RECIPES = "recipes"  # the group that `recipe=` is mapped onto: Hydra finds the files of recipes/ under this name
 
-# The names that other trainers give to the same thing.
-OTHER_NAMES = {
-    "learning_rate": "optim.lr",
-    "max_steps": "steps",
-    "num_generations": "rollout.group_size",
-    "beta": "algo.kl_coef",
-    "epsilon": "algo.clip_low",
-    "epsilon_high": "algo.clip_high",
-    "max_completion_length": "rollout.max_completion_tokens",
-    "max_new_tokens": "rollout.max_completion_tokens",
-    "max_grad_norm": "optim.grad_clip",
-    "lr_scheduler_type": "optim.schedule",
-    "output_dir": "hydra.run.dir",
-    "lora_rank": "model.lora.rank",
-    "lora_r": "model.lora.rank",
-    "lora_alpha": "model.lora.alpha",
-}
-
 
 @dataclass(frozen=True)
 class Key:
@@ -98,9 +80,23 @@ def option_files(group: str, config_dirs: Iterable[Path] = ()) -> dict[str, Path
     for folder in (conf, *config_dirs, root):
         if folder == root and group != RECIPES:
             continue  # beside recipes/ stand folders of code, which are no groups
-        for file in sorted((folder / group).rglob("*.yaml")):
-            found.setdefault(file.relative_to(folder / group).with_suffix("").as_posix(), file)
+        _add_files(folder / group, found)
+    if group == RECIPES:
+        found |= {name: file for name, file in recipe_files(config_dirs).items() if name not in found}
     return found
+
+
+def recipe_files(config_dirs: Iterable[Path]) -> dict[str, Path]:
+    """Recipes in a folder recipe/ of --config-dir, named as they are typed. Hydra knows those in recipes/ by itself."""
+    found: dict[str, Path] = {}
+    for folder in config_dirs:
+        _add_files(folder / "recipe", found)
+    return found
+
+
+def _add_files(folder: Path, found: dict[str, Path]) -> None:
+    for file in sorted(folder.rglob("*.yaml")):
+        found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), file)
 
 
 def options(group: str, config_dirs: Iterable[Path] = ()) -> list[str]:
@@ -114,29 +110,9 @@ def options(group: str, config_dirs: Iterable[Path] = ()) -> list[str]:
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that a mistyped word most likely means, or None."""
-    matches = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
-    return matches[0] if matches else None
-
-
-def nearest_key(path: str, command: str) -> str | None:
-    """The real key that an unknown one most likely means: other trainers' name, the same last name, a near spelling."""
-    training = path.startswith("model.training.")
-    known = [
-        name
-        for name, key in keys(command).items()
-        if not key.is_section and name.startswith("model.training.") == training
-    ]
-    leaf = path.rpartition(".")[2]
-    other = OTHER_NAMES.get(leaf, "")
-    if other in known or other.startswith("hydra."):
-        return other
-    same_leaf = sorted((name for name in known if name.rpartition(".")[2] == leaf), key=len)
-    close = nearest(path, same_leaf or known)
-    if close or same_leaf:
-        return close or same_leaf[0]
-    leaves = {name.rpartition(".")[2]: name for name in reversed(known)}
-    close = nearest(leaf, leaves)
-    return leaves[close] if close else None
+    matches = difflib.get_close_matches(word, list(candidates), cutoff=0.65)
+    turned = [match for match in matches if sorted(match) == sorted(word)]  # dpao is dapo, though dgpo is as near
+    return next(iter([*turned, *matches]), None)
 
 
 def accepts_null(type_: Any) -> bool:
@@ -207,3 +183,10 @@ def first_comment(file: Path) -> str:
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").strip()
     return ""
+
+
+def defaults_list(file: Path) -> list[tuple[str, str]]:
+    """(group, option) of each entry of an option file's defaults list."""
+    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    pairs = (line[1:].partition(":") for line in lines if line.startswith("- ") and ":" in line)
+    return [(group.strip().lstrip("/"), option.strip()) for group, _, option in pairs]

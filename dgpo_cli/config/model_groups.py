@@ -64,7 +64,8 @@ class ModelConfig:
 
     name: str = key("path", "name of the option; shown in tables")
     path: str | None = key(
-        None, "hub id, folder, a run's folder (its latest checkpoint), or bundled:tiny. Alone it selects model=path"
+        None,
+        "hub id, folder, a run's folder (its latest checkpoint), latest, or bundled:tiny. Alone it selects model=path",
     )
     revision: str | None = key(None, "branch, tag or commit on the hub; null is the default branch")
     dtype: Dtype = key(

@@ -8,8 +8,8 @@ such as which option brings which, is left to Hydra.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dgpo_cli.command_lines import override as shown
-from dgpo_cli.command_lines import quoted, shell_word
+from dgpo_cli.command_lines import quoted, shell_word, value_text
 from dgpo_cli.config import benchmarks, paths, reward_lists
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.config.experiment import whole
+from dgpo_cli.config.suggestions import nearest_group, other_option, unknown_key_hint
 from dgpo_cli.errors import Problem
 
 # A path given alone selects the option that reads it.
@@ -43,6 +45,7 @@ class Request:
     multirun: bool = False
     typed: list[str] = field(default_factory=list)  # as it was typed, flags included
     refused: set[str] = field(default_factory=set)  # sections of overrides that are left out as wrong
+    base: Path | None = None  # a whole configuration in place of conf/ (see experiment.py)
 
 
 def parse(text: str) -> Override:
@@ -60,41 +63,29 @@ def values_of(override: Override) -> list[Any]:
 
 
 def prepare(
-    command: str, texts: list[str], config_dirs: Iterable[Path] = (), multirun: bool = False
+    command: str,
+    texts: list[str],
+    config_dirs: Iterable[Path] = (),
+    multirun: bool = False,
+    *,
+    base: Path | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> tuple[Request, list[Problem]]:
-    """The request that Hydra gets, without the overrides that are wrong, and one problem for each of those."""
-    request = Request(command, [], config_dirs=list(config_dirs), multirun=multirun)
+    """The request that Hydra gets, without the overrides that are wrong, and one problem for each of those.
+
+    base: a whole configuration that they change. origins: the file that an override comes from, if it was not typed.
+    """
+    request = Request(command, [], config_dirs=list(config_dirs), multirun=multirun, base=base)
     problems: list[Problem] = []
     accepted: list[Override] = []
     names: list[str] = []
     lists: dict[str, list[Any]] = {}
     for text in texts:
-        override = _parsed(_renamed(text), request, problems)
-        if override is None:
-            request.refused.add(re.split(r"[.=]", text.lstrip("+~"))[0])
-            continue
-        several, values = benchmarks.names_in(override, command), benchmarks.listed(override, command)
-        rewards = reward_lists.listed(override)
-        if rewards is not None and "reward" in catalogue.groups(command):
-            own, found = reward_lists.overrides_of(rewards, texts, request.config_dirs)
-        elif several:
-            names, found = several, [p for name in several for p in _option_problems("benchmark", name, request)]
-        elif values is not None:
-            lists[override.key_or_group], found = values, []
-        else:
-            chosen, found = _chosen(override, request)
-            if chosen is None:
-                continue
-            override = chosen
-        problems += found
-        if found:
-            request.refused.add(override.key_or_group.partition(".")[0])
-        elif several:
-            accepted.append(parse(f"benchmark={several[0]}"))
-        elif rewards is not None:
-            accepted += map(parse, own)
-        elif values is None:
-            accepted.append(override)
+        own: list[Problem] = []
+        taken = _taken(text, request, names, lists, own, texts)
+        file = (origins or {}).get(text)
+        problems += [replace(problem, message=f"{file}: {problem.message}") for problem in own] if file else own
+        accepted += taken
     request.overrides = [str(override.input_line) for override in accepted]
     request.benchmarks, found = benchmarks.overrides_of_each(names, lists, accepted)
     problems += found
@@ -104,6 +95,40 @@ def prepare(
         request.refused.add("benchmark")
     request.overrides += _implied(accepted, request)
     return request, problems
+
+
+def _taken(
+    text: str,
+    request: Request,
+    names: list[str],
+    lists: dict[str, list[Any]],
+    problems: list[Problem],
+    texts: list[str],
+) -> list[Override]:
+    """The overrides that go on to Hydra in place of `text`. Names and lists of several benchmarks are set aside."""
+    override = _parsed(_renamed(text), request, problems)
+    if override is None:
+        request.refused.add(re.split(r"[.=]", text.lstrip("+~"))[0])
+        return []
+    several, values = benchmarks.names_in(override, request.command), benchmarks.listed(override, request.command)
+    rewards = reward_lists.listed(override)
+    taken = []
+    if rewards is not None and "reward" in catalogue.groups(request.command):
+        own, found = reward_lists.overrides_of(rewards, texts, request.config_dirs)
+        taken = [] if found else list(map(parse, own))
+    elif several:
+        names[:], found = several, [p for name in several for p in _option_problems("benchmark", name, request)]
+        taken = [parse(f"benchmark={several[0]}")]
+    elif values is not None:
+        lists[override.key_or_group], found = values, []
+    else:
+        chosen, found = _chosen(override, request)
+        taken = [] if chosen is None else [chosen]
+    problems += found
+    if found:
+        request.refused.add(override.key_or_group.partition(".")[0])
+        return []
+    return taken
 
 
 def _renamed(text: str) -> str:
@@ -137,11 +162,16 @@ def _parsed(text: str, request: Request, problems: list[Problem]) -> Override | 
 
 
 def _hint_without_equals(text: str, command: str) -> str:
+    if (Path(text) / "config.yaml").is_file():
+        run = shell_word(f"{text.rstrip('/')}/config.yaml")
+        path = "runs" if command == "compare" else "model.path"
+        again = f"; dgpo train {run} starts another one like it" if command == "train" else ""
+        return f"a run's folder: {shown('resume' if command == 'train' else path, text)}{again}"
     for group in catalogue.groups(command):
         if text in catalogue.options(group):
             return f"did you mean {group}={text}?"
     close = catalogue.nearest(text, [*catalogue.keys(command), *catalogue.groups(command)])
-    return f"did you mean {close}=...?" if close else f"dgpo {command} -h lists groups and keys"
+    return f"did you mean {close}=...?" if close else f"dgpo {command} -h lists the groups, dgpo help keys every key"
 
 
 def _chosen(override: Override, request: Request) -> tuple[Override | None, list[Problem]]:
@@ -212,6 +242,8 @@ def _option_problems(group: str, value: Any, request: Request) -> list[Problem]:
     known = catalogue.options(group, request.config_dirs)
     if value is None or (isinstance(value, str) and value in known):
         return []
+    if isinstance(value, list) and group == "logger" and "none" not in value:
+        return [problem for item in value for problem in _option_problems(group, str(item), request)]
     if isinstance(value, list):
         runs = ",".join(str(item) for item in value if item is not None)
         hint = f"each in a run of its own: dgpo {request.command} -m {shell_word(f'{label}={runs}')}"
@@ -221,7 +253,10 @@ def _option_problems(group: str, value: Any, request: Request) -> list[Problem]:
         return [Problem(f"{label} takes the name of an option", f"set its keys one by one: {label}.KEY=VALUE")]
     listed = ", ".join(known) or "none here"
     close = catalogue.nearest(str(value), known)
-    if close:
+    other = other_option(group, str(value))
+    if other is not None:
+        hint = f"{other}   (options: {listed})" if other else f"options: {listed}"
+    elif close:
         hint = f"did you mean {label}={close}? (options: {listed})"
     elif f"{group}.path" in catalogue.keys(request.command) and _looks_like_a_path(str(value)):
         hint = f"a file, folder or hub id is given as {shown(f'{group}.path', value)} (options: {listed})"
@@ -237,7 +272,7 @@ def _looks_like_a_path(value: str) -> bool:
 def _key_problems(name: str, values: list[Any], command: str) -> list[Problem]:
     key = catalogue.keys(command).get(name)
     if key is None:
-        return [_unknown_key(name, command)]
+        return [_unknown_key(name, values, command)]
     problems = []
     for value in values:
         if key.is_section and isinstance(value, dict):
@@ -247,16 +282,15 @@ def _key_problems(name: str, values: list[Any], command: str) -> list[Problem]:
     return problems
 
 
-def _unknown_key(name: str, command: str) -> Problem:
+def _unknown_key(name: str, values: list[Any], command: str) -> Problem:
     others = [other for other in COMMANDS if other != command and name in catalogue.keys(other)]
-    close = catalogue.nearest_key(name, command)
     if others:
         return Problem(f"dgpo {command} has no key '{name}'", f"it belongs to dgpo {', dgpo '.join(others)}")
-    group = catalogue.nearest(name, ["recipe", *catalogue.groups(command)]) if "." not in name else None
+    close = unknown_key_hint(name, command, values)
+    group = nearest_group(name, ["recipe", *catalogue.groups(command)]) if "." not in name else None
     if group and (not close or "." in close):
         return Problem(f"unknown key '{name}'", f"did you mean {group}=...? (dgpo {command} -h)")
-    hint = f"did you mean {close}? (dgpo help {close})" if close else f"dgpo {command} -h lists the keys"
-    return Problem(f"unknown key '{name}'", hint)
+    return Problem(f"unknown key '{name}'", close or "dgpo help keys lists every key")
 
 
 def _fits(name: str, value: Any, command: str) -> bool:
@@ -285,10 +319,16 @@ def _implied(overrides: list[Override], request: Request) -> list[str]:
     if "resume" in typed and typed["resume"].value() is not None:
         return []
     implied = []
+    logger = typed.get("logger")
+    if logger is not None and "logger.name" not in typed and isinstance(logger.value(), list):
+        implied.append(f"logger.name={value_text('+'.join(map(str, values_of(logger)[0])))}")
+    base = whole(request.command, request.base) if request.base else {}
     for group, option in OPTION_OF_PATH.items():
         path = typed.get(f"{group}.path")
         if path is None or group in typed or _recipe_chooses(group, typed, request):
             continue
+        if base.get(group, {}).get("name") == option:
+            continue  # it has its other keys already
         if values_of(path) != [None]:
             implied.append(f"{group}={option}")
     return implied

@@ -36,7 +36,13 @@ PATHS = (
 LISTS_OF_PATHS = ("runs", "benchmark.path", "benchmark.completions", "reward.path")
 INTERPOLATION = re.compile(r"(\\*)\$\{([^${}]*)(\}?)")
 NESTED = re.compile(r"\$\{[^}]*\$\{")
-HYDRAS_RESOLVERS = ("hydra", "now", "python_version", "job_folder")  # some are registered later than this is asked
+HYDRAS_RESOLVERS = (
+    "hydra",
+    "now",
+    "python_version",
+    "job_folder",
+    "run_folder",
+)  # some are registered later than this is asked
 
 
 def is_path(name: str) -> bool:
@@ -46,6 +52,8 @@ def is_path(name: str) -> bool:
 
 def for_hydra(name: str, text: str, command: str, *, multirun: bool) -> str:
     """The value of a path key for Hydra's grammar: the text itself if the grammar reads it as meant."""
+    if name == "runs" and text and not text.startswith(("[", "{")) and text != "null":
+        return _list(name, f"[{text}]", command)  # runs=a,b: the brackets say nothing here
     if name in LISTS_OF_PATHS and text.startswith("[") and text.endswith("]") and not _exists(name, text):
         return _list(name, text, command)
     if multirun and "," in text and name not in FOLDERS_OF_HYDRA and not _lists_no_values(text):

@@ -58,7 +58,7 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
             found: list[Problem] = []
             try:
                 node = composition if variant == request.overrides else composed(request, variant)
-                configs.append(finish(request.command, node, _task(variant)))
+                configs.append(finish(request.command, node, _task(variant), request.base))
                 typed.append(_typed(variant))
                 found = validate(configs[-1], request.command) if check else []
             except ConfigError as error:
@@ -127,6 +127,8 @@ def claim_folder(planned: Plan) -> tuple[Path, Callable[[], None]]:
     resume = getattr(config, "resume", None)
     typed = any(text.startswith(f"{place}=") for text in request.overrides)
     folder = Path(_resolved(planned.composition, place, request.command))
+    named = bool(getattr(config, "name", None)) and not typed
+    typed = typed or (named and config.overwrite)  # it is meant as it stands
     if resume:
         if request.multirun:
             raise UsageError("resume= continues one run, -m starts several", "leave out -m")
@@ -135,7 +137,7 @@ def claim_folder(planned: Plan) -> tuple[Path, Callable[[], None]]:
                 f"{place}={folder}: the run is continued in its own folder '{resume}'", f"leave out {place}"
             )
         folder = Path(resume)
-    if request.command == "train" and not resume and not config.overwrite:
+    if request.command == "train" and not resume and not config.overwrite and not named:
         _refuse_a_run(folder, request.multirun)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     candidate, number = folder, 1

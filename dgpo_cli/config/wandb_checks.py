@@ -1,11 +1,13 @@
-"""Which names W&B takes, as data: wandb refuses the others when a run begins, offline too, and the recording is lost.
+"""Where a run is logged, and which names W&B takes, as data.
 
-wandb itself is not imported; tests/config/test_wandb_checks.py holds these rules against its own validator. An empty
-name, or one of blanks alone, is refused here besides: wandb would record it under a name that nobody chose.
+W&B refuses the others when a run begins, offline too, and the recording is lost. wandb itself is not imported;
+tests/config/test_wandb_checks.py holds these rules against its own validator. An empty name, or one of blanks alone, is
+refused here besides: wandb would record it under a name that nobody chose.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -14,18 +16,39 @@ from typing import Any
 from dgpo_cli.config.groups import LoggerConfig, LoggerMode
 from dgpo_cli.errors import Problem
 
+TENSORBOARD = "tensorboard"
 PROJECT_REFUSES = "/\\#?%:"
 MOST_CHARACTERS = 128  # of a project
 MOST_TAG_CHARACTERS = 64
+
+
+def goes_to_wandb(logger: LoggerConfig) -> bool:
+    """Whether a W&B run is made, as far as the configuration says."""
+    return logger.name not in ("none", TENSORBOARD) and logger.mode is not LoggerMode.disabled
+
+
+def goes_to_tensorboard(logger: LoggerConfig) -> bool:
+    """Whether event files of TensorBoard are written."""
+    return TENSORBOARD in logger.name.split("+")
+
+
+def tensorboard(config: Any) -> Iterator[Problem]:
+    """TensorBoard is an extra: without it nothing could be written."""
+    if goes_to_tensorboard(config.logger) and importlib.util.find_spec("tensorboard") is None:
+        yield Problem("logger=tensorboard: TensorBoard is not installed", "pip install 'dgpo[tensorboard]'")
 
 
 def wandb_names(config: Any) -> Iterator[Problem]:
     """Problems of the names under which a run would be recorded; none if nothing is recorded."""
     logger: LoggerConfig = config.logger
     unset = logger.mode is LoggerMode.auto and os.environ.get("WANDB_MODE") == "disabled"
-    if logger.name == "none" or logger.mode is LoggerMode.disabled or unset:
+    if not goes_to_wandb(logger) or unset:
         return
     yield from _project(logger.project)
+    for key, text in (("logger.group", logger.group), ("logger.job_type", logger.job_type), ("name", config.name)):
+        if text is not None and (not text.strip() or len(text) > MOST_CHARACTERS):
+            message = f"{key}: W&B takes 1 to {MOST_CHARACTERS} characters, got {_shown(text)}"
+            yield Problem(message, f"{key}={_mended(text) or 'NAME'}")
     if logger.entity is not None and (wrong := _refused(logger.entity)):
         name = f"logger.entity: W&B takes no team or user {wrong}, got {_shown(logger.entity)}"
         yield Problem(name, f"logger.entity={_mended(logger.entity) or 'null'}")

@@ -7,6 +7,7 @@ It owns the exact text and ids that a model sees. The templates are `dapo`,
 from __future__ import annotations
 
 import difflib
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dgpo_cli.progress import each
 from dgpo_cli.types import Problem, Prompt
 
 SLOT = "{problem}"
+MEASURED = 32  # prompts whose template is counted in tokens
 
 # dapo: the prompt of BytedTsinghua-SIA/DAPO (arXiv 2503.14476). boxed: the instruction of the Qwen2.5-Math models.
 TEMPLATES = {
@@ -212,3 +214,23 @@ def _unfed(prompts: list[Prompt], tokenizer: Any, embedded_ids: int, chat_templa
             + ("; model.chat_template=false writes no tokens of a chat" if chat_template else ""),
         )
     ]
+
+
+def template_line(template: str, prompts: list[Prompt], tokenizer: Any, key: str) -> str | None:
+    """What a template costs, in a line, by the middle one of some prompts; None for `plain`, which adds nothing.
+
+    key: that of the template, such as data.template.
+    """
+    if template == "plain" or not prompts:
+        return None
+    text = read_template(template)
+
+    def added(prompt: Prompt) -> int:
+        role, bare = prompt.problem.messages[-1]
+        wrapped = apply_template(text, ((role, bare),))[-1][1]
+        wrapped_ids, bare_ids = tokenizer([wrapped, bare], add_special_tokens=False)["input_ids"]
+        return len(wrapped_ids) - len(bare_ids)
+
+    tokens = statistics.median_low([added(prompt) for prompt in prompts[:MEASURED]])
+    shows = "; dgpo rollout limit=1 shows it" if key == "data.template" else ""
+    return f"template {template} adds {tokens} tokens a prompt; {key}=plain turns it off{shows}"

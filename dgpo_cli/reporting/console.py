@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -12,6 +13,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from dgpo_cli.files import shown_path
 from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.panel import panel_lines
 from dgpo_cli.terminal import say, visible
@@ -21,12 +23,20 @@ COLUMNS = ("step", "reward", "accuracy", "length", "entropy", "credit ess", "hel
 
 
 class TrainingView:
-    """Shows rows of metrics.jsonl as they come. `earlier` are those of a run that is resumed."""
+    """Shows rows of metrics.jsonl as they come. `earlier` are those of a run that is resumed; `folder` its place."""
 
-    def __init__(self, steps: int, first_step: int, title: str, earlier: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        steps: int,
+        first_step: int,
+        title: str,
+        earlier: Sequence[dict[str, Any]] = (),
+        folder: Path | None = None,
+    ) -> None:
         self.console = CleanConsole(stderr=True)
         self.steps = steps
         self.title = title
+        self._frame_title = f"{shown_path(folder)}: {title}" if folder else title
         self._rows = list(earlier)
         self._started, self._first = time.monotonic(), first_step
         self._live: Live | None = None
@@ -102,7 +112,9 @@ class TrainingView:
         inside = Group(self._progress, *lines)
         if not framed:
             return inside
-        return Panel(inside, title=Text(visible(self.title, ""), no_wrap=True, overflow="ellipsis"), title_align="left")
+        return Panel(
+            inside, title=Text(visible(self._frame_title, ""), no_wrap=True, overflow="ellipsis"), title_align="left"
+        )
 
 
 def _number(value: float | None, digits: int) -> str:

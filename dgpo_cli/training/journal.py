@@ -23,7 +23,7 @@ from dgpo_cli.training.checkpoint import RunState
 from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.step import StepBatch, StepResult
-from dgpo_cli.training.tracker import Tracker
+from dgpo_cli.training.trackers import Trackers
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Journal:
 
     config: TrainConfig
     folder: RunFolder
-    tracker: Tracker
+    tracker: Trackers
     view: TrainingView
     state: RunState
     model: LanguageModel
@@ -84,7 +84,7 @@ class Journal:
         saved = self._saves_rollouts(step)
         tabled = logger.completions_every > 0 and (step == 1 or last or is_due(step, logger.completions_every))
         paged = is_due(step, logger.report_every) or (last and logger.report_every >= 0)
-        if not (saved or ((tabled or paged) and self.tracker.run_id is not None)):
+        if not (saved or ((tabled or paged) and self.tracker.shows)):
             return
         records = self.records(collected, batch, result)
         if saved:

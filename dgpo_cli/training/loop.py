@@ -29,7 +29,7 @@ from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.step import StepBatch, StepResult
 from dgpo_cli.training.stopping import StopGuard
-from dgpo_cli.training.tracker import Tracker
+from dgpo_cli.training.trackers import Trackers
 from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Engine
 
@@ -49,7 +49,7 @@ class Trainer:
     optimizer: Optimizer
     updater: Updater
     evaluate: Callable[[int], dict[str, Any] | None]  # the row of eval.jsonl after that step; None without a benchmark
-    tracker: Tracker
+    tracker: Trackers
     view: TrainingView
     guard: StopGuard
     engine: Engine

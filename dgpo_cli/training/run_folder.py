@@ -24,7 +24,10 @@ from dgpo_cli.files import append_line, read_lines, remove_tree, to_json, write_
 from dgpo_cli.progress import each, within
 from dgpo_cli.terminal import say
 
-OWNED = ("config.yaml", "run.json", "metrics.jsonl", "eval.jsonl", "evals", "checkpoints", "rollouts", "wandb")
+OWNED = (
+    *("config.yaml", "run.json", "metrics.jsonl", "eval.jsonl", "evals", "checkpoints", "rollouts"),
+    *("wandb", "tensorboard"),
+)
 GIT_SECONDS = 5.0
 SMALL_FILE = 4096  # bytes: one block holds run.json or a row
 
@@ -46,12 +49,13 @@ class RunFolder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_config(config, self.folder / "config.yaml")
-            earlier = self._seconds_before()
+            earlier, started = self._seconds_before(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
             self._run = {
                 "version": dgpo_cli.__version__,
                 "git_commit": _git_commit(),
-                "command": shlex.join(["dgpo", *sys.argv[1:]]),
-                "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                **self._commands(resumed=config.resume is not None),
+                "first_started": self._stored_run().get("first_started", started) if config.resume else started,
+                "started": started,
                 "hardware": hardware(),
                 "versions": versions(),
                 **facts,
@@ -65,6 +69,18 @@ class RunFolder:
                 f"the run folder {self.folder} cannot be written: {error.strerror or error}",
                 "hydra.run.dir=FOLDER names another one",
             ) from error
+
+    def _commands(self, *, resumed: bool) -> dict[str, Any]:
+        """The command that began the run, and those that went on with it."""
+        typed, stored = shlex.join(["dgpo", *sys.argv[1:]]), self._stored_run()
+        if not resumed or "command" not in stored:
+            return {"command": typed, "resumes": []}
+        return {"command": stored["command"], "resumes": [*stored.get("resumes", []), typed]}
+
+    @property
+    def first_start(self) -> str:
+        """When the run began, as run.json has it."""
+        return str(self._run["first_started"])
 
     def note(self, **facts: Any) -> None:
         """Add facts to run.json."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.compose import run_folder
 from dgpo_cli.config.gatings import BESIDE, gatings_by_label
 from dgpo_cli.config.groups import GatingConfig
 from dgpo_cli.records.regated import as_trained, lacking, regate
@@ -28,6 +30,17 @@ def run_name(config: TrainConfig) -> str:
     model_name = Path(str(model.path)).name if model.name == "path" and model.path else model.name
     data_name = Path(str(data.path)).stem if data.name == "file" and data.path else data.name
     return f"{config.algo.name}-{config.gating.name}-{model_name}-{data_name}-{config.seed}"
+
+
+def shown_name(config: TrainConfig, folder: Path, started: str) -> str:
+    """The name of a run in W&B. The same run made twice is told apart: by the number of its folder, or by its start.
+
+    started: as in run.json, `2026-11-23T09:10:00+0000`.
+    """
+    if config.name is None:
+        return f"{run_name(config)}-{started[5:10].replace('-', '')}-{started[11:19].replace(':', '')}"
+    number = re.fullmatch(rf"{re.escape(run_folder(config.name, ''))}(_\d+)", folder.name)
+    return config.name + (number[1] if number else "")
 
 
 def completion_rows(step: int, records: list[dict[str, Any]]) -> list[list[Any]]:

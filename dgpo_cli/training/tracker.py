@@ -75,6 +75,8 @@ class Tracker:
         self._options = {
             "project": settings.project,
             "entity": settings.entity,
+            "group": settings.group,
+            "job_type": settings.job_type,
             "tags": list(settings.tags),
             "name": name,
             "id": self.run_id,

@@ -52,3 +52,48 @@ def test_a_default_that_differs_by_command_is_shown_for_each() -> None:
     text = help_text.answer(["rollout.group_size"])
     assert "8 with model=tiny, else 16 (dgpo train)" in text
     assert "4 (dgpo rollout)" in text
+
+
+def test_an_option_is_answered_with_what_it_sets() -> None:
+    text = help_text.answer(["algo=dapo"])
+    assert text.startswith("algo=dapo: DAPO, Decoupled Clip")
+    assert "brings, if nothing else is chosen: gating=uniform" in text
+    assert "  algo.clip_high=0.28  " in text
+    assert "algo.name" not in text
+    text = help_text.answer(["model=qwen7b"])
+    assert "  model.path=Qwen/Qwen2.5-7B  " in text
+    assert "  model.stop_tokens=[<|im_end|>]  " in text
+    assert help_text.answer(["reference=tiny"]).endswith("sets\n  reference.path=bundled:tiny")
+    assert "lora:\n    rank: 16" in help_text.answer(["recipe=lora_tiny"])
+
+
+@pytest.mark.parametrize("group", [group for group in catalogue.groups("train") if group != catalogue.RECIPES])
+def test_every_option_has_an_answer(group: str) -> None:
+    for option in catalogue.options(group):
+        lines = help_text.answer([f"{group}={option}"]).splitlines()
+        assert lines[0].startswith(f"{group}={option}: ")
+        assert max(map(len, lines)) <= 120
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    for word, hint in (("algo=dpao", "did you mean algo=dapo?"), ("recipe=x", "options: credit_against")):
+        with pytest.raises(UsageError) as raised:
+            help_text.answer([word])
+        assert hint in raised.value.problems[0].hint
+
+
+def test_every_key_is_listed_once_with_type_default_and_commands() -> None:
+    lines = help_text.answer(["keys"]).splitlines()
+    listed = [line.split()[0] for line in lines[2:]]
+    known = {name for command in COMMANDS for name, key in catalogue.keys(command).items() if not key.is_section}
+    assert sorted(listed) == sorted(known)
+    assert f"{len(known)} keys" in lines[0]
+    [row] = [line for line in lines if line.startswith("optim.lr ")]
+    assert row.split(maxsplit=1)[1] == "a number  [5.0e-4 with model=tiny, else 1e-06]  train"
+    [row] = [line for line in lines if line.startswith("rollout.group_size ")]
+    assert row.split(maxsplit=1)[1].startswith("a whole number  [8 with model=tiny, else 16 (train) | 4 (rollout)]")
+
+
+def test_the_end_of_a_commands_help_says_where_all_keys_are() -> None:
+    known = [key for key in catalogue.keys("train").values() if not key.is_section]
+    assert f"dgpo help keys lists all {len(known)} keys" in help_text.command_help("train")

@@ -18,24 +18,6 @@ def test_every_key_has_a_meaning(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("optim.lrr", "optim.lr"),
-        ("lr", "optim.lr"),
-        ("group_sze", "rollout.group_size"),
-        ("algo.entropy_exponent", "gating.entropy_exponent"),
-        ("learning_rate", "optim.lr"),
-        ("num_generations", "rollout.group_size"),
-        ("output_dir", "hydra.run.dir"),
-        ("model.training.stepps", "model.training.steps"),
-        ("zzzzzz", None),
-    ],
-)
-def test_the_nearest_key(typed: str, meant: str | None) -> None:
-    assert catalogue.nearest_key(typed, "train") == meant
-
-
-@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("steps", "a whole number"),

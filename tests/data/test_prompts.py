@@ -13,6 +13,7 @@ from dgpo_cli.data.prompts import (
     apply_template,
     make_prompts,
     read_template,
+    template_line,
     untokenised_prompts,
 )
 from dgpo_cli.errors import ConfigError, DataError
@@ -132,3 +133,15 @@ def test_chat_prompts_for_a_server_carry_the_turns() -> None:
     assert kept.messages == own.messages
     with pytest.raises(ConfigError, match="system_prompt"):
         untokenised_prompts([problem("ab")], **{**settings, "chat_template": False})
+
+
+def test_what_a_template_adds_is_said_in_a_line_with_the_way_out() -> None:
+    tokenizer = tokenizer_of(adds_bos=False)
+    prompts = prompts_of([problem("1 + 1"), problem("2 + 2")], tokenizer, template="dapo")
+    added = len(prompts[0].token_ids) - len(tokenizer("1 + 1", add_special_tokens=False)["input_ids"])
+    assert template_line("dapo", prompts, tokenizer, "data.template") == (
+        f"template dapo adds {added} tokens a prompt; data.template=plain turns it off; dgpo rollout limit=1 shows it"
+    )
+    assert template_line("boxed", prompts, tokenizer, "benchmark.template").endswith(" turns it off")  # type: ignore[union-attr]
+    assert template_line("plain", prompts, tokenizer, "data.template") is None
+    assert template_line("dapo", [], tokenizer, "data.template") is None

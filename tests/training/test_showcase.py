@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from record_factory import made_up, page_credit, page_data
 
@@ -9,7 +11,7 @@ from dgpo_cli.config.compose import compose
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.records.regated import regate
 from dgpo_cli.records.stored_rollouts import rollouts_at_hand
-from dgpo_cli.training.showcase import COLUMNS, TABLE_CHARACTERS, completion_rows, run_name, step_page
+from dgpo_cli.training.showcase import COLUMNS, TABLE_CHARACTERS, completion_rows, run_name, shown_name, step_page
 from dgpo_cli.training.tracker import story
 
 
@@ -64,6 +66,14 @@ def test_a_run_is_named_by_algorithm_gating_model_data_and_seed() -> None:
     assert run_name(compose("train", ["seed=3"])) == "dgpo-paper-tiny-digit_chain-3"
     named = ["model.path=some/folder/qwen", "data.path=data/sums.jsonl", "algo=dapo"]
     assert run_name(compose("train", named)) == "dapo-uniform-qwen-sums-0"
+
+
+def test_the_same_run_made_twice_has_two_names() -> None:
+    config, start = compose("train", ["seed=3"]), "2026-11-23T09:10:00+0000"
+    assert shown_name(config, Path("outputs/train/x"), start) == "dgpo-paper-tiny-digit_chain-3-1123-091000"
+    config = compose("train", ["name=my run"])
+    assert shown_name(config, Path("outputs/train/my-run"), start) == "my run"
+    assert shown_name(config, Path("outputs/train/my-run_2"), start) == "my run_2"
 
 
 def test_the_story_comes_in_order_and_leaves_out_what_is_not_known() -> None:
