@@ -372,7 +372,7 @@ def test_the_exit_code_of_an_interrupted_run(start: Start, tmp_path: Path, numbe
     wait_for(tmp_path / "run" / "started", process)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (128 + number, "error: stopped after it was saved\n")
+    assert (process.returncode, err) == (128 + number, "run: run\nerror: stopped after it was saved\n")
 
 
 def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
