@@ -25,7 +25,7 @@ from dgpo_cli.config import benchmarks, paths, reward_lists
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
 from dgpo_cli.config.experiment import whole
-from dgpo_cli.config.suggestions import nearest_group, other_option, unknown_key_hint
+from dgpo_cli.config.suggestions import is_other_method, nearest_group, unknown_key_hint
 from dgpo_cli.errors import Problem
 
 # A path given alone selects the option that reads it.
@@ -253,9 +253,8 @@ def _option_problems(group: str, value: Any, request: Request) -> list[Problem]:
         return [Problem(f"{label} takes the name of an option", f"set its keys one by one: {label}.KEY=VALUE")]
     listed = ", ".join(known) or "none here"
     close = catalogue.nearest(str(value), known)
-    other = other_option(group, str(value))
-    if other is not None:
-        hint = f"{other}   (options: {listed})" if other else f"options: {listed}"
+    if is_other_method(group, str(value)):
+        hint = f"options: {listed}"
     elif close:
         hint = f"did you mean {label}={close}? (options: {listed})"
     elif f"{group}.path" in catalogue.keys(request.command) and _looks_like_a_path(str(value)):

@@ -64,21 +64,13 @@ NOT_HERE = {
     "warmup_ratio": "optim.warmup_steps counts steps",
     "logging_steps": "every step is logged",
     "max_prompt_length": "prompts are never cut; one that does not fit the model's context is refused",
-    "use_vllm": "dgpo eval engine=openai asks a server of vLLM; training generates with transformers",
+    "use_vllm": "engine=vllm generates with vLLM",
     "use_peft": "model.lora.rank=16 trains adapters",
     "bf16": "computing is bfloat16 on a GPU; strategy.compute_dtype names another",
     "fp16": "computing is bfloat16 on a GPU; strategy.compute_dtype names another",
 }
-# The same for options: a method that is settings of another one here.
-OTHER_OPTIONS = {
-    "algo": {
-        "gspo": "algo=grpo algo.ratio_level=sequence",
-        "dr_grpo": "algo=grpo algo.loss_aggregation=constant algo.scale_rewards=none",
-        "ppo": "",
-        "gdpo": "",
-        "dpo": "",
-    }
-}
+# Methods that are none of the options, however near their names are.
+OTHER_METHODS = {"algo": ("ppo", "gdpo", "dpo", "gmpo", "rloo")}
 
 
 def unknown_key_hint(path: str, command: str, values: Sequence[Any] = ()) -> str | None:
@@ -131,9 +123,9 @@ def nearest_group(word: str, groups: Iterable[str]) -> str | None:
     return next(iter([*close, *longer]), None)
 
 
-def other_option(group: str, value: str) -> str | None:
-    """How a method by another name is written; empty if it is none of the options, however near its name."""
-    return OTHER_OPTIONS.get(group, {}).get(value.lower())
+def is_other_method(group: str, value: str) -> bool:
+    """Whether a value names a method that dgpo does not have: no misspelling, however near another's name."""
+    return value.lower() in OTHER_METHODS.get(group, ())
 
 
 def _misspelt_path(path: str, command: str) -> bool:

@@ -10,10 +10,11 @@ from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
 from dgpo_cli.config.suggestions import (
     NOT_HERE,
+    OTHER_METHODS,
     OTHER_NAMES,
+    is_other_method,
     nearest_group,
     nearest_key,
-    other_option,
     unknown_key_hint,
 )
 
@@ -82,7 +83,7 @@ def test_a_group_is_meant_by_a_longer_word() -> None:
 
 
 def test_a_method_of_a_near_name_is_no_misspelling() -> None:
-    assert other_option("algo", "gspo") == "algo=grpo algo.ratio_level=sequence"
-    assert other_option("algo", "gdpo") == ""
-    assert other_option("algo", "dpao") is None
+    assert is_other_method("algo", "gdpo")
+    assert not is_other_method("algo", "dpao")
+    assert not {name for names in OTHER_METHODS.values() for name in names} & set(catalogue.options("algo"))
     assert catalogue.nearest("dpao", catalogue.options("algo")) == "dapo"
