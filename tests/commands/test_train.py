@@ -55,9 +55,9 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_rows(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+def wait_for_rows(folder: Path, process: subprocess.Popen[str], count: int, *, seconds: float = 120.0) -> None:
     """Until metrics.jsonl has so many rows."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         path = folder / "metrics.jsonl"
         if path.is_file() and path.read_text().count("\n") >= count:

@@ -6,16 +6,15 @@ import json
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
-from commands.test_train import quick, rows, same_run, start, train, wait_for_rows
+from commands.test_train import quick, rows, same_run, start, train, wait_for_rows, without_clocks
 
 from dgpo_cli.cli import main
 
-SHORT = ["eval.limit=8"]
-
 
 def of(url: str) -> list[str]:
-    return ["engine=vllm", f"engine.urls=[{url}]", *SHORT]
+    return ["engine=vllm", f"engine.urls=[{url}]"]
 
 
 def test_training_draws_each_step_by_the_weights_before_it(vllm_url: str, tmp_path: Path) -> None:
@@ -34,7 +33,6 @@ def test_training_draws_each_step_by_the_weights_before_it(vllm_url: str, tmp_pa
 
 def test_two_processes_train_on_one_server_as_one_does(vllm_url: str, tmp_path: Path) -> None:
     common = [*of(vllm_url), "steps=2", "optim.lr=1e-3", "benchmark=none"]
-    common = [text for text in common if not text.startswith("eval.")]
     assert train(tmp_path / "one", *common) == 0
     assert train(tmp_path / "two", *common, "strategy=ddp", "strategy.num_processes=2") == 0
     one, two = (rows(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
@@ -49,11 +47,33 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(tmp_path: Path
     assert train(tmp_path / "whole", *settings) == 0
     killed = tmp_path / "killed"
     process = start(killed, *quick(*settings), f"hydra.run.dir={killed}")
-    wait_for_rows(killed, process, 2)
+    wait_for_rows(killed, process, 2, seconds=400.0)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert main(["train", f"resume={killed}"]) == 0
     same_run(tmp_path / "whole", killed)
+
+
+@pytest.mark.slow  # starts two servers
+def test_a_server_that_is_killed_is_started_anew_and_the_run_draws_the_same(tmp_path: Path) -> None:
+    settings = ["engine=vllm", "steps=4", "benchmark=none"]
+    assert train(tmp_path / "whole", *settings) == 0
+    hit = tmp_path / "hit"
+    process = start(hit, *quick(*settings), f"hydra.run.dir={hit}")
+    wait_for_rows(hit, process, 1, seconds=400.0)
+    servers = [one for one in psutil.Process(process.pid).children() if "vllm" in " ".join(one.cmdline())]
+    assert servers
+    for server in servers:
+        server.kill()
+    _, said = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    assert "started anew" in said
+    clocked = ("engine/sync_bytes",)  # what was pushed once more
+    left, right = (
+        [{key: value for key, value in without_clocks(row).items() if key not in clocked} for row in rows(path)]
+        for path in (tmp_path / "whole" / "metrics.jsonl", hit / "metrics.jsonl")
+    )
+    assert left == right
 
 
 @pytest.mark.slow  # starts three servers
