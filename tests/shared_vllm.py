@@ -72,9 +72,19 @@ def start_server(log: Path, *, owner: int, **settings: Any) -> str:
     return url
 
 
-def start_process(port: int, out: IO[bytes], owner: int, **settings: Any) -> subprocess.Popen[bytes]:
+def start_process(
+    port: int,
+    out: IO[bytes],
+    owner: int,
+    *,
+    model: Path | None = None,
+    dtype: str = "float32",
+    longest: int = LONGEST,
+    **settings: Any,
+) -> subprocess.Popen[bytes]:
+    """A server of a model's folder, the bundled model's by default."""
     asked = EngineConfig(name="vllm", **settings)
-    launch = Launch(vllm_python(), bundled_path("tiny"), "float32", LONGEST, (), trust_remote_code=False)
+    launch = Launch(vllm_python(), model or bundled_path("tiny"), dtype, longest, (), trust_remote_code=False)
     return subprocess.Popen(
         command(asked, launch, port, owner),
         env=environment(asked, launch),
