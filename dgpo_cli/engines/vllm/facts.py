@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dgpo_cli.engines.http import HttpClient
@@ -32,6 +32,26 @@ def server_facts(
                 f"{url} is {_words(one)}, and {urls[0]} {_words(told[0])}", "servers that draw together are alike"
             )
     return told[0]
+
+
+def refuse_other_settings(url: str, wanted: Mapping[tuple[str, str], Sequence[str]], *, timeout_seconds: float) -> None:
+    """Hold a server's own configuration to `wanted`: a section and a name of vLLM's, and the values that will do.
+
+    Raises:
+        RunError: it is set otherwise; one line names the first such setting.
+    """
+    http = HttpClient(url, retries=2, timeout_seconds=min(timeout_seconds, PATIENCE), absent_hint=ADDRESS_HINT)
+    config = _field(http, "/server_info?config_format=json", "vllm_config", DEV_HINT)
+    for (section, name), values in wanted.items():
+        found = config.get(section, {}).get(name) if isinstance(config, dict) else None
+        if str(found) not in values:
+            option = f"--{name.replace('_', '-')}"
+            shown = values[0].removeprefix("torch.")
+            raise RunError(
+                f"{url}: the server was started with {option} {str(found).removeprefix('torch.')}, and {shown} is "
+                "needed here",
+                f"start it with {option} {shown}; docs/engines.md has the whole command",
+            )
 
 
 def _facts(url: str, longest: int, timeout_seconds: float, keep_weights: bool) -> dict[str, Any]:

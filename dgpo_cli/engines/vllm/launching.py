@@ -13,6 +13,7 @@ from pathlib import Path
 from dgpo_cli.config.engine_groups import EngineConfig
 from dgpo_cli.errors import ConfigError
 
+WORKER = "dgpo_vllm.worker.Weights"
 PLUGIN = Path(__file__).parent / "plugin"
 # What a server is not told: the keys of services that it has no business with, and this process's place in a run.
 SECRETS = re.compile(r"(?i)(^|_)(api_?key|token|secret|password|credentials?)($|_)")
@@ -42,7 +43,7 @@ def command(settings: EngineConfig, launch: Launch, port: int, owner: int) -> li
         "--skip-tokenizer-init",
         "--tokens-only",
         *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
-        *("--worker-extension-cls", "dgpo_vllm.worker.Weights"),
+        *("--worker-extension-cls", WORKER),
     ]
     if launch.gpus:
         words += ["--gpu-memory-utilization", str(settings.gpu_memory_fraction)]

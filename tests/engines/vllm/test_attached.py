@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from shared_vllm import LONGEST
 
@@ -9,14 +11,16 @@ from dgpo_cli.config.engine_groups import EngineConfig
 from dgpo_cli.config.groups import Dtype
 from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.engines.vllm.attached import AttachedServers
+from dgpo_cli.engines.vllm.facts import refuse_other_settings
 from dgpo_cli.engines.vllm.launching import free_port
+from dgpo_cli.engines.vllm.served import Served
 from dgpo_cli.errors import DgpoError, RunError
 
 
-def attached(*urls: str) -> AttachedServers:
-    from dgpo_cli.engines.vllm.served import Served
-
-    served = Served(ModelConfig(path="bundled:tiny"), Dtype.float32, trained=True, trainers=0)
+def attached(
+    *urls: str, path: str = "bundled:tiny", dtype: Dtype = Dtype.float32, trained: bool = True
+) -> AttachedServers:
+    served = Served(ModelConfig(path=path), dtype, trained=trained, trainers=0)
     return AttachedServers(EngineConfig(name="vllm", urls=list(urls)), served)
 
 
@@ -34,6 +38,24 @@ def test_a_server_of_shorter_sequences_is_refused(vllm_url: str) -> None:
         RunError, match=f"sequences need up to {LONGEST + 1} tokens here, and the server takes {LONGEST}"
     ):
         attached(vllm_url).start(LONGEST + 1)
+
+
+def test_a_server_of_another_dtype_is_refused(vllm_url: str) -> None:
+    with pytest.raises(RunError, match="started with --dtype float32, and bfloat16 is needed here") as raised:
+        attached(vllm_url, dtype=Dtype.bfloat16).start(LONGEST)
+    assert raised.value.problems[0].hint.startswith("start it with --dtype bfloat16")
+
+
+def test_a_server_of_another_model_is_refused_unless_its_weights_are_replaced(vllm_url: str, tmp_path: Path) -> None:
+    other = str(tmp_path)
+    with pytest.raises(RunError, match=rf"started with --model .*/tiny, and {other} is needed here"):
+        refuse_other_settings(vllm_url, attached(vllm_url, path=other, trained=False)._wanted(), timeout_seconds=60.0)
+    assert attached(vllm_url, path=other).start(LONGEST)["vllm"] == "0.32.0"
+
+
+def test_a_server_without_the_plugin_cannot_be_trained_with(vllm_url: str) -> None:
+    with pytest.raises(RunError, match=r"started with --worker-extension-cls dgpo_vllm\.worker\.Weights, and Other"):
+        refuse_other_settings(vllm_url, {("parallel_config", "worker_extension_cls"): ("Other",)}, timeout_seconds=60.0)
 
 
 def test_an_address_where_nobody_answers_is_named() -> None:
