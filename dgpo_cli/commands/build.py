@@ -25,12 +25,14 @@ from dgpo_cli.models.policy import load_trainee
 from dgpo_cli.models.reference import load_reference
 from dgpo_cli.processes import Processes
 from dgpo_cli.training.checkpoint import Checkpoints, policy_folder, reference_folder
+from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.correction import Correction
 from dgpo_cli.training.host_memory import sharers_of
 from dgpo_cli.training.loop import Trainer
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.stopping import StopGuard
+from dgpo_cli.training.supply import Background, Supply
 from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Grader
 
@@ -66,7 +68,16 @@ def build(
         model=run.policy.model,
         reference=run.reference,
         algorithm=run.algorithm,
-        collect=main.collect,
+        supply=Supply(
+            main.collect,
+            run.engine,
+            run.crew,
+            guard,
+            run.background,
+            lag=config.rollout.lag,
+            steps=config.steps,
+            ahead=main.ahead,
+        ),
         optimizer=optimizer,
         updater=_updater(config, run, optimizer, main.view.note),
         evaluate=main.evaluate,
@@ -97,9 +108,13 @@ def _everywhere(
         kept = None if checkpoint is None else reference_folder(checkpoint)
         reference = load_reference(config.reference, config.model, policy.model, placement, kept)
     crew = Crew(processes, signal_number=lambda: guard.received or 0, stop_agreed=guard.obey)
+    # Closed after the engine, for a draw in the background ends with that, and before the grader.
+    background = held.enter_context(closing(Background[Collected]()))
     served = Served(config.model, placement.computes_in, trained=True, trainers=processes.size)
     engine = held.enter_context(closing(make_engine(config.engine, policy=policy, crew=crew, served=served)))
-    return Everywhere(RunFolder(folder), checkpoints, checkpoint, state, policy, reference, algorithm, engine, crew)
+    return Everywhere(
+        RunFolder(folder), checkpoints, checkpoint, state, policy, reference, algorithm, engine, background, crew
+    )
 
 
 def _updater(config: TrainConfig, run: Everywhere, optimizer: Optimizer, say: Callable[[str], None]) -> Updater:

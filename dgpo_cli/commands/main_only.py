@@ -32,9 +32,11 @@ from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.training.checkpoint import Checkpoints, RunState
 from dgpo_cli.training.collect import Collected, Collector
+from dgpo_cli.training.collected_file import load_collected
 from dgpo_cli.training.host_memory import Sharers
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.showcase import shown_name
+from dgpo_cli.training.supply import Background
 from dgpo_cli.training.trackers import Trackers
 from dgpo_cli.types import Engine, Grader, Prompt, Sampling
 
@@ -51,6 +53,7 @@ class Everywhere:
     reference: LanguageModel | None
     algorithm: Algorithm
     engine: Engine
+    background: Background[Collected]
     crew: Crew
 
 
@@ -59,6 +62,7 @@ class MainOnly:
     """What the main process alone reads and writes; the others have one that does nothing."""
 
     collect: Callable[[int, int], Collected]
+    ahead: Collected | None  # what a checkpoint holds of the next step
     evaluate: Callable[[int], dict[str, Any] | None]
     tracker: Trackers
     view: TrainingView
@@ -86,12 +90,8 @@ def main_only(config: TrainConfig, run: Everywhere, grader: Grader, sharers: Sha
         say(f"warning: {text}")
     collector = _collector(config, run, prompts, grader)
     title, rows = _title(config, run.crew.processes, run.state), read_lines(run.folder.metrics)
-    return MainOnly(
-        collector.collect,
-        evaluate,
-        tracker,
-        TrainingView(config.steps, run.state.step + 1, title, rows, run.folder.folder),
-    )
+    view = TrainingView(config.steps, run.state.step + 1, title, rows, run.folder.folder)
+    return MainOnly(collector.collect, _ahead(config, run, collector), evaluate, tracker, view)
 
 
 def elsewhere(config: TrainConfig, folder: Path) -> MainOnly:
@@ -102,7 +102,7 @@ def elsewhere(config: TrainConfig, folder: Path) -> MainOnly:
 
     silent = replace(config.logger, name="none")
     tracker = Trackers(silent, folder, {}, run_id=None, name=folder.name)
-    return MainOnly(not_here, not_here, tracker, TrainingView(config.steps, 1, ""))
+    return MainOnly(not_here, None, not_here, tracker, TrainingView(config.steps, 1, ""))
 
 
 def _prompts(config: TrainConfig, policy: Policy, grader: Grader) -> list[Prompt]:
@@ -149,6 +149,13 @@ def _collector(config: TrainConfig, run: Everywhere, prompts: list[Prompt], grad
         group_size=config.rollout.group_size,
         prompts_per_step=config.rollout.prompts_per_step,
     )
+
+
+def _ahead(config: TrainConfig, run: Everywhere, collector: Collector) -> Collected | None:
+    """What the run that goes on had drawn of its next step; without a lag that step draws with its own weights."""
+    if run.checkpoint is None or not config.rollout.lag:
+        return None
+    return load_collected(run.checkpoint / "state", collector.request)
 
 
 def _sampling(config: TrainConfig) -> Sampling:

@@ -50,6 +50,11 @@ def warnings(config: Any, command: str) -> list[str]:
             f"rollout.top_p={config.rollout.top_p}: tokens are drawn from a cut distribution, so the importance ratio "
             "and the policy gradient are biased; 1.0 is unbiased"
         )
+    if command == "train" and config.rollout.lag and config.engine.correction.name == "none":
+        found.append(
+            "engine.correction=none with rollout.lag=1: rollouts of earlier weights are trained on as if the weights "
+            "that train had drawn them; engine.correction=token makes up for the difference"
+        )
     if command == "train" and not shapes_credit(config.gating) and config.gating.control.name != "none":
         found.append(
             f"gating.control={config.gating.control.name}: uniform credit has no weights to move, so it changes nothing"

@@ -31,6 +31,12 @@ class RolloutSettings:
     max_completion_tokens: int = key(2048, "longest completion, stop token included", "tokens")
     temperature: float = key(1.0, "sampling temperature; every log-prob, entropy and distance uses it too")
     top_p: float = key(1.0, "nucleus sampling; below 1 the importance ratio is biased")
+    lag: int = key(
+        0,
+        "0 | 1: a step's rollouts are drawn while the step before trains, by the weights from before its update, and "
+        "corrected (engine.correction). It saves time if the engine has devices of its own",
+        "steps",
+    )
     save: SaveRollouts = key(SaveRollouts.some, "rollouts to keep: all | some (step 1, every 10th, the last) | none")
 
 

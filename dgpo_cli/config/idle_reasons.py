@@ -198,7 +198,7 @@ def no_kl(config: Any, _: Typed) -> str | None:
 
 def same_policy(config: Any, _: Typed) -> str | None:
     """Engines that compute as the trainer does (`types.EngineFacts`): this one, and no others."""
-    if config.engine.name != "transformers":
+    if config.engine.name != "transformers" or config.rollout.lag:
         return None
     return "engine=transformers draws with the weights that train, so every factor is 1"
 

@@ -159,7 +159,7 @@ RULES: tuple[Rule, ...] = (
             *("algo.clip_low", "algo.clip_high", "algo.clip_dual", "algo.kl_coef", "algo.loss_aggregation"),
             *("algo.ratio_level", "algo.detached_ratio", "algo.max_probability_change", "algo.mask_truncated"),
             *("algo.dynamic_sampling.", "gating.score_policy"),
-            *("reference.refresh_every", "rollout.prompts_per_step", "rollout.save"),
+            *("reference.refresh_every", "rollout.prompts_per_step", "rollout.save", "rollout.lag"),
         ),
         ROLLOUT,
         why.always("nothing is trained here"),
@@ -213,7 +213,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         ("engine.correction", "engine.cap"), ("eval", "rollout"), why.always("nothing is trained here"), "leave it out"
     ),
-    Rule(("engine.correction", "engine.cap"), TRAIN, why.same_policy, "leave it out"),
+    Rule(("engine.correction", "engine.cap"), TRAIN, why.same_policy, "rollout.lag=1 draws with earlier weights"),
     Rule(("engine.cap",), TRAIN, why.uncorrected, "engine.correction=token is bounded by it"),
     Rule(("engine.batch_size",), ("train", "rollout"), why.no_units, "leave it out; engine.concurrency counts"),
     Rule(ASKING_SERVERS, EACH, why.local_engine, "engine=vllm, or engine=openai for dgpo eval"),

@@ -41,6 +41,7 @@ TRAIN_RULES: list[Rule] = [
     *above(1, "algo.clip_dual", "engine.cap"),
     *a_share("rollout.top_p", "gating.top_fraction", "algo.max_probability_change"),
     *GATING_RULES,
+    ("rollout.lag", lambda value: value in (0, 1), "0 or 1"),
 ]
 ROLLOUT_RULES: list[Rule] = [
     *at_least(1, "limit", "rollout.group_size", "rollout.max_completion_tokens", "tokens_per_microbatch"),

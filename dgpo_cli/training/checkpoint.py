@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there, each with a model that loads in transformers as it is.
 
-    checkpoints/step_000050/model/   save_pretrained layout       state/   optimizer, counters, a renewed reference
+    checkpoints/step_000050/model/   save_pretrained layout       state/   optimizer, counters, a renewed reference,
+                                                                      rollouts drawn ahead
                                      (LoRA: an adapter's folder; with model.lora.merge a full model, state/adapter too)
     checkpoints/step_000050/manifest.json   size and SHA-256 of every file, written last
     checkpoints/latest               the name of the newest complete one; checkpoints/best likewise
@@ -23,6 +24,8 @@ from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.saving import save_merged, save_model
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import measured
+from dgpo_cli.training.collect import Collected
+from dgpo_cli.training.collected_file import save_collected
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.space import checkpoint_bytes
 from dgpo_cli.types import ScoresGiven
@@ -69,9 +72,16 @@ class Checkpoints:
         self.merge_adapter = merge_adapter
 
     def save(
-        self, state: RunState, model: LanguageModel, optimizer: Optimizer, reference: LanguageModel | None
+        self,
+        state: RunState,
+        model: LanguageModel,
+        optimizer: Optimizer,
+        reference: LanguageModel | None,
+        ahead: Collected | None = None,
     ) -> Path:
         """Write the checkpoint of `state.step`, name it in `latest`, then drop what is no longer kept.
+
+        ahead: what the next step trains on, if that was drawn already; in the main process.
 
         Raises:
             RunError: the disk is full or not writable. Nothing that was saved before is touched.
@@ -85,6 +95,8 @@ class Checkpoints:
                     (temporary / "state").mkdir(parents=True)
                 with measured():  # libraries write the large files
                     self.processes.agreed(lambda: self._write(temporary, state, model, optimizer, reference))
+                if self.processes.main and ahead is not None:
+                    save_collected(ahead, state.step + 1, temporary / "state")
                 if self.processes.main:
                     _write_manifest(temporary)
                     _replace(temporary, target)

@@ -140,16 +140,16 @@ class Collector:
         return Round(groups, drawn - started, graded - drawn)
 
     def _requests(self, step: int, draws: range) -> list[SampleRequest]:
-        return [
-            SampleRequest(
-                prompt=self.prompts[drawn_index(self.seed, draw, len(self.prompts))],
-                sample=sample,
-                seed=derive_seed("sample", self.seed, step, draw, sample),
-                draw=draw,
-            )
-            for draw in draws
-            for sample in range(self.group_size)
-        ]
+        return [self.request(step, draw, sample) for draw in draws for sample in range(self.group_size)]
+
+    def request(self, step: int, draw: int, sample: int) -> SampleRequest:
+        """The completion number `sample` of prompt number `draw`, which `step` trains on."""
+        return SampleRequest(
+            prompt=self.prompts[drawn_index(self.seed, draw, len(self.prompts))],
+            sample=sample,
+            seed=derive_seed("sample", self.seed, step, draw, sample),
+            draw=draw,
+        )
 
     def _collected(self, rounds: list[Round], sampled: list[Group], kept: list[Group], *, next_draw: int) -> Collected:
         exhausted = len(kept) < self.prompts_per_step

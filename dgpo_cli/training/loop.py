@@ -29,6 +29,7 @@ from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.step import StepBatch, StepResult
 from dgpo_cli.training.stopping import StopGuard
+from dgpo_cli.training.supply import Supply
 from dgpo_cli.training.trackers import Trackers
 from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Engine
@@ -45,7 +46,7 @@ class Trainer:
     model: LanguageModel
     reference: LanguageModel | None
     algorithm: Algorithm
-    collect: Callable[[int, int], Collected]  # a step, its first draw; in the main process
+    supply: Supply
     optimizer: Optimizer
     updater: Updater
     evaluate: Callable[[int], dict[str, Any] | None]  # the row of eval.jsonl after that step; None without a benchmark
@@ -81,11 +82,12 @@ class Trainer:
         started = time.perf_counter()
         # prompts -> rollouts -> rewards
         self.engine.load(step - 1)
-        collected = self.crew.on_main(lambda: self.collect(step, self.state.next_draw))
+        collected = self.supply.take(step, self.state.next_draw)
         # -> advantages
         batch = self._batch(step, collected)
         noise_floor = self._noise_floor(batch)
         lr = learning_rate(step, self.config.steps, self.config.optim, self.state.decay_from)
+        self.supply.begin(step + 1, collected.next_draw)
         self.guard.agree()
         with self.guard.protected():  # from the first update to the row and the checkpoint, all or nothing
             # -> credit -> loss -> step
@@ -99,9 +101,10 @@ class Trainer:
             )
             self._guard_against_nonfinite(step, batch, collected, result)
             diagnostics = self._diagnostics(batch, result)
+            self.supply.finish()
             seconds, peak = time.perf_counter() - started, self.processes.highest(peak_bytes())[0]
             row = metrics_row(step, lr, collected, result, diagnostics, seconds=seconds, peak=peak)
-            row |= self.engine.measured()
+            row |= {**self.engine.measured(), **self.supply.idle(seconds)}
             self._advance(step, collected)
             if self.processes.main:
                 self.journal.step(row, collected, batch, result)
@@ -114,7 +117,7 @@ class Trainer:
         if self.processes.from_main(self.checkpoints.newest_name()) == checkpoint_name(self.state.step):
             return
         renewed = self.reference if self.config.reference.refresh_every else None
-        self.checkpoints.save(self.state, self.model, self.optimizer, renewed)
+        self.checkpoints.save(self.state, self.model, self.optimizer, renewed, self.supply.ahead)
 
     def _batch(self, step: int, collected: Collected) -> StepBatch:
         """What a step trains on. Rewards stay rewards: their advantages stand in a record of their own."""
@@ -141,7 +144,7 @@ class Trainer:
     def _advance(self, step: int, collected: Collected) -> None:
         """The state after a step, as a checkpoint keeps it."""
         self.state.step, self.state.next_draw = step, collected.next_draw
-        self.state.scores_given = collected.scores_given
+        self.state.scores_given = (self.supply.ahead or collected).scores_given  # the function was last called for it
         self.state.tokens_per_microbatch = self.updater.budget.halved
 
     def _evaluate_and_log(self, step: int) -> None:

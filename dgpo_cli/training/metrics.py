@@ -69,6 +69,8 @@ KEYS = (
     "seconds/score",
     "seconds/train",
     "seconds/step",
+    "seconds/idle_trainer",
+    "seconds/idle_engine",
     "memory/peak_bytes",
 )
 # Everything else is a function of the configuration and the seed, on one machine.

@@ -6,6 +6,7 @@ nothing else is believed. Starting servers, asking for one completion, dealing o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -189,7 +190,7 @@ class VllmEngine:
 
     def _tick(self) -> None:
         """Whether a signal ends the run: of several processes, all have to stop at one place."""
-        if self._go_on is not None and not self.processes.alone:
+        if self._go_on is not None and not self.processes.alone and not _is_beside_training():
             self._go_on()
 
     def _answer(
@@ -217,9 +218,12 @@ class VllmEngine:
         return Rollout(request, drawn.token_ids, text, reason, logprobs=logprobs, policy_step=self.version)
 
     def _revive(self, restarts: int, lost: ServerError | None) -> bool:
-        """Start the dead servers anew and push the weights again; False if that is not ours to do, or was done."""
+        """Start the dead servers anew and push the weights again; False if that is not ours to do, or was done.
+
+        Nor beside training: the weights that drew so far are being updated, and the other processes do not listen.
+        """
         assert self.hosts is not None
-        if lost is None or restarts >= RESTARTS or not self.hosts.restartable:
+        if _is_beside_training() or lost is None or restarts >= RESTARTS or not self.hosts.restartable:
             return False
         if self.version is not None:
             self._load_again(self.version)
@@ -279,3 +283,8 @@ class VllmEngine:
     def _client(self, url: str) -> VllmClient:
         limits = Limits(self.policy.model.vocabulary_size, self.policy.stop_ids)
         return VllmClient(url, limits, timeout_seconds=self.asking.timeout_seconds)
+
+
+def _is_beside_training() -> bool:
+    """Whether a thread draws while the main one trains (training/supply.py)."""
+    return threading.current_thread() is not threading.main_thread()
