@@ -109,6 +109,7 @@ def made_up(
                 "tokens": spelled,
                 "logprobs": _float32(logprobs),
                 "entropy": _float32(draw.gamma(0.3, 1.0, tokens)),
+                "grad_norm": _float32(1.0 - np.exp(logprobs)),
                 "ref_logprobs": _float32(logprobs + draw.normal(0, 0.1, tokens)),
                 "hellinger": _float32(np.minimum(1.0, draw.lognormal(-7, 2, tokens))),
                 "vocabulary_size": 151_936,

@@ -203,7 +203,7 @@ def uneven() -> TokenSignals:
         return scale * torch.rand(4, 12, generator=generator) * mask
 
     logprobs = -drawn(2.0)
-    return TokenSignals(mask, logprobs, drawn(1.5), logprobs + 0.3 * drawn(1.0), drawn(0.2))
+    return TokenSignals(mask, logprobs, drawn(1.5), logprobs + 0.3 * drawn(1.0), drawn(0.2), drawn(1.4))
 
 
 def credit_of(gating: GatingConfig, **given: Any) -> torch.Tensor:
@@ -230,18 +230,20 @@ def by_loop(name: str) -> list[list[float]]:
         elif name == "rsi":
             weights = [float(0.1 <= -math.log(one) / (h + 1e-6) <= 3) for one, h in zip(p, entropy, strict=True)]
         else:
-            weights = [h * abs(SIDES[row]) for h in entropy]
+            assert values.grad_norm is not None
+            size = entropy if name == "gmts" else [float(value) for value in values.grad_norm[row, :length]]
+            weights = [one * abs(SIDES[row]) for one in size]
         rows.append(weights)
     if name in ("rarity", "damping", "divergence_sigmoid"):
         return [[weight * len(row) / sum(row) for weight in row] for row in rows]
-    if name == "gmts":
+    if name in ("gmts", "gmts_exact"):
         least = sorted((weight for row in rows for weight in row), reverse=True)[math.ceil(0.2 * count) - 1]
         rows = [[float(weight >= least) for weight in row] for row in rows]
     kept = sum(sum(row) for row in rows)
     return [[weight * count / kept for weight in row] for row in rows]
 
 
-@pytest.mark.parametrize("name", ["rarity", "damping", "divergence_sigmoid", "rsi", "gmts"])
+@pytest.mark.parametrize("name", ["rarity", "damping", "divergence_sigmoid", "rsi", "gmts", "gmts_exact"])
 def test_a_published_rule_agrees_with_a_loop_in_float64(name: str) -> None:
     weights = credit_of(gating_option(name))
     for row, expected in enumerate(by_loop(name)):

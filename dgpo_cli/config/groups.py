@@ -76,6 +76,7 @@ class Signal(Enum):  # and a row of core/signals.py
     kl = "kl"
     logratio = "logratio"
     rarity = "rarity"
+    grad_norm = "grad_norm"
     relative_surprisal = "relative_surprisal"
 
 

@@ -38,13 +38,19 @@ class TokenSignals:
     entropy: Tensor  # nats
     ref_logprobs: Tensor | None = None
     hellinger: Tensor | None = None  # the squared distance d, in [0, 1]
+    grad_norm: Tensor | None = None  # of log p by the logits, in [0, sqrt 2]; None of rollouts that lack it
+
+
+def measured(*, has_reference: bool) -> tuple[str, ...]:
+    """The fields of `TokenSignals` that a scoring pass fills, in one order: processes add them up by it."""
+    return ("logprobs", "entropy", "grad_norm", *(("ref_logprobs", "hellinger") if has_reference else ()))
 
 
 def gated_score(signals: TokenSignals, *, signal: str, entropy_exponent: float, vocabulary_size: int) -> Tensor:
     """s = signal * H^kappa with H the policy's entropy over log V. Returns [B, T], 0 beyond the mask.
 
     Raises:
-        ValueError: the signal is measured from a reference, and none was scored.
+        ValueError: a field that the signal reads was not scored: it may need a reference.
     """
     rule = SIGNALS[signal]
     score = rule.score(*(_scored(signals, name) for name in rule.reads))
@@ -58,7 +64,7 @@ def gated_score(signals: TokenSignals, *, signal: str, entropy_exponent: float, 
 def _scored(signals: TokenSignals, name: str) -> Tensor:
     values: Tensor | None = getattr(signals, name)
     if values is None:
-        raise ValueError("this signal is measured from a reference, and none was scored")
+        raise ValueError(f"{name} was not scored: what is measured from a reference needs one")
     return values
 
 

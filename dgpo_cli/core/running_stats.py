@@ -1,4 +1,4 @@
-"""Running sums over tiles of the vocabulary, from which log-prob, entropy and Hellinger distance are read at the end.
+"""Running sums over tiles of the vocabulary, from which log-prob, entropy and distances are read at the end.
 
 Owns the states and how a tile of logits is folded into them. Which tiles, and whose, is `streamed_stats`.
 
@@ -44,16 +44,20 @@ class PolicyTile:
 
 @dataclass
 class PolicySums(_Sums):
-    """max of z; total = sum u^2; weighted = sum u^2 (z - max); target = z of the sampled id."""
+    """max of z; total = sum u^2; weighted = sum u^2 (z - max); target = z of the sampled id.
+
+    squares = sum u^4 without the sampled id. Added and taken out again, a probability near 1 would leave no digit.
+    """
 
     max: Tensor
     total: Tensor
     weighted: Tensor
     target: Tensor
+    squares: Tensor
 
     @classmethod
     def empty(cls, count: int, like: Scratch) -> PolicySums:
-        return cls(_full(count, MASKED, like), _full(count, 0, like), _full(count, 0, like), _full(count, 0, like))
+        return cls(_full(count, MASKED, like), *(_full(count, 0, like) for _ in range(4)))
 
     def fold(self, logits: Tensor, rows: Tensor, scratch: Scratch) -> PolicyTile:
         """Add a tile [v, n] whose row rows[i] is token i's sampled id (outside [0, v): in another tile)."""
@@ -66,6 +70,8 @@ class PolicySums(_Sums):
         before, added = self.total * rescale, weights.sum(0)
         self.weighted.addcmul_(self.total, drop).mul_(rescale).add_(logits.mul_(weights).sum(0))
         self.total.copy_(before + added)
+        squares = clear_target(torch.square(weights, out=logits), rows).sum(0)
+        self.squares.mul_(rescale.square()).add_(squares)
         return PolicyTile(roots, weights, before, added, drop)
 
     def logprobs(self) -> Tensor:
@@ -75,6 +81,10 @@ class PolicySums(_Sums):
     def entropy(self) -> Tensor:
         """H = log U - X / U [N] in nats."""
         return torch.log(self.total) - 2 * LN_2 * self.weighted / self.total
+
+    def grad_norm(self) -> Tensor:
+        """|d log p(y) / d logits| = sqrt((1 - p_y)^2 + sum_{a != y} p_a^2) = sqrt(1 - 2 p_y + sum_a p_a^2) [N]."""
+        return torch.sqrt(self.logprobs().expm1().square() + self.squares / self.total.square())
 
 
 @dataclass
@@ -189,6 +199,13 @@ def take_target(target: Tensor, tile: Tensor, rows: Tensor) -> None:
     inside = (rows >= 0) & (rows < tile.shape[0])
     values = tile.gather(0, rows.clamp(0, tile.shape[0] - 1)[None])[0]
     target.copy_(torch.where(inside, values, target))
+
+
+def clear_target(tile: Tensor, rows: Tensor) -> Tensor:
+    """Set tile[rows[i], i] to 0 for the tokens whose row lies in this tile, in place."""
+    inside = (rows >= 0) & (rows < tile.shape[0])
+    rows = rows.clamp(0, tile.shape[0] - 1)[None]
+    return tile.scatter_(0, rows, torch.where(inside, 0.0, tile.gather(0, rows)))
 
 
 def read_logprob(target: Tensor, maximum: Tensor, total: Tensor) -> Tensor:

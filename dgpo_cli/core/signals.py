@@ -53,6 +53,8 @@ SIGNALS: dict[str, SignalRule] = {
     ),
     # 1 - p of the token that was drawn: how rare it was.
     "rarity": SignalRule("(1 − p)", ("logprobs",), lambda logprobs: -logprobs.expm1()),
+    # |d log p / d logits| = sqrt(1 - 2 p + sum_a p_a^2), streamed with the log-probs.
+    "grad_norm": SignalRule("|∇|", ("grad_norm",), lambda grad_norm: grad_norm),
     # Surprisal over its own expectation, which is the entropy in nats.
     "relative_surprisal": SignalRule(
         "−log p / H", ("logprobs", "entropy"), lambda logprobs, entropy: -logprobs / (entropy + ENTROPY_EPS)

@@ -1,4 +1,4 @@
-"""One pass over the vocabulary that gives log-prob, entropy and Hellinger distance of N tokens.
+"""One pass over the vocabulary that gives log-prob, entropy, gradient norm and Hellinger distance of N tokens.
 
 Owns the loops: ids outside, tokens inside, so that each tile of a low-precision head is cast once. Memory is a few
 tiles and a few [N] vectors, whatever N. The sums are `running_stats`; on a GPU `triton_fold` takes the tiles into them.

@@ -14,7 +14,7 @@ How they work: `output_head` (tiles), `running_stats` (sums), `streamed_stats` (
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -54,10 +54,12 @@ class TokenStats:
     entropy       H = -sum_a p_a log p_a, nats
     ref_logprobs  log q(sampled id), nats; None without a reference
     hellinger     SQUARED distance d = 1 - sum_a sqrt(p_a q_a), in [0, 1]; None without a reference
+    grad_norm     |d log p(sampled id) / d z|, z = logits / temperature: sqrt(1 - 2 p(sampled id) + sum_a p_a^2)
     """
 
     logprobs: Tensor
     entropy: Tensor
+    grad_norm: Tensor
     ref_logprobs: Tensor | None
     hellinger: Tensor | None
 
@@ -259,11 +261,11 @@ def _detached(head: Head) -> Head:
 
 
 def _stats(policy: PolicySums, reference: ReferenceSums | DeltaSums | None = None) -> TokenStats:
+    own = (policy.logprobs().float(), policy.entropy().float(), policy.grad_norm().float())
     if reference is None:
-        return TokenStats(policy.logprobs().float(), policy.entropy().float(), None, None)
+        return TokenStats(*own, None, None)
     ref_logprobs = reference.logprobs(policy) if isinstance(reference, DeltaSums) else reference.logprobs()
-    distance = reference.hellinger(policy)
-    return TokenStats(policy.logprobs().float(), policy.entropy().float(), ref_logprobs.float(), distance.float())
+    return TokenStats(*own, ref_logprobs.float(), reference.hellinger(policy).float())
 
 
 def _replaced(stats: TokenStats, index: Tensor, better: TokenStats) -> TokenStats:
@@ -273,7 +275,7 @@ def _replaced(stats: TokenStats, index: Tensor, better: TokenStats) -> TokenStat
         ref_logprobs = ref_logprobs.index_copy(0, index, better.ref_logprobs)
     if hellinger is not None and better.hellinger is not None:
         hellinger = hellinger.index_copy(0, index, better.hellinger)
-    return TokenStats(stats.logprobs, stats.entropy, ref_logprobs, hellinger)
+    return replace(stats, ref_logprobs=ref_logprobs, hellinger=hellinger)
 
 
 def _with_exact_zeros(stats: TokenStats, hidden: Tensor, ref_hidden: Tensor) -> TokenStats:
@@ -282,4 +284,4 @@ def _with_exact_zeros(stats: TokenStats, hidden: Tensor, ref_hidden: Tensor) -> 
         return stats
     equal = (hidden == ref_hidden).all(dim=1)
     ref_logprobs = torch.where(equal, stats.logprobs, stats.ref_logprobs)
-    return TokenStats(stats.logprobs, stats.entropy, ref_logprobs, stats.hellinger.masked_fill(equal, 0.0))
+    return replace(stats, ref_logprobs=ref_logprobs, hellinger=stats.hellinger.masked_fill(equal, 0.0))

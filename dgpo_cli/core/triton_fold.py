@@ -50,7 +50,7 @@ def fold_tiles(
             *(ref_products, *ref_products.stride()),
             *(tile.bias, ref_tile.bias),
             targets.contiguous(),
-            *(policy.max, policy.total, policy.weighted, policy.target),
+            *(policy.max, policy.total, policy.weighted, policy.target, policy.squares),
             *(reference.max, reference.total, reference.target, reference.residual),
             *(ids, tile.start),
             *(head.scale, ref_head.scale, head.softcap or 1.0, ref_head.softcap or 1.0, unit),
@@ -88,6 +88,7 @@ def _fold(
     total_p,
     weighted_p,
     target_p,
+    squares_p,
     max_q,
     total_q,
     target_q,
@@ -108,6 +109,8 @@ def _fold(
     products += token * stride_token
     ref_products += token * ref_stride_token
     peak, total, weighted = tl.load(max_p + token), tl.load(total_p + token), tl.load(weighted_p + token)
+    squares = tl.load(squares_p + token)
+    row = tl.load(targets + token) - first_id
     if HAS_REF:
         ref_peak, ref_total, residual = tl.load(max_q + token), tl.load(total_q + token), tl.load(residual_q + token)
 
@@ -119,9 +122,12 @@ def _fold(
         drop, peak = peak - raised, raised
         logits -= peak
         roots = tl.exp2(logits)
-        added = tl.sum(roots * roots, axis=0)
+        masses = roots * roots
+        added = tl.sum(masses, axis=0)
         rescale = tl.exp2(2 * drop)
-        weighted = (weighted + total * drop) * rescale + tl.sum(roots * roots * logits, axis=0)
+        weighted = (weighted + total * drop) * rescale + tl.sum(masses * logits, axis=0)
+        others = tl.where(offsets == row, 0.0, masses)
+        squares = squares * rescale * rescale + tl.sum(others * others, axis=0)
         before = total * rescale
         total = before + added
 
@@ -154,12 +160,12 @@ def _fold(
     tl.store(max_p + token, peak)
     tl.store(total_p + token, total)
     tl.store(weighted_p + token, weighted)
+    tl.store(squares_p + token, squares)
     if HAS_REF:
         tl.store(max_q + token, ref_peak)
         tl.store(total_q + token, ref_total)
         tl.store(residual_q + token, residual)
 
-    row = tl.load(targets + token) - first_id
     if (row >= 0) & (row < ids):
         tl.store(target_p + token, _logits(products, bias, row, row < ids, stride_id, scale, softcap, unit, CAPPED))
         if HAS_REF:

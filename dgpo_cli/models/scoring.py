@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dgpo_cli.core.credit import TokenSignals
+from dgpo_cli.core.credit import TokenSignals, measured
 from dgpo_cli.core.token_stats import (
     TokenStats,
     logprobs_from_logits,
@@ -120,10 +120,11 @@ def _chunked_stats(logits: Tensor, targets: Tensor, ref_logits: Tensor | None, t
         pieces = [getattr(part, name) for part in parts]
         return None if pieces[0] is None else torch.cat(pieces)
 
-    logprobs, entropy = joined("logprobs"), joined("entropy")
+    logprobs, entropy, grad_norm = joined("logprobs"), joined("entropy"), joined("grad_norm")
     assert logprobs is not None
     assert entropy is not None
-    return TokenStats(logprobs, entropy, joined("ref_logprobs"), joined("hellinger"))
+    assert grad_norm is not None
+    return TokenStats(logprobs, entropy, grad_norm, joined("ref_logprobs"), joined("hellinger"))
 
 
 def signals_of_stats(stats: TokenStats, batch: MicroBatch) -> TokenSignals:
@@ -135,7 +136,9 @@ def signals_of_stats(stats: TokenStats, batch: MicroBatch) -> TokenSignals:
     logprobs, entropy = rows(stats.logprobs), rows(stats.entropy)
     assert logprobs is not None
     assert entropy is not None
-    return TokenSignals(batch.mask, logprobs, entropy, rows(stats.ref_logprobs), rows(stats.hellinger))
+    return TokenSignals(
+        batch.mask, logprobs, entropy, rows(stats.ref_logprobs), rows(stats.hellinger), rows(stats.grad_norm)
+    )
 
 
 @torch.no_grad()
@@ -160,8 +163,7 @@ def score_rollouts(
     rows = list(range(len(rollouts))) if rows is None else rows
     chosen = set(rows)
     mask = mask_of([length if row in chosen else 0 for row, length in enumerate(lengths)], max(lengths, default=0))
-    names = ("logprobs", "entropy") if reference is None else ("logprobs", "entropy", "ref_logprobs", "hellinger")
-    values = {name: torch.zeros(mask.shape) for name in names}
+    values = {name: torch.zeros(mask.shape) for name in measured(has_reference=reference is not None)}
     batches = make_microbatches(rollouts, rows, lengths, tokens=tokens, pad_id=model.pad_id, processes=processes.size)
     mine = dealt(batches, processes)
 
@@ -177,9 +179,7 @@ def score_rollouts(
 
     processes.all_or_none(score_share, apart=model.shards is None, rounds=len(mine), after_each=after_each)
     share_values(list(values.values()), mask, processes)
-    return TokenSignals(
-        mask, values["logprobs"], values["entropy"], values.get("ref_logprobs"), values.get("hellinger")
-    )
+    return TokenSignals(mask, **values)
 
 
 def _stats_of(

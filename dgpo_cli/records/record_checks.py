@@ -16,7 +16,7 @@ import numpy as np
 from dgpo_cli.data.rows import Row
 from dgpo_cli.errors import Problem
 
-SIGNALS = ("logprobs", "ref_logprobs", "entropy", "hellinger")
+SIGNALS = ("logprobs", "ref_logprobs", "entropy", "hellinger", "grad_norm")
 CREDIT = ("credit", "score")
 LARGEST = float(np.finfo(np.float32).max)  # signals and advantages are float32
 
@@ -59,6 +59,7 @@ VALUES: dict[str, Kind] = {
 TOKEN_LISTS: dict[str, Kind] = {"token_ids": INTEGER, "engine_logprobs": NUMBER}
 COUNTED_LISTS: dict[str, Kind] = {
     **dict.fromkeys((*SIGNALS, *CREDIT), NUMBER),
+    "grad_norm": ("a number from 0 to 1.42", lambda value: is_number(value) and 0 <= value <= 1.42),  # at most sqrt 2
     "hellinger": ("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
 }
 

@@ -20,6 +20,7 @@ SHOWN = ("credit/ess", "credit/std", "credit/max", "credit/top20", "credit/gini"
 UNIFORM = "gating=uniform needs no signal"
 WITHOUT = {
     "entropy": UNIFORM,
+    "grad_norm": f"rollouts of this version hold it: sample again, dgpo rollout; {UNIFORM}",
     "logprobs": f"score the rollouts: dgpo rollout, or dgpo train rollout.save=all; {UNIFORM}",
 }
 TRAINED = "as trained"

@@ -53,6 +53,7 @@ class StoredRollouts:
             whole.entropy[rows],
             None if whole.ref_logprobs is None else whole.ref_logprobs[rows],
             None if whole.hellinger is None else whole.hellinger[rows],
+            None if whole.grad_norm is None else whole.grad_norm[rows],
         )
         return replace(
             self,
@@ -115,12 +116,16 @@ def _first_places(rows: list[Row], holds: Callable[[dict[str, Any], str], bool])
 
 
 def _signals(records: list[dict[str, Any]], missing: dict[str, str]) -> TokenSignals:
-    """What is measured from a reference is None if any scored record has none; the policy's own is 0 there."""
+    """What a file may lack (a reference, or `grad_norm` of an earlier version) is None if any scored record has none.
+
+    Log-prob and entropy are 0 there.
+    """
     lengths = torch.tensor([len(record.get("logprobs") or []) for record in records])
     mask = torch.arange(int(lengths.max()) if len(records) else 0)[None, :] < lengths[:, None]  # [B, T]
     columns = {name: _table(records, name, mask) for name in SIGNALS}
-    reference = {name: None if name in missing else columns[name] for name in ("ref_logprobs", "hellinger")}
-    return TokenSignals(mask, columns["logprobs"], columns["entropy"], **reference)
+    optional = ("ref_logprobs", "hellinger", "grad_norm")
+    found = {name: None if name in missing else columns[name] for name in optional}
+    return TokenSignals(mask, columns["logprobs"], columns["entropy"], **found)
 
 
 def trained_credit(stored: StoredRollouts) -> Credit | None:

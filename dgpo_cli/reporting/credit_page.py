@@ -18,10 +18,11 @@ from dgpo_cli.config.gating_needs import masks_tokens
 from dgpo_cli.config.groups import Control, Form, GatingConfig, Normalizer, Sign, Signal
 from dgpo_cli.core.signals import SIGNALS as CREDIT_SIGNALS
 from dgpo_cli.records.prompt_groups import group_numbers, side
-from dgpo_cli.records.record_checks import SIGNALS
 from dgpo_cli.records.regated import SHOWN, Gated
 from dgpo_cli.records.stored_rollouts import StoredRollouts
 from dgpo_cli.reporting.page import assemble, packed
+
+SHADES = ("logprobs", "ref_logprobs", "entropy", "hellinger")  # the signals that the page shows by themselves
 
 
 def credit_page(stored: StoredRollouts, gated: list[Gated], *, shade: str = "credit") -> str:
@@ -69,7 +70,7 @@ def page_data(stored: StoredRollouts, gated: list[Gated], *, shade: str) -> dict
         "tokens": packed(numbers, "u4" if len(spelled) > 65_535 else "u2"),
         "wide": len(spelled) > 65_535,
         "signals": {
-            name: columns.number(getattr(stored.signals, name)) for name in SIGNALS if name not in stored.missing
+            name: columns.number(getattr(stored.signals, name)) for name in SHADES if name not in stored.missing
         },
         "gatings": [
             {

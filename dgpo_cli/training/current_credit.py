@@ -85,4 +85,4 @@ def joined(parts: list[TokenSignals]) -> TokenSignals:
     assert logprobs is not None
     assert entropy is not None
     mask = torch.stack([part.mask for part in parts]).any(0)
-    return TokenSignals(mask, logprobs, entropy, total("ref_logprobs"), total("hellinger"))
+    return TokenSignals(mask, logprobs, entropy, total("ref_logprobs"), total("hellinger"), total("grad_norm"))

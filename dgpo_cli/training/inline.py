@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dgpo_cli.algorithm import Credit
 from dgpo_cli.config.gating_needs import needs_whole_batch, scores_first
-from dgpo_cli.core.credit import TokenSignals
+from dgpo_cli.core.credit import TokenSignals, measured
 from dgpo_cli.models.microbatch import MicroBatch, mask_of
 from dgpo_cli.models.scoring import share_values
 from dgpo_cli.processes import Processes
@@ -94,9 +94,10 @@ class _Record:
     """Signals and credit of micro-batches, put together as [B, T]. Rows that none of them held are unmasked."""
 
     def __init__(self, batch: StepBatch, *, has_reference: bool) -> None:
-        names = ("logprobs", "entropy", "ref_logprobs", "hellinger") if has_reference else ("logprobs", "entropy")
         self._lengths = [0] * batch.shape[0]
-        self._values: dict[str, Tensor] = {name: torch.zeros(batch.shape) for name in names}
+        self._values: dict[str, Tensor] = {
+            name: torch.zeros(batch.shape) for name in measured(has_reference=has_reference)
+        }
         self._weights, self._score = torch.zeros(batch.shape), torch.zeros(batch.shape)
         self._gate = 1.0
         self._width = batch.shape[1]
@@ -116,7 +117,5 @@ class _Record:
         lengths = processes.total(torch.tensor(self._lengths)).tolist()
         mask, values = mask_of(lengths, self._width), self._values
         share_values([*values.values(), self._weights, self._score], mask, processes)
-        signals = TokenSignals(
-            mask, values["logprobs"], values["entropy"], values.get("ref_logprobs"), values.get("hellinger")
-        )
+        signals = TokenSignals(mask, **values)
         return Scored(signals, Credit(self._weights, self._score, self._gate))

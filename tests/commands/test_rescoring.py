@@ -19,6 +19,7 @@ from record_factory import made_up, page_credit, page_data, write_rollouts
 from dgpo_cli.cli import main
 from dgpo_cli.config.compose import compose
 from dgpo_cli.config.stored import save
+from dgpo_cli.records.record_checks import SIGNALS
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -138,7 +139,7 @@ def test_a_run_is_shown_by_its_own_gating_and_that_of_a_file_by_the_config_besid
     ("overrides", "lost", "said"),
     [
         (["algo=dapo"], ("ref_logprobs", "hellinger"), "gating: uniform, that of "),
-        (["gating=calibrated"], ("logprobs", "entropy", "ref_logprobs", "hellinger"), "no rollout in it was scored"),
+        (["gating=calibrated"], SIGNALS, "no rollout in it was scored"),
         (["gating=paper"], ("vocabulary_size",), "no vocabulary_size"),
         (None, ("ref_logprobs", "hellinger"), "line 1: no hellinger: gating paper needs it"),
     ],
@@ -231,7 +232,7 @@ def test_a_batch_with_numbers_that_are_not_finite_can_be_looked_at(tmp_path: Pat
 def test_a_file_of_unscored_rollouts_is_refused_but_can_be_looked_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ("logprobs", "entropy", "ref_logprobs", "hellinger")
+    names = SIGNALS
     file = write_rollouts(tmp_path / "step.jsonl", [record | dict.fromkeys(names) for record in made_up(2, 4)])
     assert main(["rollout", f"rollouts={file}", f"hydra.run.dir={tmp_path / 'out'}", "gating=paper"]) == 2
     refused = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,14 @@ from dgpo_cli.errors import ConfigError
 @pytest.mark.parametrize("name", keys.options("gating"))
 def test_an_option_read_by_name_is_what_hydra_composes(name: str) -> None:
     assert gating_option(name) == compose("rollout", [f"gating={name}"]).gating
+
+
+@pytest.mark.parametrize("name", keys.options("gating"))
+def test_an_option_says_where_it_comes_from_and_is_explained(name: str) -> None:
+    """In its file, in the table of docs/credit.md and in the text below it."""
+    page = (Path(__file__).parents[2] / "docs/credit.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in page
+    assert re.search(rf"^- .*`{name}`", page, re.MULTILINE)
 
 
 def test_the_chosen_gating_stands_first_and_once() -> None:

@@ -16,6 +16,7 @@ class DenseStats:
     entropy: Tensor
     ref_logprobs: Tensor
     hellinger: Tensor
+    grad_norm: Tensor
 
 
 def dense_logits(hidden: Tensor, head: Head) -> Tensor:
@@ -34,6 +35,7 @@ def dense_stats(logits: Tensor, targets: Tensor, ref_logits: Tensor, temperature
         logprobs=log_p.gather(1, targets[:, None])[:, 0],
         entropy=torch.special.entr(log_p.exp()).sum(1),
         ref_logprobs=log_q.gather(1, targets[:, None])[:, 0],
+        grad_norm=(log_p.exp() - torch.nn.functional.one_hot(targets, log_p.shape[1])).norm(dim=1),
         hellinger=0.5 * ((log_p / 2).exp() - (log_q / 2).exp()).square().sum(1),
     )
 

@@ -21,9 +21,10 @@ def signals(lengths: list[int], seed: int = 0, width: int | None = None) -> Toke
     mask = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
     values = {
         name: torch.rand((len(lengths), width), generator=generator) * mask
-        for name in ("logprobs", "entropy", "ref_logprobs", "hellinger")
+        for name in ("logprobs", "entropy", "ref_logprobs", "hellinger", "grad_norm")
     }
-    return TokenSignals(mask, -values["logprobs"], values["entropy"], -values["ref_logprobs"], values["hellinger"])
+    signed = {name: -value if "logprobs" in name else value for name, value in values.items()}
+    return TokenSignals(mask, **signed)
 
 
 def test_softmax_credit_by_hand() -> None:

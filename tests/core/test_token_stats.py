@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +46,7 @@ def close(value: Tensor | None, expected: Tensor, atol: float, rtol: float = 0.0
 def matches(stats: TokenStats, expected: DenseStats) -> None:
     close(stats.logprobs, expected.logprobs, 1e-5)
     close(stats.entropy, expected.entropy, 1e-5)
+    close(stats.grad_norm, expected.grad_norm, 1e-6)
     close(stats.ref_logprobs, expected.ref_logprobs, 1e-5)
     close(stats.hellinger, expected.hellinger, 2e-6)
 
@@ -132,6 +134,30 @@ def test_without_a_reference_there_is_no_distance() -> None:
     assert not stats.logprobs.requires_grad
 
 
+def test_the_gradient_norm_by_hand() -> None:
+    # p = 1/2 1/4 1/4. The first: sqrt(1/4 + 1/16 + 1/16) = sqrt(6)/4; the second: sqrt(1/4 + 9/16 + 1/16) = sqrt(14)/4
+    logits = torch.tensor([[math.log(2.0), 0.0, 0.0]]).repeat(2, 1)
+    stats = stats_from_logits(logits, torch.tensor([0, 1]))
+    assert stats.grad_norm.tolist() == pytest.approx([math.sqrt(6) / 4, math.sqrt(14) / 4], rel=1e-6)
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+def test_the_gradient_norm_is_the_one_that_autograd_gives(chunks: dict[str, Any]) -> None:
+    hidden, head, targets = random_model(spread=0.3)
+    logits = dense_logits(hidden, head).requires_grad_()
+    torch.log_softmax(logits, -1).gather(1, targets[:, None]).sum().backward()
+    assert logits.grad is not None
+    close(token_stats(hidden, head, targets, **chunks).grad_norm, logits.grad.norm(dim=1), 1e-6)
+
+
+def test_the_gradient_norm_of_a_sure_token_keeps_its_digits() -> None:
+    """p = 1 - 2e-6: by 1 - 2 p + sum p^2 in float32 nothing would be left but rounding, up to 3e-4."""
+    logits = torch.tensor([[0.0, math.log(1e-6), math.log(1e-6)]])
+    expected = dense_stats(logits, torch.tensor([0]), logits).grad_norm
+    assert float(expected) == pytest.approx(2.45e-6, rel=1e-2)
+    close(stats_from_logits(logits, torch.tensor([0])).grad_norm, expected, 1.5e-7)
+
+
 def test_heads_of_different_vocabularies_are_refused() -> None:
     hidden, head, targets = random_model()
     with pytest.raises(ValueError, match="1003 and 1000 rows"):
@@ -143,7 +169,7 @@ def test_no_tokens_give_empty_vectors(chunks: dict[str, Any]) -> None:
     hidden, head, targets = random_model()
     stats = token_stats(hidden[:0], head, targets[:0], ref_hidden=hidden[:0], **chunks)
     nothing = torch.empty(0)
-    matches(stats, DenseStats(nothing, nothing, nothing, nothing))
+    matches(stats, DenseStats(nothing, nothing, nothing, nothing, nothing))
     empty = stats_from_logits(torch.empty(0, V), targets[:0], ref_logits=torch.empty(0, V))
     close(empty.hellinger, nothing, 0.0)
 
@@ -288,6 +314,7 @@ def test_ids_masked_by_a_bias_of_minus_infinity(ref: str, chunks: dict[str, int]
     close(stats.logprobs, expected.logprobs, 1e-5)
     close(stats.ref_logprobs, expected.ref_logprobs, 1e-5)
     close(stats.entropy, expected.entropy.nan_to_num(), 1e-5)
+    close(stats.grad_norm, expected.grad_norm, 1e-6)
     close(stats.hellinger, expected.hellinger, 2e-6)
 
 
@@ -311,7 +338,7 @@ def test_chunk_sizes_do_not_matter(ref: str, chunks: dict[str, int]) -> None:
     ref_head = Head(moved(head.weight, 0.05, seed=2)) if ref == "two heads" else None
     one_tile = token_stats(hidden, head, targets, ref_hidden=ref_hidden, ref_head=ref_head)
     tiles = token_stats(hidden, head, targets, ref_hidden=ref_hidden, ref_head=ref_head, **chunks)
-    for name in ("logprobs", "entropy", "ref_logprobs", "hellinger"):
+    for name in ("logprobs", "entropy", "grad_norm", "ref_logprobs", "hellinger"):
         close(getattr(tiles, name), getattr(one_tile, name), 1e-6, rtol=1e-6 / 7)  # the values reach 7: log V
 
 
@@ -321,7 +348,7 @@ def test_the_company_of_a_token_does_not_matter() -> None:
     together = token_stats(hidden, head, targets, ref_hidden=ref_hidden)
     for some in (slice(0, 1), slice(3, 20), slice(30, N)):
         alone = token_stats(hidden[some], head, targets[some], ref_hidden=ref_hidden[some])
-        for name in ("logprobs", "entropy", "ref_logprobs", "hellinger"):
+        for name in ("logprobs", "entropy", "grad_norm", "ref_logprobs", "hellinger"):
             close(getattr(alone, name), getattr(together, name)[some], 1e-6, rtol=1e-6 / 7)
 
 

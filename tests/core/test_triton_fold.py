@@ -37,6 +37,7 @@ for case in cases:
         fold_tiles(products, tile, targets, policy, unit, ref_products, ref_tile, reference)
     results.append({
         "alone": alone.logprobs(), "logprobs": policy.logprobs(), "entropy": policy.entropy(),
+        "grad_norm": policy.grad_norm(),
         "ref_logprobs": reference.logprobs(), "hellinger": reference.hellinger(policy),
     })
 torch.save(results, sys.argv[2])
@@ -101,7 +102,7 @@ def expected_of(name: str) -> DenseStats:
 @pytest.mark.parametrize("name", NAMES)
 def test_kernel_equals_the_dense_reference(name: str, interpreted: dict[str, dict[str, Tensor]]) -> None:
     stats, expected = interpreted[name], expected_of(name)
-    for field in ("alone", "logprobs", "entropy", "ref_logprobs"):
+    for field in ("alone", "logprobs", "entropy", "grad_norm", "ref_logprobs"):
         wanted = getattr(expected, "logprobs" if field == "alone" else field).nan_to_num(neginf=-torch.inf)
         torch.testing.assert_close(stats[field].double(), wanted, atol=1e-5, rtol=0)
     torch.testing.assert_close(stats["hellinger"].double(), expected.hellinger, atol=2e-6, rtol=0)

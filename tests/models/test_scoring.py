@@ -53,7 +53,7 @@ def test_packing_and_padding_change_nothing(policy: LanguageModel, reference: La
         for tokens in (1, 20, 10_000)
     ]
     for other in results[1:]:
-        for name in ("logprobs", "entropy", "ref_logprobs", "hellinger"):
+        for name in ("logprobs", "entropy", "grad_norm", "ref_logprobs", "hellinger"):
             assert torch.allclose(getattr(results[0], name), getattr(other, name), atol=1e-5), name
 
 

@@ -72,7 +72,7 @@ def test_credit_as_trained_is_that_of_the_records_that_an_update_trained() -> No
 
 def test_credit_written_again_is_that_of_one_gating_and_no_longer_a_mean_over_updates() -> None:
     first, second = made_up(2, 3)
-    unscored = second | dict.fromkeys(("logprobs", "entropy", "ref_logprobs", "hellinger"))
+    unscored = second | dict.fromkeys(("logprobs", "entropy", "ref_logprobs", "hellinger", "grad_norm"))
     stored = rollouts_at_hand([first | {"credit_updates": 0, "credit": None, "score": None}, unscored], "step 1")
     [uniform] = regate(stored, {"uniform": gating_option("uniform")})
     again = rescored(stored, uniform)

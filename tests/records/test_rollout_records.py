@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from dgpo_cli.algorithm import Algorithm, Credit
+from dgpo_cli.config import keys
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.config.groups import AlgoConfig
 from dgpo_cli.core.credit import TokenSignals
@@ -22,6 +24,7 @@ ROLLOUTS = [
     Rollout(SampleRequest(PROMPT, 1, seed=2), (5, 5, 5), "222", "length"),
     Rollout(SampleRequest(PROMPT, 2, seed=3), (9,), "3", "stop"),
 ]
+ADVANTAGES = [1.0, -0.5, -0.5]
 VERDICTS = [Verdict(1.0, True, "2"), Verdict(0.0, False, None, "no_answer"), Verdict(0.0, False, "3")]
 MASK = torch.tensor([[True, True], [False, False], [True, False]])
 SIGNALS = TokenSignals(
@@ -30,6 +33,7 @@ SIGNALS = TokenSignals(
     entropy=torch.tensor([[1.0, 0.5], [0.0, 0.0], [0.25, 0.0]]),
     ref_logprobs=torch.tensor([[-0.75, -0.25], [0.0, 0.0], [-1.5, 0.0]]),
     hellinger=torch.tensor([[0.125, 0.0], [0.0, 0.0], [0.5, 0.0]]),
+    grad_norm=torch.tensor([[0.75, 0.5], [0.0, 0.0], [1.25, 0.0]]),
 )
 CREDIT = Credit(torch.tensor([[1.5, 0.5], [0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.5, 0.25], [0, 0], [1, 0]]), 1.0)
 
@@ -39,7 +43,7 @@ def records(signals: TokenSignals | None, credit: Credit | None, **extras: Any) 
         ROLLOUTS,
         VERDICTS,
         [1.0, 0.0, 0.0],
-        [1.0, -0.5, -0.5],
+        ADVANTAGES,
         signals,
         credit,
         spell=lambda token: f"<{token}>",
@@ -69,6 +73,7 @@ def test_a_record_holds_the_rollout_its_verdict_and_what_each_counted_token_carr
         "logprobs": [-0.5, -0.25],
         "engine_logprobs": [-0.5, -0.25],
         "entropy": [1.0, 0.5],
+        "grad_norm": [0.75, 0.5],
         "ref_logprobs": [-0.75, -0.25],
         "hellinger": [0.125, 0.0],
         "score": [0.5, 0.25],
@@ -101,14 +106,15 @@ def test_credit_of_a_rollout_that_no_update_trained_is_null() -> None:
     assert (left["credit_updates"], left["credit"], left["score"]) == (0, None, None)
 
 
-def test_records_are_enough_to_compute_their_credit_again() -> None:
-    gating = gating_option("random")  # it reads hellinger, entropy, the size, the floor and the seeds
+@pytest.mark.parametrize("name", keys.options("gating"))
+def test_records_are_enough_to_compute_their_credit_again(name: str) -> None:
+    gating = gating_option(name)
     facts: dict[str, Any] = {"noise_floor": 0.01, "control_seeds": [11, 12, 13]}
     algorithm = Algorithm(AlgoConfig(), gating, max_completion_tokens=3)
-    credit = algorithm.credit(SIGNALS, advantages=torch.ones(3), vocabulary_size=12, **facts)
+    credit = algorithm.credit(SIGNALS, advantages=torch.tensor(ADVANTAGES), vocabulary_size=12, **facts)
     written = records(SIGNALS, credit, **facts)
     stored = rollouts_at_hand(written, "step 1")
-    [again] = regate(stored, {"random": gating})
+    [again] = regate(stored, {name: gating})
     assert torch.equal(again.credit.weights, credit.weights)
     assert again.credit.noise_gate == credit.noise_gate
     assert is_stored_credit(stored, again)

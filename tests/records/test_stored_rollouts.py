@@ -26,7 +26,7 @@ def test_records_at_hand_are_as_they_will_be_read() -> None:
 
 def test_rows_are_as_long_as_their_counted_tokens() -> None:
     long, short, unscored = made_up(3, 3)
-    for name in ("logprobs", "entropy", "ref_logprobs", "hellinger"):
+    for name in ("logprobs", "entropy", "ref_logprobs", "hellinger", "grad_norm"):
         short[name] = short[name][:1]  # cut by the limit of what counts: three tokens, one counted
         unscored[name] = None
     stored = rollouts_at_hand([long, short, unscored], "step 1")

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.config import keys
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import LossAggregation
 from dgpo_cli.models.adapted_layers import adapt_layers
@@ -28,7 +29,8 @@ from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.update import Updater
 
-GATINGS = ("uniform", "paper", "hellinger", "calibrated", "surprisal", "top_entropy", "random")
+GATINGS = tuple(keys.options("gating"))
+OVER_BATCH = {"top_entropy", "rsi", "gmts", "gmts_exact"}  # mean 1 over the batch, not over a rollout
 
 
 @pytest.mark.parametrize("aggregation", list(LossAggregation))
@@ -110,7 +112,7 @@ def test_micro_batches_change_nothing(
             assert torch.allclose(left, right, atol=1e-3 * float(left.abs().max()) + 1e-9)
 
 
-@pytest.mark.parametrize("gating", sorted(set(GATINGS) - {"top_entropy"}))
+@pytest.mark.parametrize("gating", sorted(set(GATINGS) - OVER_BATCH))
 def test_mean_credit_is_one_in_every_rollout(
     policy: LanguageModel,
     reference: LanguageModel,
