@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dgpo_cli.engines.http import Answer, HttpClient, said
+from dgpo_cli.engines.vllm.client import ADDRESS_HINT
 from dgpo_cli.engines.vllm.updates import Refusal
 from dgpo_cli.errors import RunError, ServerError
 
@@ -36,7 +37,7 @@ class Conversation:
 
     def __init__(self, url: str, *, timeout_seconds: float) -> None:
         self.url = url.rstrip("/")
-        self._http = HttpClient(self.url, retries=0, timeout_seconds=timeout_seconds)
+        self._http = HttpClient(self.url, retries=0, timeout_seconds=timeout_seconds, absent_hint=ADDRESS_HINT)
         self._draining = HttpClient(self.url, retries=0, timeout_seconds=DRAIN_SECONDS)
 
     def begin(self, session: str) -> Facts:
