@@ -1,6 +1,7 @@
 """Shell completion that knows the commands: a short script a shell, which asks `dgpo _complete` for the candidates.
 
-`dgpo _complete WORD ...` gets the words after `dgpo` up to the cursor and prints the completions of the last one.
+`dgpo _complete WORD ...` gets the words after `dgpo` up to the cursor and prints the completions of the last one; so
+every shell completes the paths in `resume=outp` and `runs=[o/a,o/` in the same way.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
+from dgpo_cli.config.path_keys import files_at, is_path, paths_at
 from dgpo_cli.errors import UsageError
 
 BASH = """\
@@ -23,7 +25,7 @@ _dgpo() {
   local before=${last%"${last##*[=:]}"}
   mapfile -t candidates < <(dgpo _complete "${words[@]:1}" 2>/dev/null)
   COMPREPLY=("${candidates[@]#"$before"}")
-  [[ ${#candidates[@]} -eq 1 && ${candidates[0]} == *[=.] ]] && compopt -o nospace
+  [[ ${#candidates[@]} -eq 1 && ${candidates[0]} == *[=./:] ]] && compopt -o nospace
   [[ ${#candidates[@]} -eq 0 ]] && compopt -o default
   return 0
 }
@@ -31,17 +33,24 @@ complete -F _dgpo dgpo"""
 
 ZSH = """\
 _dgpo() {
-  local -a candidates
-  candidates=("${(@f)$(dgpo _complete "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+  local -a line candidates
+  line=("${(@z)LBUFFER}")
+  local first=${line[(I)dgpo]}
+  line=("${(@Q)line[first,-1]}")
+  [[ $LBUFFER == *' ' ]] && line+=('')
+  local typed=${line[-1]#[\\'\\"]}
+  candidates=("${(@f)$(dgpo _complete "${(@)line[2,-2]}" "$typed" 2>/dev/null)}")
   candidates=(${candidates:#})
-  if (( ${#candidates} )); then
-    compadd -S '' -a candidates
-  else
-    compset -P '*='
-    _files
-  fi
+  # After runs=[ zsh completes what follows the bracket alone.
+  [[ $1 == subscript ]] && candidates=("${(@)candidates#"${typed%"$PREFIX"}"}")
+  compadd -S '' -a candidates
 }
-compdef _dgpo dgpo"""
+_dgpo_subscript() {
+  if [[ $LBUFFER == (|*[[:space:]])dgpo\\ * ]]; then _dgpo subscript; else _subscript; fi
+}
+compdef _dgpo dgpo
+compdef _dgpo_subscript -subscript-
+alias dgpo='noglob dgpo'  # or runs=[a,b] would be a pattern"""
 
 FISH = """\
 complete -c dgpo -f -a '(dgpo _complete (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'"""
@@ -60,7 +69,7 @@ def script(words: list[str]) -> str:
 
 
 def candidates(words: list[str]) -> list[str]:
-    """The completions of the last word, given the words before it. Empty if only files make sense."""
+    """The completions of the last word, given the words before it. Empty if there are none."""
     *before, word = words or [""]
     if not before:
         return _starting(word, [*COMMANDS, "help", "completion", "--version", "-h"])
@@ -76,6 +85,8 @@ def candidates(words: list[str]) -> list[str]:
         return _starting(word, ["keys", "recipe", *sorted(known)])
     if verb not in COMMANDS:
         return []
+    if before[-1] in ("--config-dir", "-cd"):
+        return files_at(word, ())
     if before[-1] == "--cfg":
         return _starting(word, ["job", "hydra", "all"])
     if word.startswith("-"):
@@ -83,7 +94,7 @@ def candidates(words: list[str]) -> list[str]:
     name, equals, value = word.partition("=")
     if equals:
         return _values(verb, name, value, _config_dirs(before))
-    return _starting(word, _names(verb, word))
+    return _starting(word, _names(verb, word)) or files_at(word, (".yaml", ".yml"))
 
 
 def _names(verb: str, word: str) -> list[str]:
@@ -97,10 +108,12 @@ def _names(verb: str, word: str) -> list[str]:
 
 
 def _values(verb: str, name: str, value: str, config_dirs: list[Path]) -> list[str]:
-    done = value[: value.rfind(",") + 1]  # of a sweep: seed=0,1,
+    done = value[: max(value.rfind(","), value.rfind("[")) + 1]  # of a sweep or list: seed=0,1, or runs=[o/a,
     group = catalogue.RECIPES if name == "recipe" else name
     if group in catalogue.groups(verb):
         known = catalogue.options(group, config_dirs)
+    elif is_path(name):
+        known = paths_at(name, value.removeprefix(done))
     else:
         key = catalogue.keys(verb).get(name)
         plain = catalogue.plain_type(key.type) if key else None

@@ -25,6 +25,7 @@ from dgpo_cli.config import benchmarks, paths, reward_lists
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import COMMANDS
 from dgpo_cli.config.experiment import whole
+from dgpo_cli.config.path_keys import is_path
 from dgpo_cli.config.suggestions import is_other_method, nearest_group, unknown_key_hint
 from dgpo_cli.errors import Problem
 
@@ -146,7 +147,7 @@ def _parsed(text: str, request: Request, problems: list[Problem]) -> Override | 
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if name in LITERAL_KEYS and is_text and not is_quoted:
         return parse(f"{name}={quoted(value)}")
-    if equals and paths.is_path(name) and (key is not None or name.startswith("hydra.")):
+    if equals and is_path(name) and (key is not None or name.startswith("hydra.")):
         text = f"{prefixed}={paths.for_hydra(name, value, command, multirun=request.multirun)}"
     try:
         return parse(text)

@@ -18,22 +18,8 @@ from omegaconf import OmegaConf
 
 from dgpo_cli.command_lines import MISSING, escaped, in_quotes, is_plain, quoted
 from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.path_keys import FOLDERS_OF_HYDRA, LISTS_OF_PATHS
 
-FOLDERS_OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir")  # they need not be there yet
-PATHS = (
-    *(
-        "model.path",
-        "reference.path",
-        "data.path",
-        "benchmark.path",
-        "benchmark.completions",
-        "rollouts",
-        "grade",
-        "resume",
-    ),
-    *("reward.path", "model.template", "data.template", "benchmark.template", *FOLDERS_OF_HYDRA),
-)
-LISTS_OF_PATHS = ("runs", "benchmark.path", "benchmark.completions", "reward.path")
 INTERPOLATION = re.compile(r"(\\*)\$\{([^${}]*)(\}?)")
 NESTED = re.compile(r"\$\{[^}]*\$\{")
 HYDRAS_RESOLVERS = (
@@ -43,11 +29,6 @@ HYDRAS_RESOLVERS = (
     "job_folder",
     "run_folder",
 )  # some are registered later than this is asked
-
-
-def is_path(name: str) -> bool:
-    """Whether a key holds a path, or a list of them."""
-    return name in PATHS or name in LISTS_OF_PATHS
 
 
 def for_hydra(name: str, text: str, command: str, *, multirun: bool) -> str:
