@@ -19,10 +19,10 @@ from dgpo_cli.errors import UsageError
     [
         (["tr"], ["train"]),
         (["train", "alg"], ["algo=", "algo."]),
-        (["train", "algo="], ["algo=dapo", "algo=dgpo", "algo=grpo"]),
-        (["train", "-m", "algo=grpo,d"], ["algo=grpo,dapo", "algo=grpo,dgpo"]),
+        (["train", "engine="], ["engine=openai", "engine=transformers", "engine=vllm"]),
+        (["train", "-m", "algo=grpo,da"], ["algo=grpo,dapo"]),
         (["train", "reference=ti"], ["reference=tiny"]),
-        (["train", "gating.sig"], ["gating.signal="]),
+        (["train", "gating.signa"], ["gating.signal="]),
         (["train", "gating.noise_gate="], ["gating.noise_gate=true", "gating.noise_gate=false"]),
         (["train", "gating.score_policy=c"], ["gating.score_policy=current"]),
         (["train", "--cfg", ""], ["job", "hydra", "all"]),
@@ -59,8 +59,8 @@ def test_every_script_asks_for_candidates() -> None:
     ("line", "expected"),
     [
         ("dgpo tr", ["train"]),
-        ("dgpo train algo=d", ["dapo", "dgpo"]),
-        ("dgpo train gating.sig", ["gating.signal="]),
+        ("dgpo train algo=da", ["dapo"]),
+        ("dgpo train gating.signa", ["gating.signal="]),
         ("dgpo train ", []),
     ],
 )
