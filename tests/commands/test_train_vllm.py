@@ -49,7 +49,7 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(tmp_path: Path
     process = start(killed, *quick(*settings), f"hydra.run.dir={killed}")
     wait_for_rows(killed, process, 2, seconds=400.0)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert main(["train", f"resume={killed}"]) == 0
     same_run(tmp_path / "whole", killed)
 
