@@ -196,12 +196,15 @@ def report_sweep(folder: Path) -> None:
 
 
 def accuracy(folder: Path) -> float | None:
-    """What a finished job reached: avg@k of its evaluation, or of the last one in training; None without any."""
+    """What a finished job reached: avg@k (or the mean reward) of its evaluation, the last in training; None of none."""
     import json
 
     for name in ("results.json", "eval.jsonl"):
         if (folder / name).is_file():
             lines = (folder / name).read_text(encoding="utf-8")
             last = json.loads(lines if name == "results.json" else lines.strip().splitlines()[-1])
-            return float(last["avg_at_k"]["value"])
+            average, reward = last["avg_at_k"], last.get("reward")
+            if average is None:
+                return None if reward is None else float(reward["mean"])
+            return float(average["value"])
     return None

@@ -38,7 +38,7 @@ from dgpo_cli.evaluation.sample_file import clear
 from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, results_table, unanswered_line
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import READS_MATHEMATICS, load_grader
-from dgpo_cli.rewards.trial import columns_asked, require_right_or_wrong, try_grader
+from dgpo_cli.rewards.trial import columns_asked, try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.types import Grader, Problem, Prompt, Unanswered
 
@@ -170,7 +170,7 @@ def _ready(tasks: list[Task], view: EvaluationView, stack: ExitStack) -> list[Ca
     for task in tasks:
         if task.completions is not None:
             if task.completions:
-                _try(task, task.completions[0].prompt)
+                try_grader(task.grader, task.completions[0].prompt)
             ready.append(partial(_grade_stored, task, view))
         else:
             assert task.problems is not None
@@ -178,17 +178,12 @@ def _ready(tasks: list[Task], view: EvaluationView, stack: ExitStack) -> list[Ca
                 model = evaluated_model(task.config, task.problems, view.note)
                 stack.enter_context(closing(model.engine))
             prompts = model.prompts(task.problems, task.config.benchmark)
-            _try(task, prompts[0])
+            try_grader(task.grader, prompts[0])
             longest = max(longest, *(len(one.token_ids) + task.config.benchmark.max_tokens for one in prompts))
             ready.append(partial(_evaluate, task, view, model, prompts))
     if model is not None:
         model.engine.prepare(longest)
     return ready
-
-
-def _try(task: Task, prompt: Prompt) -> None:
-    sample = try_grader(task.grader, prompt)
-    require_right_or_wrong(sample, task.config.reward, "avg@k", "choose another grader: reward=robust")
 
 
 def _evaluate(task: Task, view: EvaluationView, model: EvaluatedModel, prompts: list[Prompt]) -> EvaluationResult:

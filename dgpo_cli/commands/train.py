@@ -18,6 +18,7 @@ from dgpo_cli.errors import ConfigError, Interrupted
 from dgpo_cli.meeting import meet
 from dgpo_cli.processes import SOLO, LostProcess, Processes, join, leave, watching_for_loss
 from dgpo_cli.progress import measured
+from dgpo_cli.reporting.tables import score_text
 from dgpo_cli.rewards import load_grader
 from dgpo_cli.terminal import put, say
 from dgpo_cli.training.checkpoint import load_state
@@ -174,6 +175,8 @@ def _say_goodbye(trainer: Trainer) -> None:
 
 def _accuracy(row: dict[str, Any]) -> str:
     average = row["avg_at_k"]
+    if average is None:
+        return score_text(row)
     low, high = average["ci95"] or (None, None)
     interval = f" [{low:.1%}, {high:.1%}]" if low is not None else ""
     return f"{average['value']:.1%}{interval}"

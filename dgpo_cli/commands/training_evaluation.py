@@ -9,17 +9,17 @@ from typing import Any
 
 from dgpo_cli.commands.parts import benchmark_prompts
 from dgpo_cli.config.commands import TrainConfig
-from dgpo_cli.config.evaluation_reward import own_grader, reward_of_evaluation
+from dgpo_cli.config.evaluation_reward import reward_of_evaluation
 from dgpo_cli.config.groups import BenchmarkConfig, RewardConfig
 from dgpo_cli.evaluation.benchmark import load_benchmark
 from dgpo_cli.evaluation.evaluate import evaluate
 from dgpo_cli.evaluation.manifest import reward_facts
 from dgpo_cli.models.policy import Policy
 from dgpo_cli.rewards import load_grader
-from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
+from dgpo_cli.rewards.trial import try_grader
 from dgpo_cli.terminal import say
 from dgpo_cli.training.run_folder import RunFolder
-from dgpo_cli.types import Engine, Grader, Prompt, Sampling
+from dgpo_cli.types import Engine, Prompt, Sampling
 
 
 def evaluation_after_steps(
@@ -28,7 +28,7 @@ def evaluation_after_steps(
     """What evaluates after a step, called with it, and gives its row of eval.jsonl; None without a benchmark.
 
     Raises:
-        ConfigError: the grader does not say right or wrong.
+        ConfigError: the reward function cannot be called.
         DataError: the benchmark cannot be read, or does not fit the model.
     """
     if config.benchmark.name is None:
@@ -39,7 +39,7 @@ def evaluation_after_steps(
         loaded = load_benchmark(benchmark, grader=grader, limit=benchmark.limit)
         prompts = benchmark_prompts(loaded, benchmark, config.model, policy)
         if reward.name == "function":
-            _try_on(prompts[0], grader, reward, str(benchmark.name))
+            try_grader(grader, prompts[0])
     return StepEvaluation(config, benchmark, reward, prompts, policy, engine, folder)
 
 
@@ -109,11 +109,3 @@ def _evaluated_with(config: TrainConfig, policy: Policy) -> dict[str, Any]:
         "compute_dtype": policy.model.computes_in,
         "compile": config.strategy.compile,
     }
-
-
-def _try_on(prompt: Prompt, grader: Grader, reward: RewardConfig, benchmark: str) -> None:
-    sample = try_grader(grader, prompt)
-    otherwise = (
-        f"benchmark.reward={own_grader(benchmark)} grades {benchmark} by its own; benchmark=none evaluates nothing"
-    )
-    require_right_or_wrong(sample, reward, "the evaluation in training", otherwise)

@@ -5,6 +5,8 @@ Whatever names the rows belongs to one benchmark: a file given once would print 
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -15,6 +17,13 @@ from dgpo_cli.errors import Problem
 
 ONE_EACH = ("benchmark.path", "benchmark.completions")  # a list has one for each benchmark, in their order
 OF_ONE = ("benchmark.name", "benchmark.hub", "benchmark.config", "benchmark.revision", "benchmark.rows")
+
+
+def name_of_file(path: str) -> str:
+    """What benchmark=file is called: like its file, of characters that a folder can have."""
+    name = path.rstrip("/").rpartition("/")[2].rpartition(":")[2]
+    stem = name.rpartition(".")[0] if Path(name).suffix in (".jsonl", ".json", ".csv", ".parquet") else name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "file"
 
 
 def names_in(override: Override, command: str) -> list[str]:

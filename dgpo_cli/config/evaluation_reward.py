@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig, TrainConfig
 from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.errors import ConfigError
@@ -22,7 +21,7 @@ def choose(config: EvalConfig | TrainConfig, typed: Mapping[str, Any]) -> None:
     """Set `benchmark.reward` by the rule above; in an evaluation `reward` becomes the grader itself.
 
     Raises:
-        ConfigError: an evaluation is given two graders, or a score that it does not count.
+        ConfigError: an evaluation is given two graders.
     """
     if isinstance(config, EvalConfig):
         _refuse_what_changes_nothing(config, typed)
@@ -45,19 +44,9 @@ def reward_of_evaluation(config: EvalConfig | TrainConfig) -> RewardConfig:
     return RewardConfig(name=config.benchmark.reward, timeout_seconds=reward.timeout_seconds, workers=reward.workers)
 
 
-def own_grader(benchmark: str | None) -> str:
-    """The grader that a benchmark's option names."""
-    file = catalogue.option_files("benchmark").get(str(benchmark))
-    return catalogue.flat_yaml(file).get("reward", "robust") if file is not None else "robust"
-
-
 def _refuse_what_changes_nothing(config: EvalConfig, typed: Mapping[str, Any]) -> None:
     graders = (config.benchmark.reward, config.reward.name)
     if "benchmark.reward" in typed and typed_reward(typed) and graders[0] != graders[1]:
         raise ConfigError(
             f"benchmark.reward={graders[0]} and reward={graders[1]}: an evaluation is graded by one", "leave out either"
-        )
-    if "reward.timeout_score" in typed:
-        raise ConfigError(
-            "reward.timeout_score: an evaluation counts right and wrong, and a time-out is wrong", "leave it out"
         )

@@ -92,7 +92,7 @@ def data(config: TrainConfig | RolloutConfig) -> Iterator[Problem]:
 def benchmark_files(config: TrainConfig | EvalConfig) -> Iterator[Problem]:
     """The problems, their template, and completions that are to be graded."""
     benchmark = config.benchmark
-    if benchmark.path:
+    if benchmark.path or (benchmark.name == "file" and not benchmark.completions):
         yield from _rows(benchmark, "benchmark")
     yield from _template("benchmark", benchmark.template)
     if benchmark.completions and not Path(benchmark.completions).is_file():

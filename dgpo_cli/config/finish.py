@@ -17,6 +17,7 @@ from dgpo_cli.command_lines import command as command_line
 from dgpo_cli.command_lines import escaped
 from dgpo_cli.config import evaluation_reward
 from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.benchmarks import name_of_file
 from dgpo_cli.config.commands import EvalConfig, TrainConfig
 from dgpo_cli.config.gatings import CHOOSES, gating_of_file
 from dgpo_cli.config.hydra_errors import config_error
@@ -71,6 +72,8 @@ def finish(command: str, config: DictConfig, overrides: list[str], base: Path | 
         result = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise config_error(error, command) from error
+    if isinstance(result, EvalConfig | TrainConfig) and result.benchmark.name == "file" and result.benchmark.path:
+        result.benchmark.name = name_of_file(result.benchmark.path)
     if isinstance(result, EvalConfig | TrainConfig) and not resumed and base is None:
         evaluation_reward.choose(result, typed)
     return result

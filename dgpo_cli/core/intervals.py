@@ -23,6 +23,32 @@ class AvgAtK:
     ci95: tuple[float, float] | None  # from se_total; None with one problem
 
 
+@dataclass(frozen=True)
+class MeanReward:
+    """The mean reward of an evaluation with its uncertainty, in the reward's unit; None where the data cannot say."""
+
+    mean: float  # over the problems, of each one's mean over its samples
+    se_total: float | None  # other problems of the same kind; None with one problem
+    ci95: tuple[float, float] | None  # None with one problem, or if all have the same reward
+
+
+def mean_interval(rewards: Sequence[Sequence[float]]) -> MeanReward:
+    """The mean of `rewards[i]`, those of the samples of problem i, with a 95% interval over P problems.
+
+    With m_i the mean of problem i: se_total = std(m, ddof=1) / sqrt(P), ci95 = mean +- t(0.975, P - 1) * se_total. A
+    reward has no bounds that the interval could be cut to.
+    """
+    means = np.asarray([sum(own) / len(own) for own in rewards], dtype=np.float64)  # [P]
+    mean, problems = float(np.mean(means)), len(means)
+    if problems == 1:
+        return MeanReward(mean, None, None)
+    if float(np.ptp(means)) == 0.0:
+        return MeanReward(mean, 0.0, None)
+    se_total = float(np.std(means, ddof=1)) / math.sqrt(problems)
+    half = float(stdtrit(problems - 1, 0.975)) * se_total
+    return MeanReward(mean, se_total, (mean - half, mean + half))
+
+
 def avg_interval(correct: Sequence[int], samples: Sequence[int]) -> AvgAtK:
     """avg@k of `correct[i]` right out of `samples[i]`, with standard errors and a 95% interval.
 

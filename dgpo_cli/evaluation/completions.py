@@ -141,7 +141,6 @@ def grade_completions(
 
     Raises:
         ConfigError: a folder with samples of something else.
-        RewardError: a grader that does not say right or wrong.
     """
     if not completions:
         raise DataError(f"{source}: no row answers a problem of benchmark {benchmark}")

@@ -19,7 +19,7 @@ from typing import Any
 
 from dgpo_cli.core.intervals import AvgAtK, avg_interval
 from dgpo_cli.core.pass_at_k import doubling
-from dgpo_cli.errors import ConfigError, RewardError, RunError
+from dgpo_cli.errors import ConfigError, RunError
 from dgpo_cli.evaluation.generation_units import Key, Unit, generation_units, in_drawing_order, key_of
 from dgpo_cli.evaluation.manifest import claim, grader_facts, prompt_hashes, versions
 from dgpo_cli.evaluation.results import EvaluationResult, summarise, unanswered_record
@@ -78,7 +78,6 @@ def evaluate(
 
     Raises:
         ConfigError: a k of `pass_at` above `k`, or a folder with samples of another evaluation.
-        RewardError: a grader that does not say right or wrong.
         RunError: the server answers nothing, or no longer; what it answered is kept.
     """
     started = time.monotonic()
@@ -206,16 +205,7 @@ class _Drawing:
 def sample_record(
     prompt: Prompt, sample: int, completion: str, verdict: Verdict, finish_reason: str | None, tokens: int | None
 ) -> Record:
-    """A line of samples.jsonl.
-
-    Raises:
-        RewardError: the verdict does not say right or wrong.
-    """
-    if verdict.correct is None and verdict.error is None:
-        raise RewardError(
-            "avg@k needs a grader that says right or wrong, and this reward function gave a number alone",
-            "return (score, correct) from it, or choose another: reward=robust",
-        )
+    """A line of samples.jsonl. `correct` is null of a reward that says nothing of right and wrong."""
     record = {
         "index": prompt.problem.index,
         "problem_id": prompt.problem.problem_id,
@@ -224,7 +214,10 @@ def sample_record(
         "completion": completion,
         "answer": verdict.answer,
         "gold": prompt.problem.gold,
-        "correct": bool(verdict.correct) and verdict.error is None,
+        "correct": None
+        if not verdict.error and verdict.correct is None
+        else bool(verdict.correct) and not verdict.error,
+        "reward": verdict.score,
         "error": verdict.error,
         "finish_reason": finish_reason,
         "completion_tokens": tokens,
@@ -233,7 +226,9 @@ def sample_record(
 
 
 def running_average(records: Sequence[Record]) -> AvgAtK | None:
-    """avg@k over the problems that have samples so far; None without any."""
+    """avg@k over the problems that have samples so far; None without any, or if they are not right or wrong."""
+    if any(record["correct"] is None for record in records):
+        return None
     right: dict[int, int] = {}
     drawn: dict[int, int] = {}
     for record in records:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dgpo_cli.core.intervals import AvgAtK, avg_interval
+from dgpo_cli.core.intervals import AvgAtK, MeanReward, avg_interval, mean_interval
 from dgpo_cli.core.pass_at_k import maj_at_k, pass_at_k
 from dgpo_cli.evaluation.sample_file import Record
 from dgpo_cli.types import Unanswered
@@ -18,12 +18,13 @@ FROM_SERVER = "server_"  # before the cause of a request that a server left unan
 
 @dataclass(frozen=True)
 class ProblemResult:
-    """`correct` of `n` samples of a problem are right."""
+    """`correct` of `n` samples of a problem are right; None if the grader gives a number alone."""
 
     index: int
     id: str
-    correct: int
+    correct: int | None
     n: int
+    reward: float | None  # mean over its samples; None of samples from before they had one
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class EvaluationResult:
     model: str
     n_problems: int
     n_samples: int
-    avg_at_k: AvgAtK
+    avg_at_k: AvgAtK | None  # None, and no pass@k and maj@k, if the grader gives a number alone
+    reward: MeanReward | None  # of a grader of right and wrong, 1 and 0; None of samples from before they had one
     pass_at_k: dict[int, float]
     maj_at_k: dict[int, float]  # empty where right samples have no extracted answer: nothing can vote
     truncated_fraction: float | None  # None where stored completions do not say how they ended
@@ -57,8 +59,9 @@ class EvaluationResult:
         record["problems"] = [asdict(problem) for problem in self.problems]
         for name in ("pass_at_k", "maj_at_k"):
             record[name] = {str(k): value for k, value in record[name].items()}
-        if self.avg_at_k.ci95 is not None:
-            record["avg_at_k"]["ci95"] = list(self.avg_at_k.ci95)
+        for name, value in (("avg_at_k", self.avg_at_k), ("reward", self.reward)):
+            if value is not None and value.ci95 is not None:
+                record[name]["ci95"] = list(value.ci95)
         return {"schema_version": SCHEMA_VERSION, **record}
 
 
@@ -70,6 +73,7 @@ def unanswered_record(one: Unanswered) -> Record:
         "sample": one.request.sample,
         "answer": None,
         "correct": False,
+        "reward": None,
         "error": FROM_SERVER + one.cause,
         "finish_reason": None,
         "completion_tokens": None,
@@ -95,11 +99,20 @@ def summarise(
     for record in sorted(records, key=lambda record: (record["index"], record["sample"])):
         by_problem.setdefault(record["index"], []).append(record)
     samples = [record for problem in by_problem.values() for record in problem]
+    says_right = not any(record["correct"] is None for record in samples)
     problems = tuple(
-        ProblemResult(index, own[0]["problem_id"], sum(record["correct"] for record in own), len(own))
+        ProblemResult(
+            index,
+            own[0]["problem_id"],
+            sum(record["correct"] for record in own) if says_right else None,
+            len(own),
+            _mean(_rewards(own)) if _rewards(own) else None,
+        )
         for index, own in by_problem.items()
     )
-    votes = not any(record["correct"] and record["answer"] is None for record in samples)
+    votes = says_right and not any(record["correct"] and record["answer"] is None for record in samples)
+    rewards = [found for own in by_problem.values() if (found := _rewards(own))]
+    right, counts = [problem.correct or 0 for problem in problems], [problem.n for problem in problems]
     finished = [record["finish_reason"] for record in samples if record["finish_reason"] is not None]
     tokens = [record["completion_tokens"] for record in samples if record["completion_tokens"] is not None]
     errors = Counter(record["error"] for record in samples if record["error"] is not None)
@@ -108,8 +121,12 @@ def summarise(
         model=model,
         n_problems=len(problems),
         n_samples=len(samples),
-        avg_at_k=avg_interval([problem.correct for problem in problems], [problem.n for problem in problems]),
-        pass_at_k={k: _mean([pass_at_k(problem.n, problem.correct, k) for problem in problems]) for k in pass_at},
+        avg_at_k=avg_interval(right, counts) if says_right else None,
+        reward=mean_interval(rewards) if rewards else None,
+        pass_at_k={
+            k: _mean([pass_at_k(n, correct, k) for n, correct in zip(counts, right, strict=True)])
+            for k in (pass_at if says_right else ())
+        },
         maj_at_k={k: _mean([_majority_right(own, k) for own in by_problem.values()]) for k in pass_at if votes},
         truncated_fraction=finished.count("length") / len(finished) if finished else None,
         no_answer_fraction=errors["no_answer"] / len(samples),
@@ -120,6 +137,11 @@ def summarise(
         problems=problems,
         manifest=dict(manifest),
     )
+
+
+def _rewards(samples: list[Record]) -> list[float]:
+    """Those that a sample has; one that a server left unanswered has none."""
+    return [float(record["reward"]) for record in samples if record.get("reward") is not None]
 
 
 def _majority_right(samples: list[Record], k: int) -> float:

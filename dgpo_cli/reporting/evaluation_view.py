@@ -11,7 +11,15 @@ from rich.table import Table
 from dgpo_cli.evaluation.evaluate import Progress
 from dgpo_cli.evaluation.results import EvaluationResult
 from dgpo_cli.reporting.clean_console import CleanConsole
-from dgpo_cli.reporting.tables import duration, interval, make_table, percent, sampling_text
+from dgpo_cli.reporting.tables import (
+    duration,
+    interval,
+    make_table,
+    percent,
+    reward_interval,
+    sampling_text,
+    score_text,
+)
 from dgpo_cli.terminal import say, visible
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -59,15 +67,29 @@ class EvaluationView:
 
 
 def results_table(results: Sequence[EvaluationResult]) -> Table:
-    """One row a benchmark; the sampling preset stands beside every score."""
-    return make_table(COLUMNS, [_row(result) for result in results], title=f"model {results[0].model}")
+    """One row a benchmark; the sampling preset stands beside every score. The reward too, if it is a function's."""
+    if not any(_has_reward(result) for result in results):
+        return make_table(COLUMNS, [_row(result) for result in results], title=f"model {results[0].model}")
+    columns = (*COLUMNS[:2], "reward", "95%", *COLUMNS[2:])
+    rows = [[*row[:2], *_reward(result), *row[2:]] for result in results for row in [_row(result)]]
+    return make_table(columns, rows, title=f"model {results[0].model}")
+
+
+def _has_reward(result: EvaluationResult) -> bool:
+    return result.manifest.get("grader") == "function" and result.reward is not None
+
+
+def _reward(result: EvaluationResult) -> list[str]:
+    if result.reward is None or not _has_reward(result):
+        return ["-", "-"]
+    return [f"{result.reward.mean:.4g}", reward_interval(result.reward.ci95)]
 
 
 def result_line(result: EvaluationResult) -> str:
     """The score in one line, for a log."""
-    average, gap = result.avg_at_k, _gap(result, ", ")
+    gap = _gap(result, ", ")
     return (
-        f"{result.benchmark}: avg@{average.k} {percent(average.value)} {interval(average.ci95)} on "
+        f"{result.benchmark}: {score_text(result.as_record())} on "
         f"{result.n_problems} problems{gap}, {sampling_text(result.sampling)}, {duration(result.seconds)}"
     )
 
@@ -81,6 +103,11 @@ def unanswered_line(result: EvaluationResult) -> str:
     """How many samples a server left unanswered, why, and what they could change; for a result that has such."""
     count, average = sum(result.unanswered.values()), result.avg_at_k
     causes = ", ".join(f"{cause} {number}" for cause, number in result.unanswered.items())
+    if average is None:
+        return (
+            f"{result.benchmark}: {count} of {result.n_samples} samples have no answer from the server ({causes}); "
+            "the mean reward is that of the others"
+        )
     most = percent(min(1.0, average.value + count / result.n_samples))
     return (
         f"{result.benchmark}: {count} of {result.n_samples} samples have no answer from the server ({causes}); "
@@ -92,10 +119,10 @@ def _row(result: EvaluationResult) -> list[str]:
     average = result.avg_at_k
     return [
         result.benchmark,
-        f"{result.n_problems} x {average.k}{_gap(result, chr(10))}",
-        percent(average.value),
-        interval(average.ci95),
-        "-" if average.se_sampling is None else f"± {percent(average.se_sampling)}",
+        f"{result.n_problems} x {min(problem.n for problem in result.problems)}{_gap(result, chr(10))}",
+        percent(None if average is None else average.value),
+        interval(None if average is None else average.ci95),
+        "-" if average is None or average.se_sampling is None else f"± {percent(average.se_sampling)}",
         _by_k(result.pass_at_k),
         _by_k(result.maj_at_k),
         percent(result.truncated_fraction),

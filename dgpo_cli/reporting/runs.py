@@ -145,7 +145,7 @@ def _training_run(folder: Path) -> Run:
     facts = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     rows, evaluations = read_rows(folder / "metrics.jsonl"), read_rows(folder / "eval.jsonl")
     best = {name: found for name in BEST_OF if (found := _best(rows, name)) is not None}
-    scores = [{"step": row.get("step"), "avg_at_k": row["avg_at_k"]["value"]} for row in evaluations]
+    scores = [{"step": row.get("step"), "avg_at_k": row["avg_at_k"]["value"]} for row in evaluations if row["avg_at_k"]]
     if (found := _best(scores, "avg_at_k")) is not None:
         best["avg_at_k"] = found
     if not rows and not evaluations:
@@ -172,6 +172,8 @@ def _deciding(settings: Json) -> Json:
 def _last_evaluation(folder: Path, rows: list[Json], settings: Json) -> Evaluation | None:
     files = sorted(folder.glob("evals/step_*/results.json"))
     step = int(files[-1].parent.name.removeprefix("step_")) if files else -1
+    if rows and rows[-1]["avg_at_k"] is None:
+        return None  # a reward that says nothing of right and wrong: problems are not won or lost
     if rows and rows[-1].get("step", 0) > step:  # an evaluation whose folder is gone
         average = rows[-1]["avg_at_k"]
         return Evaluation(
@@ -190,6 +192,11 @@ def _last_evaluation(folder: Path, rows: list[Json], settings: Json) -> Evaluati
 def _evaluation_run(folder: Path) -> Run:
     path = folder / "results.json"
     record = read_json(path)
+    if "avg_at_k" in record and record["avg_at_k"] is None:
+        raise DataError(
+            f"runs: {folder} holds an evaluation by a reward that says nothing of right and wrong",
+            "return (score, correct) from the function: problems are won and lost by what is right",
+        )
     origin = _origin(record.get("model"))
     evaluation = _evaluation(path, record, None if origin is None else origin.step)
     manifest = _manifest(record)

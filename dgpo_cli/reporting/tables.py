@@ -51,6 +51,29 @@ def interval(ci95: Sequence[float] | None, *, signed: bool = False) -> str:
     return "[" + ", ".join(points(end) if signed else f"{100 * end:.1f}" for end in ci95) + "]"
 
 
+def reward_interval(ci95: Sequence[float] | None) -> str:
+    """An interval in the unit of a reward, which is no share."""
+    return "-" if ci95 is None else f"[{ci95[0]:.4g}, {ci95[1]:.4g}]"
+
+
+def score_text(record: dict[str, Any]) -> str:
+    """What an evaluation reached, of a row of eval.jsonl or results.json: avg@k, or the mean reward; the interval."""
+    average, reward = record["avg_at_k"], record.get("reward")
+    if average is not None:
+        return f"avg@{average['k']} {percent(average['value'])} {interval(average['ci95'])}"
+    if reward is None:
+        return "no score"
+    return f"reward {reward['mean']:.4g} {reward_interval(reward['ci95'])}"
+
+
+def score_of(record: dict[str, Any]) -> float | None:
+    """The number that says which of two evaluations is better: avg@k, or the mean reward."""
+    average, reward = record["avg_at_k"], record.get("reward")
+    if average is not None:
+        return float(average["value"])
+    return None if reward is None else float(reward["mean"])
+
+
 def confidence(level: float) -> str:
     """Of an interval at that level: 95%, 98.3%."""
     return f"{100 * (1 - level):.3g}%"

@@ -18,6 +18,7 @@ from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.records.rollout_records import rollout_records
 from dgpo_cli.records.token_spelling import token_speller
 from dgpo_cli.reporting.console import TrainingView
+from dgpo_cli.reporting.tables import score_of, score_text
 from dgpo_cli.training.advice import follow, why_nothing_was_learned
 from dgpo_cli.training.checkpoint import RunState
 from dgpo_cli.training.collect import Collected
@@ -54,7 +55,8 @@ class Journal:
     def evaluation(self, row: dict[str, Any]) -> None:
         """The row of an evaluation, as eval.jsonl holds it."""
         self.folder.add_evaluation(row)
-        self.tracker.log({"step": row["step"], f"eval/{row['benchmark']}/avg_at_k": row["avg_at_k"]["value"]})
+        name = "reward" if row["avg_at_k"] is None else "avg_at_k"
+        self.tracker.log({"step": row["step"], f"eval/{row['benchmark']}/{name}": score_of(row)})
         self.view.note(_evaluation_line(row))
 
     @cached_property
@@ -116,6 +118,8 @@ def _exhausted_line(row: dict[str, Any], collected: Collected, wanted: int) -> s
 
 def _evaluation_line(row: dict[str, Any]) -> str:
     average = row["avg_at_k"]
+    if average is None:
+        return f"{row['benchmark']} after step {row['step']}: {score_text(row)}"
     low, high = average["ci95"] or (None, None)
     interval = f" [{low:.1%}, {high:.1%}]" if low is not None else ""
     return f"{row['benchmark']} after step {row['step']}: avg@{average['k']} {average['value']:.1%}{interval}"

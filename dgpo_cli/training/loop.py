@@ -21,6 +21,7 @@ from dgpo_cli.models.frozen import renew
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
+from dgpo_cli.reporting.tables import score_of
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
 from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.journal import Journal, is_due
@@ -167,8 +168,9 @@ class Trainer:
         row = None if step in done else self.evaluate(step)
         if row is None:
             return None, False
-        best = max((earlier["avg_at_k"]["value"] for at, earlier in done.items() if at), default=float("-inf"))
-        return row, bool(step) and row["avg_at_k"]["value"] > best
+        worst = float("-inf")
+        best = max((_reached(earlier, worst) for at, earlier in done.items() if at), default=worst)
+        return row, bool(step) and _reached(row, worst) > best
 
     def _diagnostics(self, batch: StepBatch, result: StepResult) -> dict[str, float | None]:
         """Of the credit that trained; the mean over the updates, if each had its own."""
@@ -200,3 +202,8 @@ class Trainer:
     def _refresh_reference(self, step: int) -> None:
         if self.reference is not None and is_due(step, self.config.reference.refresh_every):
             renew(self.reference, self.model)
+
+
+def _reached(evaluation: dict[str, Any], worst: float) -> float:
+    found = score_of(evaluation)
+    return worst if found is None else found

@@ -133,8 +133,9 @@ class RunFolder:
     @staticmethod
     def evaluation_row(results: dict[str, Any]) -> dict[str, Any]:
         """What eval.jsonl keeps of results.json."""
-        names = ("benchmark", "n_problems", "n_samples", "avg_at_k", "pass_at_k", "maj_at_k", "truncated_fraction")
-        return {name: results[name] for name in (*names, "no_answer_fraction", "completion_tokens_mean", "seconds")}
+        names = ("benchmark", "n_problems", "n_samples", "avg_at_k", "reward", "pass_at_k", "maj_at_k")
+        rest = ("truncated_fraction", "no_answer_fraction", "completion_tokens_mean", "seconds")
+        return {name: results[name] for name in (*names, *rest)}
 
     def save_rollouts(self, step: int, records: list[dict[str, Any]], *, name: str = "step") -> Path:
         """rollouts/step_000001.jsonl, replaced as a whole."""

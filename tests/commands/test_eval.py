@@ -215,6 +215,25 @@ def test_a_reward_function_sees_the_columns_of_stored_completions_and_of_their_b
     assert parts["own golds"] == [{"tokens": 7, "noted": 1, "gold": 5}, {"tokens": -1, "noted": 0, "gold": 5}]
 
 
+def test_a_reward_that_is_a_number_alone_has_a_mean_with_its_interval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.py").write_text("def score(completion):\n    return float(len(completion))\n")
+    Path("my val.jsonl").write_text("".join(json.dumps({"question": "?", "answer": "-"}) + "\n" for _ in range(2)))
+    stored = [{"index": index, "completion": text} for index, text in ((0, "a"), (0, "abc"), (1, "abcd"))]
+    Path("c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stored))
+    words = ["benchmark=file", "benchmark.path=my val.jsonl", "benchmark.completions=c.jsonl", "reward.path=r.py:score"]
+    assert main(["eval", *words, "hydra.run.dir=out"]) == 0
+    said = capsys.readouterr()
+    record = json.loads(said.out)
+    assert (record["benchmark"], record["avg_at_k"], record["reward"]["mean"]) == ("my-val", None, 3.0)
+    assert record["reward"]["ci95"] == pytest.approx([3 - 12.7062, 3 + 12.7062], abs=1e-4)
+    assert "my-val: reward 3 [-9.706, 15.71] on 2 problems" in said.err
+    samples = [json.loads(line) for line in Path("out/samples.jsonl").read_text().splitlines()]
+    assert [(one["correct"], one["reward"]) for one in samples] == [(None, 1.0), (None, 3.0), (None, 4.0)]
+
+
 @pytest.mark.parametrize("key", ["index", "gold"])
 def test_a_column_that_a_reward_function_asks_for_in_vain_is_refused(benchmark: Path, tmp_path: Path, key: str) -> None:
     reward, completions = tmp_path / "reward.py", tmp_path / "completions.jsonl"

@@ -8,7 +8,7 @@ import pytest
 
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.compose import compose
-from dgpo_cli.config.evaluation_reward import own_grader, reward_of_evaluation
+from dgpo_cli.config.evaluation_reward import reward_of_evaluation
 from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.config.stored import save
 from dgpo_cli.errors import ConfigError
@@ -78,8 +78,6 @@ def test_a_continued_run_keeps_the_grader_of_its_evaluations(tmp_path: Path) -> 
 def test_an_evaluation_is_graded_by_one() -> None:
     with pytest.raises(ConfigError, match=r"benchmark\.reward=exact and reward=robust"):
         compose("eval", ["benchmark.reward=exact", "reward=robust"])
-    with pytest.raises(ConfigError, match=r"reward\.timeout_score"):
-        compose("eval", ["reward.path=r.py:f", "reward.timeout_score=-1"])
 
 
 def test_a_function_that_grades_a_benchmark_needs_a_file() -> None:
@@ -89,5 +87,10 @@ def test_a_function_that_grades_a_benchmark_needs_a_file() -> None:
     ]
 
 
-def test_the_grader_of_a_benchmark_is_that_of_its_option() -> None:
-    assert [own_grader(name) for name in ("digit_chain", "math500", None)] == ["exact", "robust", "robust"]
+def test_a_file_is_a_benchmark_of_its_own_name_graded_by_the_reward_that_is_typed() -> None:
+    for command in ("eval", "train"):
+        config = compose(command, ["benchmark=file", "benchmark.path=a/my val.jsonl", "reward.path=r.py:f"])
+        assert (config.benchmark.name, config.benchmark.reward) == ("my-val", "function")
+    assert compose("eval", ["benchmark=file", "benchmark.path=val.csv"]).reward == RewardConfig("robust")
+    problems = validate(compose("eval", ["benchmark=file"]), "eval")
+    assert [problem.message for problem in problems] == ["benchmark.path: benchmark=file needs a file"]

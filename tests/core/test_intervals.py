@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from dgpo_cli.core.intervals import avg_interval
+from dgpo_cli.core.intervals import MeanReward, avg_interval, mean_interval
 
 
 def test_both_standard_errors_worked_by_hand() -> None:
@@ -81,3 +81,16 @@ def test_coverage_of_the_interval_is_between_93_and_97_percent(problems: int, k:
         assert interval is not None
         covered += interval[0] <= a / (a + b) <= interval[1]
     assert 0.93 <= covered / repeats <= 0.97
+
+
+def test_the_interval_of_a_mean_reward_is_a_t_interval_of_the_problems_means() -> None:
+    # means 2, 4: mean 3, std sqrt(2), / sqrt(2) = 1; t(0.975, 1) = 12.7062
+    found = mean_interval([[1.0, 3.0], [4.0]])
+    assert found.mean == 3.0
+    assert found.se_total == pytest.approx(1.0)
+    assert found.ci95 == pytest.approx((3 - 12.7062, 3 + 12.7062), abs=1e-4)
+
+
+def test_a_mean_reward_of_one_problem_or_of_equal_ones_has_no_interval() -> None:
+    assert mean_interval([[0.25, 0.75]]) == MeanReward(0.5, None, None)
+    assert mean_interval([[0.5], [0.5]]) == MeanReward(0.5, 0.0, None)

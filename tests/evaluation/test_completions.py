@@ -169,6 +169,7 @@ def test_samples_of_an_evaluation_can_be_graded_again_by_another_grader(tmp_path
         folder=tmp_path / "again",
     )
     assert json.loads((tmp_path / "exact" / "results.json").read_text())["avg_at_k"]["value"] == 0.0
+    assert result.avg_at_k is not None
     assert result.avg_at_k.value == 1.0
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from dgpo_cli.core.intervals import MeanReward
 from dgpo_cli.data.prompts import make_prompts
 from dgpo_cli.engines.transformers_engine import TransformersEngine
-from dgpo_cli.errors import ConfigError, RewardError
+from dgpo_cli.errors import ConfigError
 from dgpo_cli.evaluation.evaluate import Progress, evaluate
 from dgpo_cli.evaluation.results import EvaluationResult
 from dgpo_cli.models.language_model import LanguageModel
@@ -142,8 +143,8 @@ def test_an_evaluation_writes_what_the_contract_says(model: LanguageModel, engin
     lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert sorted((line["index"], line["sample"]) for line in lines) == [(i, s) for i in range(5) for s in range(3)]
     assert list(lines[0]) == [
-        "index", "problem_id", "sample", "prompt", "completion", "answer", "gold", "correct", "error", "finish_reason",
-        "completion_tokens",
+        "index", "problem_id", "sample", "prompt", "completion", "answer", "gold", "correct", "reward", "error",
+        "finish_reason", "completion_tokens",
     ]  # fmt: skip
     assert all(line["prompt"] == some[line["index"]].text and line["gold"] == "7" for line in lines)
     record = json.loads((tmp_path / "results.json").read_text())
@@ -309,14 +310,16 @@ def test_the_grader_is_told_what_was_cut_off(model: LanguageModel, engine: Any) 
     assert sum(request.truncated for request in grader.requests) == round(found.truncated_fraction * 20)
 
 
-def test_a_score_without_right_or_wrong_is_no_evaluation(model: LanguageModel, engine: Any, tmp_path: Path) -> None:
+def test_a_score_without_right_or_wrong_is_a_mean_reward(model: LanguageModel, engine: Any, tmp_path: Path) -> None:
     class ScoreOnly(LengthGrader):
         def _verdict(self, length: int) -> Verdict:
             return Verdict(0.5, None)
 
-    with pytest.raises(RewardError, match="says right or wrong"):
-        run(engine(), prompts(model, 2), tmp_path, 1, grader=ScoreOnly())
-    assert (tmp_path / "samples.jsonl").read_bytes() == b""
+    found = run(engine(), prompts(model, 2), tmp_path, 1, grader=ScoreOnly())
+    assert found.avg_at_k is None
+    assert found.reward == MeanReward(0.5, 0.0, None)  # equal rewards say nothing of their spread
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert [(one["correct"], one["reward"]) for one in samples] == [(None, 0.5), (None, 0.5)]
 
 
 def test_an_error_counts_as_wrong_whatever_the_grader_says(model: LanguageModel, engine: Any) -> None:
@@ -325,5 +328,6 @@ def test_an_error_counts_as_wrong_whatever_the_grader_says(model: LanguageModel,
             return Verdict(0.0, None, None, "timeout")
 
     found = run(engine(), prompts(model, 2), None, 2, grader=Late())
+    assert found.avg_at_k is not None
     assert found.avg_at_k.value == 0.0
     assert found.errors == {"timeout": 4}

@@ -12,7 +12,8 @@ from dgpo_cli.evaluation.results import EvaluationResult, summarise, unanswered_
 from dgpo_cli.types import Problem, Prompt, SampleRequest, Unanswered
 
 KEYS = [
-    "schema_version", "benchmark", "model", "n_problems", "n_samples", "avg_at_k", "pass_at_k", "maj_at_k",
+    "schema_version", "benchmark", "model", "n_problems", "n_samples", "avg_at_k",
+    "reward", "pass_at_k", "maj_at_k",
     "truncated_fraction", "no_answer_fraction", "errors", "completion_tokens_mean", "seconds", "sampling", "problems",
     "manifest",
 ]  # fmt: skip
@@ -60,6 +61,7 @@ HAND = [
 def test_a_table_worked_by_hand() -> None:
     found = result(HAND)
     # right: 2 of 4 and 1 of 4
+    assert found.avg_at_k is not None
     assert found.avg_at_k.value == pytest.approx(0.375)
     assert found.avg_at_k.k == 4
     assert found.avg_at_k.se_total == pytest.approx(math.sqrt(0.125**2 * 2) / math.sqrt(2))
@@ -119,8 +121,27 @@ def test_what_a_server_leaves_unanswered_counts_as_wrong_and_apart_from_the_grad
     lost = unanswered_record(Unanswered(request, "timeout", "no answer within 1 s", "wait"))
     late = sample(1, 0, None, False, error="timeout")
     summed = result([sample(0, 0, "3", True), lost, late, sample(1, 1, "5", True)], pass_at=(1,))
+    assert summed.avg_at_k is not None
     assert (summed.n_samples, summed.avg_at_k.k, summed.avg_at_k.value) == (4, 2, 0.5)
     assert summed.errors == {"server_timeout": 1, "timeout": 1}
     assert summed.unanswered == {"server_timeout": 1}
     assert summed.truncated_fraction == 0.0
     assert summed.completion_tokens_mean == 10
+
+
+def test_rewards_without_right_or_wrong_have_a_mean_with_an_interval() -> None:
+    """Problem means 0.5, 1, 0: mean 0.5, std 0.5; t(0.975, 2) = 4.302653."""
+    rewards = [(0, 0, 0.25), (0, 1, 0.75), (1, 0, 1.0), (1, 1, 1.0), (2, 0, 0.5), (2, 1, -0.5)]
+    records = [
+        {**sample(index, number, None, False), "correct": None, "reward": value} for index, number, value in rewards
+    ]
+    found = result(records, pass_at=(1,))
+    assert (found.avg_at_k, found.pass_at_k, found.maj_at_k) == (None, {}, {})
+    assert found.reward is not None
+    assert found.reward.mean == 0.5
+    assert found.reward.se_total == pytest.approx(0.5 / math.sqrt(3))
+    half = 4.302653 * 0.5 / math.sqrt(3)
+    assert found.reward.ci95 == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
+    assert [(problem.correct, problem.reward) for problem in found.problems] == [(None, 0.5), (None, 1.0), (None, 0.0)]
+    assert found.as_record()["avg_at_k"] is None
+    assert found.as_record()["reward"]["ci95"] == list(found.reward.ci95 or ())
