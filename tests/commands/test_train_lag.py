@@ -143,10 +143,12 @@ def test_two_processes_train_one_step_ahead_and_resume(tmp_path: Path) -> None:
     many = ["strategy=ddp", "strategy.num_processes=2", "strategy.device=cpu", "engine.batch_size=6"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process = start(f"hydra.run.dir={whole}", *QUICK, *LAG, *many)
-    assert process.wait(300) == 0, process.communicate()
+    said = process.communicate(timeout=300)  # closes its pipes
+    assert process.returncode == 0, said
     shutil.copytree(whole, cut)
     for later in (3, 4):
         shutil.rmtree(cut / "checkpoints" / f"step_{later:06d}")
     process = start(f"resume={cut}")
-    assert process.wait(300) == 0, process.communicate()
+    said = process.communicate(timeout=300)  # closes its pipes
+    assert process.returncode == 0, said
     same_run(whole, cut)
