@@ -73,6 +73,7 @@ def _problems(data: DataConfig, grader: Grader, *, limit: int | None, seed: int)
         seed=seed,
         size=data.size,
         deduplicate=data.deduplicate,
+        validation_fraction=data.validation_fraction,
         reduce_golds=grader.name in READS_MATHEMATICS,
         columns=columns_asked(grader),
     )

@@ -23,6 +23,7 @@ from dgpo_cli.config.gatings import CHOOSES, gating_of_file
 from dgpo_cli.config.hydra_errors import config_error
 from dgpo_cli.config.overrides import parse
 from dgpo_cli.config.stored import load_node
+from dgpo_cli.config.validation_rows import hold_out
 from dgpo_cli.errors import ConfigError, Problem
 from dgpo_cli.files import read_name
 
@@ -74,6 +75,8 @@ def finish(command: str, config: DictConfig, overrides: list[str], base: Path | 
         raise config_error(error, command) from error
     if isinstance(result, EvalConfig | TrainConfig) and result.benchmark.name == "file" and result.benchmark.path:
         result.benchmark.name = name_of_file(result.benchmark.path)
+    if isinstance(result, TrainConfig) and not resumed and (base is None or "data.validation_fraction" in typed):
+        hold_out(result, typed)
     if isinstance(result, EvalConfig | TrainConfig) and not resumed and base is None:
         evaluation_reward.choose(result, typed)
     return result

@@ -295,6 +295,12 @@ class DataConfig:
     skip_bad_golds: bool = key(False, "leave out rows whose gold no grader can parse, instead of refusing to start")
     deduplicate: bool = key(False, "keep the first row of each prompt; how many go is said")
     limit: int | None = key(None, "use the first so many rows; null is all", "rows")
+    validation_fraction: float = key(
+        0.0,
+        "share of the rows (by a hash of the prompt, whatever the seed) that is never trained on, and is the benchmark "
+        "called validation if none is typed",
+        "share",
+    )
     size: int = key(16384, "problems to generate, for bundled:digit_chain", "rows")
 
 
@@ -348,6 +354,9 @@ class BenchmarkConfig:
         "robust",
         "grader of this benchmark, in training too. A reward= or reward.path= that is typed grades it instead, unless "
         "this key is typed as well",
+    )
+    validation_fraction: float = key(
+        0.0, "keep only the rows that data.validation_fraction splits off; it sets this", "share"
     )
     rows: int | None = key(None, "rows that the whole data set has; another number is reported", "rows")
     k: int = key(1, "samples a problem", "samples")

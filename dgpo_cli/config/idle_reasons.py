@@ -102,6 +102,17 @@ def untimed(config: Any, _: Typed) -> str | None:
     return None if graders & set(TIMED) else f"reward={config.reward.name} answers at once"
 
 
+def no_validation(config: Any, _: Typed) -> str | None:
+    if str(config.data.path).startswith("bundled:"):
+        return f"{config.data.path} has held-out problems of its own"
+    chosen = config.benchmark.name is not None and not config.benchmark.validation_fraction
+    return f"benchmark={config.benchmark.name} is evaluated in its place" if chosen else None
+
+
+def not_split(config: Any, _: Typed) -> str | None:
+    return "data.validation_fraction sets it" if not config.benchmark.completions else "stored completions are graded"
+
+
 def one_reward(config: Any, _: Typed) -> str | None:
     is_list = isinstance(config.reward.path, list)
     return no_function(config, {}) or (None if is_list else "there is one reward")

@@ -26,6 +26,12 @@ def a_share(*names: str) -> list[Rule]:
 GATING_RULES: list[Rule] = [
     ("gating.window", lambda value: value >= 1 and value % 2 == 1, "an odd number of at least 1"),
 ]
+
+
+def below_one(*names: str) -> list[Rule]:
+    return [(name, lambda value: 0 <= value < 1, "at least 0 and less than 1") for name in names]
+
+
 TRAIN_RULES: list[Rule] = [
     *at_least(1, "steps", "rollout.prompts_per_step", "rollout.max_completion_tokens", "optim.minibatches"),
     *at_least(1, "optim.epochs", "optim.tokens_per_microbatch", "optim.max_nonfinite", "checkpoint.keep", "eval.k"),
@@ -51,11 +57,12 @@ ROLLOUT_RULES: list[Rule] = [
     *a_share("rollout.top_p", "gating.top_fraction"),
     *GATING_RULES,
 ]
-DATA_RULES: list[Rule] = at_least(1, "data.limit", "data.size")
+DATA_RULES: list[Rule] = [*at_least(1, "data.limit", "data.size"), *below_one("data.validation_fraction")]
 BENCHMARK_RULES: list[Rule] = [
     *at_least(1, "benchmark.k", "benchmark.max_tokens", "benchmark.limit"),
     *at_least(0, "benchmark.temperature"),
     *a_share("benchmark.top_p"),
+    *below_one("benchmark.validation_fraction"),
 ]
 COMMON_RULES: list[Rule] = [
     *at_least(1, "engine.batch_size", "engine.concurrency", "strategy.threads"),

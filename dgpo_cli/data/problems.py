@@ -33,6 +33,7 @@ from dgpo_cli.data.fields import all_at, field, has_field, raise_missing, shown
 from dgpo_cli.data.hub import HUB_ID, read_hub_rows
 from dgpo_cli.data.kept_columns import kept_columns
 from dgpo_cli.data.rows import READERS, Row, raise_all, read_rows, tidied
+from dgpo_cli.data.validation import part_of
 from dgpo_cli.errors import DataError
 from dgpo_cli.errors import Problem as Wrong
 from dgpo_cli.progress import each
@@ -76,6 +77,7 @@ def load_problem_set(
     deduplicate: bool = False,
     reduce_golds: bool = True,
     columns: ColumnsAsked = NO_COLUMNS,
+    validation_fraction: float = 0.0,
     group: str = "data",
 ) -> ProblemSet:
     """Load a local file, a data set of the hub or the bundled task.
@@ -85,6 +87,7 @@ def load_problem_set(
     reduced).
     prompt_key, answer_key: columns; dots reach nested fields; `a|b` takes the first that holds something.
     limit: keep the first so many, after all rows were checked and duplicates of a prompt dropped (`deduplicate`).
+    validation_fraction: leave out the rows that it splits off, or with `held_out` keep them alone (`validation`).
     columns: what of each row its problem keeps for the grader.
     group: data or benchmark, to name the keys in hints.
     Raises DataError with one problem a row that cannot be used.
@@ -104,7 +107,9 @@ def load_problem_set(
     kept = _first_of_each_prompt(problems) if deduplicate else problems
     golds = {problem.messages: problem.gold for problem in kept}
     conflicts = sum(golds[problem.messages] != problem.gold for problem in problems) if deduplicate else 0
-    used = kept[:limit]
+    used = part_of(kept, validation_fraction, validation=held_out)[:limit]
+    if validation_fraction and not used:
+        raise DataError(f"{path}: {len(kept)} rows cannot be split in two", "data.validation_fraction=0 trains on all")
     return ProblemSet(used, len(rows), len(problems) - len(kept), conflicts, found_revision, _sha256(used))
 
 

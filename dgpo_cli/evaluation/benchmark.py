@@ -33,6 +33,7 @@ def load_benchmark(benchmark: BenchmarkConfig, *, grader: Grader, limit: int | N
         revision=benchmark.revision,
         limit=limit,
         held_out=True,
+        validation_fraction=benchmark.validation_fraction,
         reduce_golds=grader.name in READS_MATHEMATICS,
         columns=columns_asked(grader),
         group="benchmark",
