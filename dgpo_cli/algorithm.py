@@ -25,7 +25,7 @@ from dgpo_cli.config.groups import (
 from dgpo_cli.core import credit as credits
 from dgpo_cli.core.advantages import group_advantages, groups_are_equal, overlong_penalty
 from dgpo_cli.core.credit import TokenSignals
-from dgpo_cli.core.diagnostics import cell_shares, correlation, credit_spread, quantile
+from dgpo_cli.core.diagnostics import cell_shares, correlation, credit_spread, quantile, relative_positions
 from dgpo_cli.core.policy_loss import PolicyLoss, importance_ratio, policy_loss
 from dgpo_cli.errors import RewardError
 from dgpo_cli.types import Rollout, Verdict
@@ -53,6 +53,13 @@ class Rewards:
     def groups_without_spread(self) -> int:
         """Number of groups whose final rewards are all equal: every advantage in them is 0."""
         return int(groups_are_equal(self.final, self.group_size).sum()) if self.groups else 0
+
+    def group_accuracy(self) -> Tensor | None:
+        """[B] the share of right answers in each rollout's group; None where an answer has no notion of right."""
+        if None in self.correct:
+            return None
+        right = torch.tensor(self.correct, dtype=torch.float32).view(-1, self.group_size)
+        return right.mean(dim=1).repeat_interleave(self.group_size)
 
     def right_and_wrong_groups(self) -> tuple[int, int] | None:
         """Number of groups with all answers right, and all wrong; None where an answer has no notion of right."""
@@ -107,6 +114,10 @@ class Algorithm:
     def without_kl(self) -> Algorithm:
         """The same without the penalty."""
         return Algorithm(replace(self.algo, kl_coef=0.0), self.gating, max_completion_tokens=self.max_completion_tokens)
+
+    def ungated(self) -> Algorithm:
+        """The same with uniform credit."""
+        return Algorithm(self.algo, GatingConfig(), max_completion_tokens=self.max_completion_tokens)
 
     @property
     def needs_reference(self) -> bool:
@@ -271,8 +282,13 @@ class Algorithm:
             ref_logprobs=ref_logprobs,
         )
 
-    def diagnostics(self, signals: TokenSignals, credit: Credit, advantages: Tensor) -> dict[str, float | None]:
-        """`credit/*`, `hellinger/*`, `score/*`, `entropy/mean` and the cells, over rollouts with A != 0."""
+    def diagnostics(
+        self, signals: TokenSignals, credit: Credit, advantages: Tensor, group_accuracy: Tensor | None = None
+    ) -> dict[str, float | None]:
+        """`credit/*`, `hellinger/*`, `score/*`, `entropy/mean` and the cells, over rollouts with A != 0.
+
+        group_accuracy: [B], the share of right answers in each rollout's group, if it is known.
+        """
         rows = [row for row in torch.nonzero(advantages)[:, 0].tolist() if bool(signals.mask[row].any())]
         if not rows:
             return {"credit/noise_gate": credit.noise_gate}
@@ -286,6 +302,10 @@ class Algorithm:
             score = credit.score[rows][mask]
             values |= {"score/mean": float(score.double().mean()), "score/max": float(score.max())}
             values["credit/corr_entropy"] = correlation(weights, entropy)
+            values["credit/corr_position"] = correlation(weights, relative_positions(mask)[mask])
+            if group_accuracy is not None:
+                accuracy = group_accuracy[rows][:, None].expand_as(mask)[mask]
+                values["credit/corr_accuracy"] = correlation(weights, accuracy)
         if signals.hellinger is not None:
             distance = signals.hellinger[rows][mask]
             values |= {

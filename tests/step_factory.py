@@ -65,6 +65,7 @@ def run(
     algorithm: Algorithm,
     step: StepBatch,
     terms: bool = False,
+    cosines: bool = False,
     off_policy: Correction = UNCORRECTED,
     **settings: Any,
 ) -> tuple[StepResult, RecordingOptimizer, LanguageModel]:
@@ -73,7 +74,7 @@ def run(
     optim = replace(OptimConfig(), warmup_steps=0, grad_clip=0.0, **settings)
     optimizer = RecordingOptimizer(model.model, optim)
     updater = Updater(model, reference, algorithm, optimizer, optim, temperature=1.0, off_policy=off_policy)
-    result = updater.run(step, lr=1e-3, noise_floor=1e-7, guard=StopGuard(0.0), terms=terms)
+    result = updater.run(step, lr=1e-3, noise_floor=1e-7, guard=StopGuard(0.0), terms=terms, cosines=cosines)
     return result, optimizer, model
 
 

@@ -297,3 +297,24 @@ def test_a_rule_with_a_direction_is_inverted_by_the_opposite_strength() -> None:
         assert torch.equal(inverted, credit_of(replace(gating, strength=-gating.strength)))
     tenth = replace(gating_option("rarity"), strength=0.1, control=Control.invert)
     assert torch.equal(credit_of(tenth), credit_of(gating_option("damping")))
+
+
+def test_credit_is_held_against_position_and_the_accuracy_of_the_group() -> None:
+    """Two groups, right 3/4 and 1/4 of the time. The mask falls on the second one, on its first token."""
+    made = algorithm(GatingConfig(signal=Signal.entropy, top_fraction=0.2))
+    mask, entropy = torch.ones(2, 2, dtype=torch.bool), torch.tensor([[0.1, 0.2], [0.9, 0.3]])
+    values, sides = TokenSignals(mask, -entropy, entropy), torch.tensor([1.0, -1.0])
+    given = made.credit(values, advantages=sides, vocabulary_size=8, noise_floor=0.0, control_seeds=[0, 0])
+    found = made.diagnostics(values, given, sides, torch.tensor([0.75, 0.25]))
+    # w - 1 = -1 -1 3 -1. Accuracy - 1/2 = + + - - of 1/4, position - 1/2 = - + - + of 1/2: -1 / (sqrt(12) / 2) each
+    for name in ("credit/corr_position", "credit/corr_accuracy"):
+        assert found[name] == pytest.approx(-1 / math.sqrt(3))
+    assert "credit/corr_accuracy" not in made.diagnostics(values, given, sides)
+
+
+def test_the_accuracy_of_each_group_is_known_if_every_answer_is_right_or_wrong() -> None:
+    graded = algorithm().rewards([rollout(2)] * 4, verdicts(True, True, False, True), group_size=2)
+    accuracy = graded.group_accuracy()
+    assert accuracy is not None
+    assert accuracy.tolist() == [1.0, 1.0, 0.5, 0.5]
+    assert own((0.1, None), (0.1, None)).group_accuracy() is None

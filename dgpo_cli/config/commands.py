@@ -63,6 +63,12 @@ class OptimConfig:
         "the price of two more passes of one minibatch; 0 is never",
         "steps",
     )
+    grad_cos_every: int = key(
+        20,
+        "with a gating but uniform: every so many steps the cosine of the gradient, and of Adam's update, with what "
+        "uniform credit would give, at the price of two more passes of one minibatch; 0 is never",
+        "steps",
+    )
     max_nonfinite: int = key(
         3, "updates in a row, over steps, skipped for a non-finite gradient before the run stops", "updates"
     )

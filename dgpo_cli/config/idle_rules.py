@@ -277,6 +277,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("logger.completions_every",), TRAIN, why.no_logger, "logger=wandb logger.mode=auto"),
     Rule(("optim.final_lr_fraction",), TRAIN, why.constant, "optim.schedule=linear or optim.schedule=cosine"),
+    Rule(("optim.grad_cos_every",), TRAIN, why.uniform, "gating=paper or another"),
     Rule(("optim.grad_norms_every",), TRAIN, why.no_kl, "algo.kl_coef=0.04"),
     Rule(("rollout.top_p",), ROLLOUT, why.greedy("rollout"), "rollout.temperature=1 samples"),
 )

@@ -37,7 +37,7 @@ TRAIN_RULES: list[Rule] = [
     *at_least(1, "optim.epochs", "optim.tokens_per_microbatch", "optim.max_nonfinite", "checkpoint.keep", "eval.k"),
     *at_least(1, "eval.limit", "algo.overlong.buffer_tokens", "model.lora.alpha"),
     *at_least(0, "algo.clip_low", "algo.clip_high", "algo.kl_coef", "optim.lr", "optim.final_lr_fraction"),
-    *at_least(0, "optim.grad_norms_every"),
+    *at_least(0, "optim.grad_norms_every", "optim.grad_cos_every"),
     *at_least(0, "optim.warmup_steps", "optim.weight_decay", "optim.grad_clip", "checkpoint.every", "eval.every"),
     *at_least(0, "logger.completions_every"),
     *at_least(-1, "logger.report_every"),

@@ -74,6 +74,13 @@ def correlation(left: Tensor, right: Tensor) -> float | None:
     return float(a @ b) / scale if scale > 0 else None
 
 
+def relative_positions(mask: Tensor) -> Tensor:
+    """Place of each counted token in its rollout, from 0 for the first to 1 for the last. mask: [B, T]."""
+    places = torch.arange(mask.shape[1], dtype=torch.float64)
+    positions: Tensor = places / (mask.sum(dim=1, keepdim=True) - 1).clamp(min=1)
+    return positions
+
+
 def cell_shares(distance: Tensor, entropy: Tensor, credit: Tensor, positive: Tensor) -> dict[str, float]:
     """Shares of tokens and of credit in the four cells of high or low d and H, for each sign of the advantage.
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 SIDES = ("right", "wrong", "above", "below", "alone")  # in the order in which they are shown
 
 
@@ -30,6 +33,16 @@ def rows_by_group(records: list[dict[str, Any]]) -> list[list[int]]:
     for row, number in enumerate(group_numbers(records)):
         groups.setdefault(number, []).append(row)
     return list(groups.values())
+
+
+def group_accuracy(records: list[dict[str, Any]]) -> Tensor | None:
+    """[B] the share of right answers in each record's group; None if an answer is not known to be right or wrong."""
+    if any(record.get("correct") is None for record in records):
+        return None
+    shares = torch.zeros(len(records))
+    for rows in rows_by_group(records):
+        shares[rows] = sum(bool(records[row]["correct"]) for row in rows) / len(rows)
+    return shares
 
 
 def side(record: dict[str, Any]) -> str:

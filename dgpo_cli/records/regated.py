@@ -12,6 +12,7 @@ from dgpo_cli.algorithm import Algorithm, Credit
 from dgpo_cli.config.gating_needs import needed_fields, needs_advantages
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig
 from dgpo_cli.errors import DataError
+from dgpo_cli.records.prompt_groups import group_accuracy
 from dgpo_cli.records.record_checks import is_number
 from dgpo_cli.records.stored_rollouts import StoredRollouts, trained_credit
 
@@ -172,7 +173,9 @@ def diagnostics(stored: StoredRollouts, algorithm: Algorithm, credit: Credit) ->
     """
     advantages = stored.advantages
     signed = bool(advantages[diagnosed(stored)].any())
-    values = algorithm.diagnostics(stored.signals, credit, advantages if signed else torch.ones_like(advantages))
+    values = algorithm.diagnostics(
+        stored.signals, credit, advantages if signed else torch.ones_like(advantages), group_accuracy(stored.records)
+    )
     if "entropy" in stored.missing:
         values = {name: value for name, value in values.items() if "entropy" not in name}
     if not signed or "entropy" in stored.missing:

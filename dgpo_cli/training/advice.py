@@ -57,13 +57,21 @@ def _collapsed(row: Row, state: RunState) -> bool:
     return entropy is not None and state.first_entropy is not None and entropy < 0.1 * state.first_entropy
 
 
+def _direction(row: Row) -> str:
+    """How far credit turns the gradient: an effective sample size near 1 does not say so by itself."""
+    cosine = row.get("credit/grad_cos")
+    if cosine is None:
+        return "how far that turns the gradient was not measured (optim.grad_cos_every)"
+    return f"the cosine of its gradient with that of uniform credit is {cosine:.5f}"
+
+
 TABLE = (
     Advice(
         "uniform_credit",
         lambda row, state: _value(row, "credit/ess") > UNIFORM_ESS,
         lambda row: (
-            f"credit has been indistinguishable from uniform for 20 steps (credit/ess {row['credit/ess']:.5f}): "
-            "every token earns the same"
+            f"credit has been very close to uniform for 20 steps (credit/ess {row['credit/ess']:.5f}): every token "
+            f"earns nearly the same, and {_direction(row)}"
         ),
         "a smaller gating.temperature or gating=calibrated",
         steps=20,
@@ -184,6 +192,9 @@ def follow(row: Row, state: RunState, *, gates: bool) -> list[str]:
     """Texts that apply for the first time in this run; `state` remembers those, and how long each held."""
     if state.first_entropy is None:
         state.first_entropy = row.get("entropy/mean")
+    if row.get("credit/grad_cos") is not None:
+        state.grad_cos = row["credit/grad_cos"]
+    row = row | {"credit/grad_cos": state.grad_cos}  # it is measured in some steps alone
     said: list[str] = []
     for advice in TABLE:
         if advice.name in state.warned or (advice.gated_only and not gates):

@@ -48,6 +48,7 @@ class RunState:
     nonfinite_streak: int = 0
     streaks: dict[str, int] = field(default_factory=dict)  # of each piece of advice, steps in a row that it applied
     first_entropy: float | None = None  # nats, of the first step that had any
+    grad_cos: float | None = None  # of the last step that measured credit/grad_cos
     warned: list[str] = field(default_factory=list)
     tracker_id: str | None = None
     planned_steps: int | None = None  # that the schedule was laid out for

@@ -44,7 +44,7 @@ def train_inline(passes: Passes, objective: Objective, series: UpdateSeries) -> 
     """credit -> loss -> step, in one pass. None if no row can move a weight: then nothing was scored."""
     scored = None
     for rows in series:  # one minibatch, the whole batch
-        series.measure_terms(partial(_gradient, passes, rows))
+        series.measure(partial(_gradient, passes, rows))
         tally, scored = _gradient(passes, rows, objective)
         series.step(tally)
     return scored

@@ -98,6 +98,7 @@ class Trainer:
                 noise_floor=noise_floor,
                 guard=self.guard,
                 terms=is_due(step, self.config.optim.grad_norms_every),
+                cosines=is_due(step, self.config.optim.grad_cos_every),
                 nonfinite_streak=self.state.nonfinite_streak,
             )
             self._guard_against_nonfinite(step, batch, collected, result)
@@ -132,6 +133,7 @@ class Trainer:
                 for rollout in collected.rollouts
             ],
             policy_step=self.state.step,
+            group_accuracy=collected.rewards.group_accuracy(),
         )
 
     def _noise_floor(self, batch: StepBatch) -> float:
@@ -178,7 +180,7 @@ class Trainer:
             return result.used.diagnostics()
         if result.signals is None or result.credit is None:
             return {}
-        return self.algorithm.diagnostics(result.signals, result.credit, batch.advantages)
+        return self.algorithm.diagnostics(result.signals, result.credit, batch.advantages, batch.group_accuracy)
 
     def _guard_against_nonfinite(self, step: int, batch: StepBatch, collected: Collected, result: StepResult) -> None:
         """Several updates in a row without a finite gradient end the run; the batch that did it is kept."""

@@ -91,7 +91,14 @@ def metrics_row(
     row: dict[str, Any] = dict.fromkeys(KEYS)
     row |= {"step": step, "time": time.time(), "lr": lr}
     row |= _parts(collected.sampled_verdicts)
-    row |= _sampled(collected) | _trained(collected, result) | result.term_norms | result.engine_gap | diagnostics
+    row |= (
+        _sampled(collected)
+        | _trained(collected, result)
+        | result.term_norms
+        | result.cosines
+        | result.engine_gap
+        | diagnostics
+    )
     row |= {
         "tokens/per_second": collected.tokens_generated / seconds if seconds else None,
         "seconds/rollout": collected.rollout_seconds,

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import Schedule
+from dgpo_cli.core.directions import adam_direction, cosine, inner_products
 from dgpo_cli.errors import RunError
 from dgpo_cli.models.sharding import full, is_sharded, local, rows_of
 from dgpo_cli.planning.pieces import GRADIENTS_AT_ONCE, WATCHED_WEIGHTS
@@ -113,6 +114,37 @@ class Optimizer:
         norm = self.clipped_norm(math.inf)
         self.zero_grad()
         return norm
+
+    @torch.no_grad()
+    def spent_gradient(self) -> list[Tensor | None]:
+        """The gradient that stands in the watched weights, clipped as for an update; all of it is then dropped."""
+        self._sum_gradients()
+        self.clipped_norm(self.settings.grad_clip or math.inf)
+        found = [None if weight.grad is None else _watched(weight.grad).clone() for weight in self.parameters]
+        self.zero_grad()
+        return found
+
+    @torch.no_grad()
+    def cosines(self, left: list[Tensor | None], right: list[Tensor | None]) -> tuple[float | None, float | None]:
+        """Cosine of two spent gradients, and of what Adam would make of each now, over the watched weights."""
+        gradients, updates = [], []
+        for weight, a, b in zip(self.parameters, left, right, strict=True):
+            if a is None or b is None:
+                continue
+            stands_for = local(weight).numel() / max(1, a.numel())
+            gradients.append((a, b, stands_for))
+            updates.append((self._direction(weight, a), self._direction(weight, b), stands_for))
+        sums = torch.stack([inner_products(gradients), inner_products(updates)])
+        if self.sharded:
+            self.processes.total(sums)
+        return cosine(sums[0]), cosine(sums[1])
+
+    def _direction(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        """What Adam would make of a gradient of the watched weights of `weight`."""
+        state, (low, high) = self.adam.state.get(weight), self.settings.betas
+        mean, square = (_watched(state[name]) if state else torch.zeros_like(gradient) for name in MOMENTS)
+        steps = float(state["step"]) if state else 0.0
+        return adam_direction(gradient, mean, square, steps, betas=(low, high), eps=self.settings.eps)
 
     def clipped_norm(self, limit: float) -> float:
         """Clip the gradient to `limit`. Returns its norm before that."""

@@ -15,7 +15,7 @@ from dgpo_cli.models.microbatch import MicroBatch
 from dgpo_cli.training.current_credit import ReferenceStates, UsedCredit, joined
 from dgpo_cli.training.gradient import LossTokens, LossTokensOf, minibatch_gradient
 from dgpo_cli.training.passes import Passes
-from dgpo_cli.training.step import Objective, Scored
+from dgpo_cli.training.step import Objective, Scored, Tally
 from dgpo_cli.training.update_series import UpdateSeries
 
 
@@ -23,8 +23,8 @@ def train_prescored(passes: Passes, objective: Objective, series: UpdateSeries) 
     """credit once, then loss -> step for each minibatch of each epoch."""
     scored = passes.fitted_to(objective.batch, partial(score, passes, objective, objective.batch.rows))
     for rows in series:
-        gradient = partial(minibatch_gradient, passes, rows=rows, begin=partial(scored_tokens, passes, scored))
-        series.measure_terms(gradient)
+        gradient = partial(_gradient, passes, rows, scored)
+        series.measure(gradient)
         series.step(gradient(objective))
     return scored
 
@@ -42,13 +42,20 @@ def train_with_current_credit(passes: Passes, objective: Objective, series: Upda
     correction = objective.correction(before.logprobs, before.mask, batch.rows)  # of the step, not of an update
     for rows in series:
         now = passes.fitted_to(batch, partial(score, passes, objective, rows, before.logprobs))
-        tokens = partial(scored_tokens, passes, Scored(before, now.credit, correction))
-        gradient = partial(minibatch_gradient, passes, rows=rows, begin=tokens)
-        series.measure_terms(gradient)
+        gradient = partial(_gradient, passes, rows, Scored(before, now.credit, correction))
+        series.measure(gradient)
         if series.step(gradient(objective)):
-            diagnostics = objective.algorithm.diagnostics(now.signals, now.credit, batch.advantages)
+            diagnostics = objective.algorithm.diagnostics(
+                now.signals, now.credit, batch.advantages, batch.group_accuracy
+            )
             used.add(objective.trained(rows), now.credit, diagnostics)
     return Scored(before, used.credit()), used
+
+
+def _gradient(passes: Passes, rows: list[int], scored: Scored, objective: Objective) -> Tally:
+    """The gradient of a minibatch by its scores; by uniform credit if the objective has no gating."""
+    scored = scored if objective.algorithm.gates else scored.ungated()
+    return minibatch_gradient(passes, objective, rows, partial(scored_tokens, passes, scored))
 
 
 def score(passes: Passes, objective: Objective, rows: list[int], old_logprobs: Tensor | None = None) -> Scored:

@@ -29,6 +29,7 @@ class StepBatch:
     group_size: int
     control_seeds: list[int]  # [B]
     policy_step: int | None = None  # the training step whose weights are trained, 0 before the first
+    group_accuracy: Tensor | None = None  # [B], the share of right answers in each rollout's group
 
     @property
     def rows(self) -> list[int]:
@@ -67,6 +68,10 @@ class Scored:
     signals: TokenSignals
     credit: Credit
     correction: Tensor | None = None  # [B, T], by the policy before the step's first update; None: 1 everywhere
+
+    def ungated(self) -> Scored:
+        """The same with uniform credit."""
+        return replace(self, credit=replace(self.credit, weights=self.signals.mask.float()))
 
     @property
     def factors(self) -> Tensor:
@@ -112,6 +117,10 @@ class Objective:
         lengths, advantages = self.batch.lengths, self.batch.advantages
         keep = self.algorithm.algo.kl_coef > 0
         return [row for row in rows if lengths[row] and (keep or float(advantages[row]) != 0.0)]
+
+    def ungated(self) -> Objective:
+        """The same with uniform credit."""
+        return replace(self, algorithm=self.algorithm.ungated())
 
     def terms(self) -> dict[str, Objective]:
         """The loss's policy term and its KL term, each alone; none if there is no KL term to tell apart."""
@@ -186,5 +195,6 @@ class StepResult:
     score_seconds: float
     train_seconds: float
     term_norms: dict[str, float] = field(default_factory=dict)  # grad_norm/policy, grad_norm/kl, if asked for
+    cosines: dict[str, float | None] = field(default_factory=dict)  # credit/grad_cos, credit/update_cos, if asked for
     engine_gap: dict[str, float] = field(default_factory=dict)  # engine/logprob_gap_*, if the engine says log-probs
     used: UsedCredit | None = None  # if each update had credit of its own: `credit` is the mean over them

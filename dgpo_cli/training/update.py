@@ -67,11 +67,13 @@ class Updater:
         noise_floor: float,
         guard: StopGuard,
         terms: bool = False,
+        cosines: bool = False,
         nonfinite_streak: int = 0,
     ) -> StepResult:
         """Minibatches x epochs updates; fewer if optim.max_nonfinite in a row have no finite gradient.
 
         `terms`: also the gradient norms of the loss's terms, of the first minibatch that is trained.
+        `cosines`: also those of its gradient and update with what uniform credit would give.
         `nonfinite_streak`: updates without a finite gradient since the last that was applied, before this step.
 
         Raises:
@@ -80,7 +82,14 @@ class Updater:
         """
         objective = Objective(self.algorithm, batch, noise_floor, self.model.vocabulary_size, self.off_policy)
         series = UpdateSeries(
-            objective, self.optimizer, self.settings, guard, lr=lr, with_terms=terms, nonfinite_streak=nonfinite_streak
+            objective,
+            self.optimizer,
+            self.settings,
+            guard,
+            lr=lr,
+            with_terms=terms,
+            with_cosines=cosines,
+            nonfinite_streak=nonfinite_streak,
         )
         passes = replace(self._passes, between=series.underway.ask)
         try:

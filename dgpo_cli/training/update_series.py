@@ -26,18 +26,20 @@ class UpdateSeries:
         *,
         lr: float,
         with_terms: bool,
+        with_cosines: bool,
         nonfinite_streak: int,
     ) -> None:
         self.minibatches = objective.batch.minibatches(settings.minibatches)
         self.updates = len(self.minibatches) * settings.epochs
         self.underway = StepUnderway(guard, self.updates)
         self._objective, self._optimizer, self._settings = objective, optimizer, settings
-        self._lr, self._with_terms = lr, with_terms
+        self._lr, self._with_terms, self._with_cosines = lr, with_terms, with_cosines
         self._tallies: list[Tally] = []
         self._outcomes: list[UpdateOutcome] = []
         self._without_signal = self._nonfinite = 0
         self._streak = nonfinite_streak
         self._term_norms: dict[str, float] = {}
+        self._cosines: dict[str, float | None] = {}
         self._started = self._begun = time.perf_counter()
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -58,13 +60,23 @@ class UpdateSeries:
             if self._streak >= self._settings.max_nonfinite:
                 return
 
-    def measure_terms(self, gradient: Callable[[Objective], object]) -> None:
-        """Gradient norms of the loss's terms, each alone, on the first minibatch, if asked for. No weight moves."""
-        if not self._with_terms or self._tallies:
+    def measure(self, gradient: Callable[[Objective], object]) -> None:
+        """On the first minibatch, if asked for: gradients that are told apart and then dropped. No weight moves.
+
+        The norms of the loss's terms, each alone; and how near gradient and update are to those of uniform credit.
+        """
+        if self._tallies:
             return
-        for name, term in self._objective.terms().items():
-            gradient(term)
-            self._term_norms[f"grad_norm/{name}"] = self._optimizer.spent_norm()
+        if self._with_terms:
+            for name, term in self._objective.terms().items():
+                gradient(term)
+                self._term_norms[f"grad_norm/{name}"] = self._optimizer.spent_norm()
+        if self._with_cosines and self._objective.algorithm.gates:
+            gradient(self._objective)
+            weighted = self._optimizer.spent_gradient()
+            gradient(self._objective.ungated())
+            cosines = self._optimizer.cosines(weighted, self._optimizer.spent_gradient())
+            self._cosines = dict(zip(("credit/grad_cos", "credit/update_cos"), cosines, strict=True))
 
     def step(self, tally: Tally) -> bool:
         """Move the weights by the gradient that stands in them; whether it was finite, and so applied."""
@@ -102,6 +114,7 @@ class UpdateSeries:
             score_seconds=self._begun - self._started,
             train_seconds=time.perf_counter() - self._begun,
             term_norms=self._term_norms,
+            cosines=self._cosines,
             engine_gap=gap,
             used=used,
         )

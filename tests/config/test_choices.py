@@ -53,6 +53,7 @@ IDLE = [
     ("train", "logger.project=p", ["logger=none"], "nothing goes to W&B"),
     ("train", "optim.final_lr_fraction=0.5", ["optim.schedule=constant"], "a constant schedule has no end"),
     ("train", "optim.grad_norms_every=5", [], "there is no KL penalty"),
+    ("train", "optim.grad_cos_every=5", ["algo=grpo"], "uniform credit has no weights to shape"),
     ("train", "strategy.stall_seconds=8", [], "strategy=single has one process"),
     ("train", "strategy.gather_for_generation=false", [], "the whole model in each process"),
     ("train", "engine.retries=2", [], "engine=transformers asks no server"),

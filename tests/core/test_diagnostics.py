@@ -55,3 +55,10 @@ def test_credit_spread_leaves_out_rollouts_without_tokens() -> None:
     assert spread["credit/std"] == pytest.approx(0.5)
     assert spread["credit/max"] == pytest.approx(1.5)
     assert diagnostics.credit_spread([]) == {}
+
+
+def test_positions_go_from_zero_to_one_in_each_rollout() -> None:
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    positions = diagnostics.relative_positions(mask)
+    assert positions[0].tolist() == [0.0, 0.5, 1.0]
+    assert positions[1, 0] == 0.0

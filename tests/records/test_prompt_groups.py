@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from record_factory import made_up
 
-from dgpo_cli.records.prompt_groups import group_numbers, rows_by_group, side
+from dgpo_cli.records.prompt_groups import group_accuracy, group_numbers, rows_by_group, side
 
 
 def record(prompt: str, sample: int) -> dict[str, Any]:
@@ -42,3 +43,13 @@ def test_a_float_reward_is_compared_with_its_group_as_nothing_says_right_or_wron
     fields: dict[str, Any], expected: str
 ) -> None:
     assert side(fields) == expected
+
+
+def test_the_accuracy_of_a_group_is_that_of_its_rollouts() -> None:
+    records = made_up(4, 1, group_size=2)
+    for record, correct in zip(records, (True, False, False, False), strict=True):
+        record["correct"] = correct
+    found = group_accuracy(records)
+    assert found is not None
+    assert found.tolist() == [0.5, 0.5, 0.0, 0.0]
+    assert group_accuracy([records[0], records[1] | {"correct": None}]) is None

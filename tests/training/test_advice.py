@@ -38,7 +38,7 @@ def test_a_healthy_run_is_told_nothing() -> None:
 
 # What is wrong, at which step of ten (or thirty) it is said, and words of it: the share and the key to change.
 CASES: list[tuple[dict[str, Any], int, list[str]]] = [
-    ({"credit__ess": 0.9999}, 20, ["indistinguishable from uniform", "gating.temperature"]),
+    ({"credit__ess": 0.9999}, 20, ["very close to uniform", "gating.temperature", "was not measured"]),
     ({"completion__truncated": 0.61}, 1, ["61% of completions were truncated", "rollout.max_completion_tokens"]),
     ({"reward__no_answer": 61}, 1, ["61% of completions hold no answer", "data.template"]),
     (
@@ -160,3 +160,10 @@ def test_the_reason_is_said_at_the_first_step_of_a_streak_and_not_again_after_a_
     assert told(2, ALL_WRONG) == [False, False]
     assert told(1, {}) == [False]
     assert told(2, ALL_WRONG) == [True, False]
+
+
+def test_uniform_credit_is_said_with_the_last_cosine_that_was_measured() -> None:
+    rows = [row(credit__ess=0.9999, **({"credit__grad_cos": 0.98765} if step == 4 else {})) for step in range(20)]
+    [(step, text)] = said(rows)
+    assert step == 20
+    assert "the cosine of its gradient with that of uniform credit is 0.98765" in text

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from step_factory import ADVANTAGES, MAX_TOKENS, batch, naive_loss, options, run
+from torch import Tensor
 
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import OptimConfig
+from dgpo_cli.config.groups import ScorePolicy
 from dgpo_cli.models.frozen import frozen_copy
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.training.optimizer import Optimizer
@@ -117,3 +121,50 @@ def test_updates_without_a_finite_gradient_are_counted_in_order_and_over_steps(
     result = updater.run(step, lr=1e-3, noise_floor=0.0, guard=StopGuard(0.0), nonfinite_streak=before)
     assert len(result.outcomes) == taken
     assert result.nonfinite_streak == streak
+
+
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.double().flatten() for tensor in tensors])
+
+
+def similarity(left: Tensor, right: Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(left, right, dim=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "score_policy", "settings"),
+    [
+        ("grpo", ScorePolicy.old, {}),  # inline, with a KL term that both gradients have
+        ("dgpo", ScorePolicy.old, {"minibatches": 2}),
+        ("dgpo", ScorePolicy.current, {"minibatches": 2}),
+    ],
+    ids=["inline", "prescored", "current credit"],
+)
+def test_cosines_are_those_of_a_run_with_uniform_credit_and_move_nothing(
+    policy: LanguageModel, reference: LanguageModel, name: str, score_policy: ScorePolicy, settings: dict[str, Any]
+) -> None:
+    algo, gate = options(name, "paper")
+    gate = replace(gate, score_policy=score_policy, temperature=0.02)
+    algorithm = Algorithm(algo, gate, max_completion_tokens=MAX_TOKENS)
+    settings = settings | {"weight_decay": 0.0}
+    result, ours, model = run(policy, reference, algorithm, batch(ADVANTAGES), cosines=True, **settings)
+    plain, same, unmoved = run(policy, reference, algorithm, batch(ADVANTAGES), **settings)
+    _, uniform, other = run(policy, reference, algorithm.ungated(), batch(ADVANTAGES), **settings)
+    expected = similarity(flat(ours.gradients[0]), flat(uniform.gradients[0]))
+    assert result.cosines["credit/grad_cos"] == pytest.approx(expected, abs=1e-6)
+    assert expected < 0.999
+    assert plain.cosines == {}
+    assert all(torch.equal(a, b) for a, b in zip(ours.gradients[0], same.gradients[0], strict=True))
+    after = [one.model.state_dict() for one in (model, unmoved, other)]
+    assert all(torch.equal(after[0][key], after[1][key]) for key in after[0])
+    if not settings.get("minibatches"):  # after one update alone: weights - lr * direction
+        before = policy.model.state_dict()
+        keys = [key for key, _ in policy.model.named_parameters()]
+        moved = [flat(weights[key] - before[key] for key in keys) for weights in (after[0], after[2])]
+        assert result.cosines["credit/update_cos"] == pytest.approx(similarity(*moved), abs=1e-3)
+
+
+def test_uniform_credit_is_not_held_against_itself(policy: LanguageModel) -> None:
+    algorithm = Algorithm(*options("dapo"), max_completion_tokens=MAX_TOKENS)
+    result, _, _ = run(policy, None, algorithm, batch(ADVANTAGES), cosines=True)
+    assert result.cosines == {}
