@@ -93,7 +93,7 @@ def test_stopped_at_random_moments(run: tuple[str, Path], tmp_path: Path, number
         sent, before = time.monotonic(), last_row(folder)
         errors = session.end(number)
         entry.tried += 1
-        if session.process.returncode == 0:  # it was done by then
+        if session.process.returncode in (0, -number):  # it was done by then, or about to leave
             continue
         assert session.process.returncode == 128 + number, errors
         assert time.monotonic() - sent < 30
@@ -121,7 +121,8 @@ def test_a_second_signal_ends_it_now(tmp_path: Path) -> None:
     if session.process.poll() is None:
         session.process.send_signal(signal.SIGTERM)
         session.process.wait(timeout=2.0)
-    assert session.process.returncode == 143
+    # Either way a shell says 143; -15 if the run had saved itself by then, and given its handlers back.
+    assert session.process.returncode in (143, -signal.SIGTERM)
     session.end()
     entry.survived += 1
 
