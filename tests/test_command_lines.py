@@ -27,6 +27,7 @@ NAMES = [
     *("007", "NaN", "inf", "-inf", "tab\t", "a:b", "*", "?", "`id`", "$(id)", "\u2028", "'\"", "\\'", '\\"', "0"),
     *("${seed}", "${now:%Y}", "<x>", "^", NASTY),
 ]
+UNFINISHED = "${x"
 QUICK = ["steps=1", "rollout.prompts_per_step=2", "rollout.group_size=2", "data.size=16", "benchmark.limit=4"]
 QUICK += ["logger=none", "rollout.save=all"]
 
@@ -136,10 +137,16 @@ def test_every_name_holds_a_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", f"hydra.run.dir={tmp_path / 'x'}/{name}", *QUICK]) == 0
+    code = main(["train", f"hydra.run.dir={tmp_path / 'x'}/{name}", *QUICK])
+    if name == UNFINISHED:
+        assert code == 2
+        assert "'${' has no end" in capsys.readouterr().err
+        assert not (tmp_path / "x").exists()
+        return
+    assert code == 0
     run = tmp_path / "x" / name
-    if not run.is_dir():  # an interpolation of a key that there is
-        assert "${" in name
+    if not run.is_dir():  # an interpolation of a key that there is, or two backslashes, which Hydra reads as one
+        assert "${" in name or hydra_reads(f"key={name}") != name
         return
     evaluate, rollout = printed(capsys, ("next: ", "   or: "), ("   or: ", "\n"))
     assert main([*typed(evaluate), "benchmark.limit=2"]) == 0

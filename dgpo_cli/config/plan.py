@@ -137,6 +137,7 @@ def claim_folder(planned: Plan) -> tuple[Path, Callable[[], None]]:
                 f"{place}={folder}: the run is continued in its own folder '{resume}'", f"leave out {place}"
             )
         folder = Path(resume)
+    _refuse_unfinished(folder, place)
     if request.command == "train" and not resume and not config.overwrite and not named:
         _refuse_a_run(folder, request.multirun)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -172,6 +173,15 @@ def _resolved(composition: DictConfig, place: str, command: str) -> str:
         raise config_error(error, command) from error
     finally:
         HydraConfig.instance().cfg = before
+
+
+def _refuse_unfinished(folder: Path, place: str) -> None:
+    """Hydra notes the folder in its own configuration, and cannot read `${` there without its end."""
+    try:
+        OmegaConf.create({"folder": str(folder)})
+    except OmegaConfBaseException:
+        message = f"{place}: expected the name of a folder, got '{folder}': '${{' has no end"
+        raise UsageError(message, "another name, without '${'") from None
 
 
 def _refuse_a_run(folder: Path, multirun: bool) -> None:
