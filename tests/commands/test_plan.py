@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -135,6 +137,40 @@ def test_the_slurm_script_starts_the_command_with_what_follows_it(tmp_path: Path
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"]["name"] == "qwen32b"
+
+
+SRUN_WITH_SERVERS = """#!/bin/bash
+while [[ $1 == -* ]]; do shift; done
+if [[ $* == *vllm.entrypoints* ]]; then
+    echo "$@" > server.txt
+    exec python3 -m http.server --bind 127.0.0.1 --directory healthy "$SERVER_PORT"
+fi
+exec "$@" dry_run=true
+"""
+
+
+def test_the_slurm_script_with_servers_trains_when_they_are_up(tmp_path: Path) -> None:
+    """Slurm's own commands and the server are stood in for; what dgpo gets, and that the server ends, is real."""
+    script = Path(__file__).parents[2] / "recipes" / "slurm" / "train_vllm.sbatch"
+    for name, text in (("srun", SRUN_WITH_SERVERS), ("scontrol", "#!/bin/bash\necho node1\necho 127.0.0.1\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "healthy").mkdir()
+    (tmp_path / "healthy" / "health").write_text("")
+    job = random.randrange(10_000)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "SLURM_JOB_ID": str(job), "SLURM_JOB_NODELIST": "node[1-2]"}
+    environment |= {"SERVERS": "1", "MODEL": "Qwen/Qwen2.5-7B", "VLLM_PYTHON": "python3"}
+    environment |= {"SERVER_PORT": str(10_000 + job)}
+    line = ["bash", str(script), "model=qwen7b", "strategy=fsdp"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["model"]["name"] == "qwen7b"
+    assert "rollout" not in record["memory_by_phase"]
+    assert f"--host 127.0.0.1 --port {10_000 + job}" in (tmp_path / "server.txt").read_text()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", 10_000 + job), timeout=5).close()
 
 
 def test_a_run_that_exists_is_not_in_the_way(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
