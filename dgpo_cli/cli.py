@@ -98,6 +98,7 @@ def _run(command: str, argv: list[str]) -> int:
     """Compose and check the configuration, then let Hydra run the command."""
     args = _flags(command, argv)
     from dgpo_cli.config.attempts import continued
+    from dgpo_cli.config.beginning import beginning, refuse_without_the_hub
     from dgpo_cli.config.compose import hydra_ready
     from dgpo_cli.config.experiment import read_files
     from dgpo_cli.config.latest import with_latest
@@ -132,6 +133,8 @@ def _run(command: str, argv: list[str]) -> int:
         folder, remove_empty = (None, None) if shows_only else claim_folder(planned)
         if folder is not None and command == "train" and not is_follower():
             say(f"{'sweep' if multirun else 'run'}: {shown_path(folder)}")
+        if folder is not None and not multirun and not is_follower():
+            say(f"{beginning(command, planned.configs)} ...")
         for note in () if is_follower() else (*found, *planned.notes):
             say(f"note: {note}")
     from dgpo_cli.hydra_app import run_hydra, run_sweep
@@ -141,7 +144,11 @@ def _run(command: str, argv: list[str]) -> int:
         with cleaned_output():
             return run_hydra(planned.request, flags, None)
     try:
-        return (run_sweep if multirun else run_hydra)(planned.request, flags, folder)
+        if not is_follower():
+            refuse_without_the_hub(command, planned.configs)
+        if multirun:
+            return run_sweep(planned.request, flags, folder, planned.jobs)
+        return run_hydra(planned.request, flags, folder)
     finally:
         remove_empty()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from dgpo_cli.config.keys import config_roots
 from dgpo_cli.config.overrides import Request
 from dgpo_cli.config.stored import container_of
 from dgpo_cli.errors import ConfigError
+from dgpo_cli.files import shown_path
 from dgpo_cli.terminal import say
 
 register([])  # a launcher's worker imports this module with `job` and resolves the job's folder
@@ -65,10 +67,13 @@ def run_hydra(request: Request, flags: list[str], folder: Path | None) -> int:
     return STATE.exit_code
 
 
-def run_sweep(request: Request, flags: list[str], folder: Path) -> int:
-    """As `run_hydra`, for `-m`: signals go to the running job, and a table of the jobs ends it."""
+def run_sweep(request: Request, flags: list[str], folder: Path, count: int | None = None) -> int:
+    """As `run_hydra`, for `-m`: signals go to the running job, and a table of the jobs ends it.
+
+    count: of the jobs, if it is known before.
+    """
     codes = []
-    STATE.sweep = jobs.Sweep()
+    STATE.sweep = jobs.Sweep(count)
     with jobs.passing_signals_on(STATE.sweep):
         code = jobs.guarded(lambda: codes.append(run_hydra(request, flags, folder)))
     reported = jobs.guarded(lambda: jobs.report_sweep(folder))
@@ -113,7 +118,8 @@ def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: in
     files = [str(request.base)] if request.base else []
     content["overrides"] = files + benchmarks_joined(request.overrides, request.benchmarks)
     content["exit_code"] = None
-    say(f"job {number}: {' '.join(content['overrides'])} -> {folder}")
+    say(f"{STATE.sweep.place_of(number)}: {' '.join(content['overrides'])} -> {shown_path(folder)}")
+    started = time.monotonic()
 
     def prepare_job() -> None:
         configs = typed_configs(config, request)
@@ -131,6 +137,7 @@ def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: in
             content["exit_code"] = jobs.run_in_child(request.command, folder, STATE.sweep)
     finally:
         jobs.write_job(folder, content)
+        STATE.sweep.seconds.append(time.monotonic() - started)
     return jobs.accuracy(folder) if content["exit_code"] == 0 else None
 
 

@@ -14,15 +14,17 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dgpo_cli.environment import end_with_parent, place
+from dgpo_cli.command_lines import command as command_line
+from dgpo_cli.environment import end_with_parent, is_follower, place
 from dgpo_cli.errors import DgpoError, Problem, RunError
-from dgpo_cli.terminal import put, say, say_block
+from dgpo_cli.files import shown_path
+from dgpo_cli.terminal import phase, put, say, say_block
 
 JOB_FILE = "job.yaml"  # in a sweep job's folder: the command, what was typed, the configurations, the exit code
 # Those that checkpoint.signals may name: a job that does not listen to one ends by it, as the sweep would have.
@@ -89,7 +91,8 @@ def _trace() -> None:
 def run_here(command: str, configs: list[Any], folder: Path) -> None:
     """Call the command's module: `run(config, folder)`, and `run(configs, folder)` for eval."""
     tries_reward = command == "rollout" and configs[0].grade is not None
-    module = importlib.import_module(f"dgpo_cli.commands.{'grading' if tries_reward else command}")
+    with nullcontext() if is_follower() else phase("starting torch and transformers"):
+        module = importlib.import_module(f"dgpo_cli.commands.{'grading' if tries_reward else command}")
     module.run(configs if command == "eval" else configs[0], folder)
 
 
@@ -103,8 +106,19 @@ def run_without_folder(command: str, configs: list[Any]) -> None:
 class Sweep:
     """The sweep that this process runs: which child is running, and the signal that ends it all."""
 
+    jobs: int | None = None  # how many there are; None for a sweeper that decides as it goes
+    seconds: list[float] = field(default_factory=list)  # of the jobs that have ended
     child: subprocess.Popen[bytes] | None = None
     signal_number: int | None = None
+
+    def place_of(self, number: int) -> str:
+        """`job 2 of 6, 1:40 left`: by the time that the jobs before took."""
+        if self.jobs is None:
+            return f"job {number + 1}"
+        if not self.seconds:
+            return f"job {number + 1} of {self.jobs}"
+        minutes, rest = divmod(round(sum(self.seconds) / len(self.seconds) * (self.jobs - number)), 60)
+        return f"job {number + 1} of {self.jobs}, {minutes}:{rest:02d} left"
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.signal_number = number
@@ -189,6 +203,8 @@ def report_sweep(folder: Path) -> None:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         say("  ".join([*cells, row[3]]))
     put(str(folder.absolute()))
+    if any((job_folder / "config.yaml").is_file() or (job_folder / "results.json").is_file() for job_folder, _ in jobs):
+        say(f"next: {command_line('compare', runs=shown_path(folder))}")
     failed = [job["number"] for _, job in jobs if job.get("exit_code") not in (0, None)]
     if failed:
         numbers = ", ".join(map(str, failed))

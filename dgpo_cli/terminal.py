@@ -13,10 +13,12 @@ import contextlib
 import io
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
+PATIENCE = 2.0  # seconds
 BLOCK = "\n\t"  # what a text of several lines keeps
 
 
@@ -47,6 +49,18 @@ def put(text: str, end: str = "\n") -> None:
     except UnicodeEncodeError:  # a file name that is not UTF-8
         sys.stdout.buffer.write((text + end).encode("utf-8", errors="surrogateescape"))
         sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def phase(text: str, after: float = PATIENCE) -> Iterator[None]:
+    """What is done within: it is said as soon as it lasts longer than a person waits in silence."""
+    timer = threading.Timer(after, say, args=(f"{text} ...",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class CleanStream(io.TextIOBase):

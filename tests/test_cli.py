@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -191,7 +192,7 @@ def test_a_run_prints_its_folder_and_leaves_no_hydra_files(dgpo: Dgpo, tmp_path:
     assert code == 0
     folder = Path(out.strip())
     assert folder.parent == tmp_path / "outputs" / "train"
-    assert err == f"run: {folder.relative_to(tmp_path)}\nprogress of the library\n"
+    assert err == f"run: {folder.relative_to(tmp_path)}\nloading tiny ...\nprogress of the library\n"
     assert sorted(path.name for path in folder.iterdir()) == ["argv.json", "config.yaml", "eval.jsonl"]
     assert json.loads((folder / "argv.json").read_text()) == ["dgpo", "train", "seed=3"]
     assert load("train", folder / "config.yaml").seed == 3
@@ -248,8 +249,8 @@ def test_an_error_of_the_job_is_a_line_and_an_exit_code(
     assert (got, out) == (code, "")
     assert error in err
     assert hint in err
-    assert err.startswith("run: a/b\n"), "the first line"
-    assert len(err.splitlines()) == 3
+    assert err.startswith("run: a/b\nloading tiny ...\n"), "the folder is the first line"
+    assert len(err.splitlines()) == 4
     assert not list(tmp_path.iterdir()), "an empty folder does not stay"
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     got, _, err = dgpo("train", f"seed={seed}")
@@ -333,7 +334,9 @@ def test_a_sweep_runs_each_job_in_a_process_and_goes_on_after_a_failure(start: S
         ["0", "1", "algo=grpo", "seed=13", "0_seed-13"],
         ["1", "0", "algo=grpo", "seed=1", "1_seed-1"],
     ]
-    assert table[3] == "error: 1 of 2 jobs failed: 0"
+    assert table[3:5] == ["next: dgpo compare runs=sweep", "error: 1 of 2 jobs failed: 0"]
+    assert "job 1 of 2: algo=grpo seed=13 -> sweep/0_seed-13" in err
+    assert re.search(r"job 2 of 2, \d+:\d\d left: algo=grpo seed=1 -> sweep/1_seed-1", err)
     assert err.count("error: seed 13 is unlucky") == 1
     folder = tmp_path / "sweep" / "1_seed-1"
     config = load("train", folder / "config.yaml")
@@ -372,7 +375,10 @@ def test_the_exit_code_of_an_interrupted_run(start: Start, tmp_path: Path, numbe
     wait_for(tmp_path / "run" / "started", process)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (128 + number, "run: run\nerror: stopped after it was saved\n")
+    assert (process.returncode, err) == (
+        128 + number,
+        "run: run\nloading tiny ...\nerror: stopped after it was saved\n",
+    )
 
 
 def wait_for(file: Path, process: subprocess.Popen[str]) -> None:

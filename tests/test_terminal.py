@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from small_server import Reply, serving
 import dgpo_cli
 from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.tables import make_table
-from dgpo_cli.terminal import CleanStream, put, say, say_block, visible
+from dgpo_cli.terminal import CleanStream, phase, put, say, say_block, visible
 from dgpo_cli.training.tracker import _warn
 
 PACKAGE = Path(dgpo_cli.__file__).parent
@@ -204,3 +205,15 @@ def test_nothing_else_prints() -> None:
             if (prints and place != "terminal.py") or (draws and place != "reporting/clean_console.py"):
                 wrong.append(f"{place} line {node.lineno}")
     assert not wrong
+
+
+def test_a_phase_is_said_only_if_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
+    with phase("short", after=60):
+        pass
+    assert not capsys.readouterr().err
+    said = ""
+    with phase("long", after=0.01):
+        while not said:
+            time.sleep(0.01)
+            said = capsys.readouterr().err
+    assert said == "long ...\n"

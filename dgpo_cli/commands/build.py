@@ -7,7 +7,7 @@ beside them is in main_only.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from dgpo_cli.models.placement import prepare_device
 from dgpo_cli.models.policy import load_trainee
 from dgpo_cli.models.reference import load_reference
 from dgpo_cli.processes import Processes
+from dgpo_cli.terminal import phase
 from dgpo_cli.training.checkpoint import Checkpoints, policy_folder, reference_folder
 from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.correction import Correction
@@ -100,7 +101,8 @@ def _everywhere(
     checkpoint = processes.from_main(checkpoint_to_resume(config, checkpoints) if processes.main else None)
     state = state_to_resume(config, checkpoint)
     trained = None if checkpoint is None else policy_folder(checkpoint)
-    policy = load_trainee(config.model, placement, trained, seed=config.seed)
+    with phase(f"loading the weights of {config.model.path}") if processes.main else nullcontext():
+        policy = load_trainee(config.model, placement, trained, seed=config.seed)
     torch.manual_seed(derive_seed("torch", config.seed))
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     reference = None

@@ -29,7 +29,7 @@ from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.rewards.several import begin_with
 from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
-from dgpo_cli.terminal import say
+from dgpo_cli.terminal import phase, say
 from dgpo_cli.training.checkpoint import Checkpoints, RunState
 from dgpo_cli.training.collect import Collected, Collector
 from dgpo_cli.training.collected_file import load_collected
@@ -74,7 +74,8 @@ def main_only(config: TrainConfig, run: Everywhere, grader: Grader, sharers: Sha
     Raises:
         DgpoError: data, grader, benchmark, memory or disk are not fit for this run. Nothing was written then.
     """
-    prompts = _prompts(config, run.policy, grader)
+    with phase(f"reading {config.data.path}"):
+        prompts = _prompts(config, run.policy, grader)
     begin_with(grader, run.state.scores_given)
     evaluate = evaluation_after_steps(config, run.policy, run.engine, run.folder)
     if run.policy.model.device.type == "cpu":  # a GPU says itself that its memory is short; a kernel kills

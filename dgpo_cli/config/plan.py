@@ -39,6 +39,7 @@ class Plan:
     request: Request
     composition: DictConfig
     configs: list[Any]
+    jobs: int | None = None  # of a sweep, if its sweeper lists them before
     notes: tuple[str, ...] = ()  # no errors, but should be said
 
 
@@ -70,7 +71,8 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
     problems += [problem for problem in wrong if not _is_said(problem, problems)]
     if problems:
         raise ConfigError("", problems=tuple(problems))
-    return Plan(request, composition, configs, tuple(notes))
+    listed = len(jobs) if _lists_jobs(composition) else None
+    return Plan(request, composition, configs, listed, tuple(notes))
 
 
 def _typed(overrides: list[str]) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def _jobs(request: Request, composition: DictConfig) -> list[list[str]]:
     """The overrides of each job: one, all of Hydra's basic sweeper, or the first of another sweeper."""
     if not request.multirun:
         return [request.overrides]
-    if not str(composition.hydra.sweeper.get("_target_", "")).endswith(".BasicSweeper"):
+    if not _lists_jobs(composition):
         return [first_job(request)]
     task = _task(request.overrides)
     others = [text for text in request.overrides if text not in task]
@@ -103,6 +105,10 @@ def _jobs(request: Request, composition: DictConfig) -> list[list[str]]:
     except HydraException as error:
         raise config_error(error, request.command) from error
     return [[*others, *job] for job in batches[0]]
+
+
+def _lists_jobs(composition: DictConfig) -> bool:
+    return str(composition.hydra.sweeper.get("_target_", "")).endswith(".BasicSweeper")
 
 
 def _benchmark_variants(job: list[str], request: Request) -> list[list[str]]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dgpo_cli.errors import DataError
+from dgpo_cli.hub_access import hub_answers, is_cached, is_on_the_hub
 from dgpo_cli.models.loading_checks import (
     check_weights,
     checkpoint_files,
@@ -30,6 +31,7 @@ def read_weights(path: str, dtype: str, options: dict[str, Any], key: str) -> An
     Raises:
         DataError: no such model, or one that does not hold the weights of its class, all of them and no others.
     """
+    options = _options_offline(path, options, key)
     transformers, folder = quiet_transformers(), resolve_path(path)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **options)
@@ -62,10 +64,24 @@ def read_tokenizer(path: str, options: dict[str, Any], key: str) -> Any:
     Raises:
         DataError: there is none that can be read.
     """
+    options = _options_offline(path, options, key)
     try:
         return quiet_transformers().AutoTokenizer.from_pretrained(resolve_path(path), **options)
     except Exception as error:  # as above
         raise _load_error(path, error, key, what="tokenizer") from error
+
+
+def _options_offline(path: str, options: dict[str, Any], key: str) -> dict[str, Any]:
+    """The options, and the cache alone if the hub does not answer: transformers would ask for each file, many times.
+
+    Raises:
+        DataError: the cache does not hold the model.
+    """
+    if not is_on_the_hub(path) or hub_answers():
+        return options
+    if not is_cached(path):
+        raise _load_error(path, TimeoutError("it gave no answer"), key)
+    return options | {"local_files_only": True}
 
 
 def quiet_transformers() -> Any:

@@ -14,6 +14,7 @@ from dgpo_cli.planning.architecture import Architecture
 from dgpo_cli.planning.batches import Data, micro_batch, prompt_tokens, training_batch
 from dgpo_cli.planning.disk import planned_disk
 from dgpo_cli.planning.fitting import judged
+from dgpo_cli.planning.hours import estimated_hours
 from dgpo_cli.planning.layout import Machine, layout_of, setting_of
 from dgpo_cli.planning.memory import Batch, Setting, host_bytes, trained_parameters
 from dgpo_cli.planning.phases import (
@@ -65,6 +66,7 @@ def plan_training(
         host_bytes=host_bytes(model, setting) + kept,
         loading_bytes=setting.weight_bytes * model.parameters if setting.sharded else 0,
         servers=servers.as_record() if servers else {},
+        time=estimated_hours(config, model, layout, prompt),
         disk=disk,
     )
     warnings = (

@@ -26,6 +26,7 @@ class Plan:
     host_bytes: int = 0
     loading_bytes: int = 0
     servers: dict[str, Any] = field(default_factory=dict)  # planning/servers.py; empty without servers of dgpo's own
+    time: dict[str, Any] = field(default_factory=dict)  # planning/hours.py: an estimate, of training alone
     disk: dict[str, int] = field(default_factory=dict)
     fits: dict[str, bool] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class Plan:
             "host_memory": self.host_bytes,
             "host_memory_loading": self.loading_bytes,
             "servers": self.servers,
+            "time_estimate": self.time,
             "disk": self.disk,
             "fits": self.fits,
             "warnings": list(self.warnings),

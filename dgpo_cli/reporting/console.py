@@ -19,6 +19,7 @@ from dgpo_cli.reporting.panel import panel_lines
 from dgpo_cli.terminal import say, visible
 
 FRAMED = (60, 12)  # columns and lines from which there is room for a frame
+ESTIMATE_AFTER = 3  # steps
 COLUMNS = ("step", "reward", "accuracy", "length", "entropy", "credit ess", "hellinger", "grad", "tokens/s")
 
 
@@ -75,6 +76,8 @@ class TrainingView:
 
     def step(self, row: dict[str, Any]) -> None:
         """One finished step."""
+        if row["step"] - self._first + 1 == ESTIMATE_AFTER and row["step"] < self.steps:
+            self.note(f"estimate after {ESTIMATE_AFTER} steps: {_hours(self._seconds_left(row['step']))} to go")
         if self._live is not None:
             self._rows.append(row)
             self._progress.update(self._task, completed=row["step"])
@@ -132,3 +135,7 @@ def _small(value: float | None) -> str:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{_clock(seconds)} minutes"

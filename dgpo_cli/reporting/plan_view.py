@@ -40,11 +40,24 @@ def _arithmetic(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("CPU memory of a process", size(plan.host_bytes)))
     if plan.loading_bytes:
         rows.append(("CPU memory while loading", f"{size(plan.loading_bytes)} in the main process"))
+    if plan.time:
+        rows.append(("time, an estimate", _time(plan.time)))
     if plan.servers:
         rows.append(("servers of vLLM", _servers(plan.servers)))
     if plan.fits:
         rows.append(("fits", ", ".join(f"{name}: {'yes' if fits else 'no'}" for name, fits in plan.fits.items())))
     return rows
+
+
+def _time(time: dict[str, Any]) -> str:
+    """Hours, and everything that they rest on."""
+    step, assumed = time["seconds_per_step"], time["assumed"]
+    return (
+        f"{time['hours']:,} hours: {step['generation']:,} s of generation and {step['training']:,} s of training a "
+        f"step, {time['tokens_per_second']:,} tokens a second. Assumed, not measured: {assumed['peak_flops'] / 1e12:g} "
+        f"TFLOP/s a device at {assumed['mfu']:.0%} MFU, {assumed['bytes_per_second'] / 1e9:,.0f} GB/s at "
+        f"{assumed['bandwidth_used']:.0%}, completions of full length, no evaluations"
+    )
 
 
 def _servers(servers: dict[str, Any]) -> str:

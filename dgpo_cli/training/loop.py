@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.reporting.tables import score_of
+from dgpo_cli.terminal import phase
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
 from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.journal import Journal, is_due
@@ -119,7 +121,8 @@ class Trainer:
         if self.processes.from_main(self.checkpoints.newest_name()) == checkpoint_name(self.state.step):
             return
         renewed = self.reference if self.config.reference.refresh_every else None
-        self.checkpoints.save(self.state, self.model, self.optimizer, renewed, self.supply.ahead)
+        with phase(f"saving after step {self.state.step}") if self.processes.main else nullcontext():
+            self.checkpoints.save(self.state, self.model, self.optimizer, renewed, self.supply.ahead)
 
     def _batch(self, step: int, collected: Collected) -> StepBatch:
         """What a step trains on. Rewards stay rewards: their advantages stand in a record of their own."""
@@ -167,7 +170,8 @@ class Trainer:
     def _evaluated(self, step: int) -> tuple[dict[str, Any] | None, bool]:
         """The row of an evaluation after `step`, and whether no earlier one was as good; nothing if it was done."""
         done = self.folder.evaluated_steps()
-        row = None if step in done else self.evaluate(step)
+        with phase(f"evaluating after step {step}"):
+            row = None if step in done else self.evaluate(step)
         if row is None:
             return None, False
         worst = float("-inf")
