@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.gating_needs import follows_reference
 from dgpo_cli.config.gatings import gating_option
-from dgpo_cli.config.groups import GatingConfig, Signal
+from dgpo_cli.config.groups import Control, GatingConfig, Signal
 from dgpo_cli.core.credit import TokenSignals, gated_score
 from dgpo_cli.core.signals import MEASURED_FROM_REFERENCE, SIGNALS
 from dgpo_cli.reporting.credit_page import rule
@@ -66,3 +67,17 @@ def test_a_signal_cannot_be_scored_without_a_reference_exactly_if_it_follows_one
     if signal is Signal.grad_norm:
         alone = dataclasses.replace(alone, grad_norm=torch.rand(1, 2))
     gated_score(alone, signal=signal.value, entropy_exponent=0.0, vocabulary_size=9)
+
+
+def test_the_page_writes_each_published_rule_as_a_formula() -> None:
+    names = ("proximal", "rsi", "divergence_sigmoid", "rarity", "damping", "gmts", "gmts_exact")
+    assert {name: rule(gating_option(name)) for name in names} == {
+        "proximal": "w = T softmax((H in nats against the 101 tokens around it) / 1); only where A > 0, else 1",
+        "rsi": "w = n / n_kept if 0.1 ≤ −log p / H ≤ 3, else 0",
+        "divergence_sigmoid": "w = (1 + 0.3 (σ(k3 / 0.1) − ½)) / mean",
+        "rarity": "w = (1 + 0.2 (1 − p)) / mean",
+        "damping": "w = (1 + -0.1 (1 − p)) / mean",
+        "gmts": "w = 1 / share on the top 20% by H in nats · |ρ A|, else 0",
+        "gmts_exact": "w = 1 / share on the top 20% by |∇| · |ρ A|, else 0",
+    }
+    assert rule(replace(gating_option("paper"), control=Control.invert)).endswith("; control: inverted")

@@ -78,3 +78,20 @@ def test_credit_written_again_is_that_of_one_gating_and_no_longer_a_mean_over_up
     again = rescored(stored, uniform)
     assert "credit_updates" not in again[0]
     assert [record["credit"] for record in again] == [[1.0] * 3, None]
+
+
+@pytest.mark.parametrize("gating", ["proximal", "gmts"])
+def test_a_gating_by_the_advantage_is_refused_where_one_is_not_known(gating: str) -> None:
+    stored = stored_with(advantage=None)
+    with pytest.raises(DataError, match=rf"1 of 2 scored rollouts have no advantage: gating {gating} goes by it"):
+        regate(stored, {gating: gating_option(gating)})
+    [uniform] = regate(stored_with(advantage=-1.0), {gating: gating_option(gating)})
+    assert float(uniform.credit.weights.sum()) == pytest.approx(6.0)
+
+
+def test_a_file_of_an_earlier_version_lacks_the_gradient_norm() -> None:
+    records = [{name: value for name, value in record.items() if name != "grad_norm"} for record in made_up(2, 3)]
+    stored = rollouts_at_hand(records, "step 1")
+    with pytest.raises(DataError, match="line 1: no grad_norm: gating gmts_exact needs it"):
+        regate(stored, {"gmts_exact": gating_option("gmts_exact")})
+    assert len(regate(stored, {name: gating_option(name) for name in ("paper", "gmts")})) == 2
