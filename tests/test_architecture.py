@@ -97,6 +97,7 @@ OF_NO_MODULE = {
     "test_metrics_doc.py": "docs/metrics.md",
     "test_reward_docs.py": "docs/rewards.md and docs/evaluation.md",
     "test_wheel.py": "the wheel that is installed",
+    "test_your_own.py": "the commands of docs/your-own.md",
 }
 
 
