@@ -100,10 +100,11 @@ def test_a_sweep_gets_a_plan_for_each_job(capsys: pytest.CaptureFixture[str]) ->
 def test_in_a_sweep_over_models_each_brings_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     records = plan(capsys, "train", "-m", "model=qwen0_5b,qwen_math_7b", "benchmark=none")
     assert [record["strategy"]["strategy"] for record in records] == ["single", "fsdp"]
-    # Keys and values of a unit: 24 layers x 2 heads x 64 in float32 (a CPU), 28 x 4 x 128 in bfloat16.
+    # Keys and values of a unit: 24 layers x 2 heads x 64 in float32 (a CPU), 28 x 4 x 128 in bfloat16. 16 bytes a drawn
+    # token: its uniform and its log-prob.
     small, large = (record["memory_by_phase"]["rollout"]["cache"] for record in records)
-    assert small == 128 * (2048 * 25 * 2 * 64 * 2 * 4 + 151_936 * 24 + 1024 * 8)
-    assert large == 64 * (4096 * 29 * 4 * 128 * 2 * 2 + 152_064 * 24 + 3072 * 8)
+    assert small == 128 * (2048 * 25 * 2 * 64 * 2 * 4 + 151_936 * 24 + 1024 * 16)
+    assert large == 64 * (4096 * 29 * 4 * 128 * 2 * 2 + 152_064 * 24 + 3072 * 16)
 
 
 def test_the_32b_recipe_prints_its_plan(capsys: pytest.CaptureFixture[str]) -> None:
