@@ -22,6 +22,7 @@ from dgpo_cli.engines.http import HttpClient
 from dgpo_cli.engines.vllm.facts import server_facts
 from dgpo_cli.engines.vllm.interpreter import find_interpreter
 from dgpo_cli.engines.vllm.launching import Launch, command, devices_of_servers, environment, free_port
+from dgpo_cli.engines.vllm.plugin.dgpo_vllm.serve import SCRATCH, SCRATCH_PREFIX
 from dgpo_cli.engines.vllm.served import Served, served_dtype
 from dgpo_cli.errors import ConfigError, RunError, ServerError
 from dgpo_cli.models.described import served_folder
@@ -58,7 +59,7 @@ class OwnServers:
         self.served = served
         self.python = find_interpreter(settings).path
         self.devices = devices_of_servers(settings, seen=torch.cuda.device_count(), trainers=served.trainers)
-        self._scratch = Path(tempfile.mkdtemp(prefix="dgpo-vllm-"))
+        self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
         self._launches: list[Launch] = []
         self._running: list[_Running] = []
 
@@ -116,7 +117,7 @@ class OwnServers:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=environment(self.settings, launch),
+                env=environment(self.settings, launch) | {SCRATCH: str(self._scratch)},
                 start_new_session=True,
             )
         return _Running(process, f"http://127.0.0.1:{port}", log)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,11 +21,22 @@ from dgpo_cli.bundled import bundled_path
 from dgpo_cli.config.engine_groups import EngineConfig
 from dgpo_cli.config.groups import Dtype
 from dgpo_cli.config.model_groups import ModelConfig
-from dgpo_cli.engines.vllm.launching import free_port
+from dgpo_cli.engines.vllm.launching import PLUGIN, free_port
 from dgpo_cli.engines.vllm.own_servers import OwnServers, telling_line
 from dgpo_cli.engines.vllm.served import Served
 from dgpo_cli.errors import ConfigError, RunError
 
+# A server's process that has forked its watcher, without vLLM in it.
+WATCHED = """
+import os, sys, time
+from dgpo_vllm.serve import birth, watch
+owner, server = int(sys.argv[1]), os.getpid()
+born = birth(owner)
+if os.fork() == 0:
+    print("watched", flush=True)
+    watch(owner, born, server)
+time.sleep(600)
+"""
 MOST_SECONDS = 60.0  # of any wait here, on a busy machine
 
 
@@ -71,6 +83,38 @@ def test_a_server_ends_with_its_owner_even_if_that_is_killed(
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     wait_for("the server and its watcher are gone", lambda: not members(loading.pid))
+
+
+@pytest.mark.parametrize("name", ["dgpo-vllm-x", "somebody-elses"])
+def test_the_scratch_folder_of_a_killed_owner_goes_and_no_other_does(
+    name: str, owner: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    scratch = tmp_path / name
+    scratch.mkdir()
+    (scratch / "1.log").write_text("loading")
+    words = [sys.executable, "-c", WATCHED, str(owner.pid)]
+    variables = {**os.environ, "PYTHONPATH": str(PLUGIN), "DGPO_VLLM_SCRATCH": str(scratch)}
+    with subprocess.Popen(words, env=variables, start_new_session=True, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        wait_for("the server and its watcher are gone", lambda: not members(server.pid))
+    assert scratch.exists() is (name == "somebody-elses")
+
+
+def test_a_server_that_ends_alone_leaves_its_log(owner: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    scratch = tmp_path / "dgpo-vllm-x"
+    scratch.mkdir()
+    words = [sys.executable, "-c", WATCHED, str(owner.pid)]
+    variables = {**os.environ, "PYTHONPATH": str(PLUGIN), "DGPO_VLLM_SCRATCH": str(scratch)}
+    with subprocess.Popen(words, env=variables, start_new_session=True, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+        wait_for("its watcher is gone", lambda: not members(server.pid))
+    assert scratch.exists()
 
 
 def test_nothing_outlives_a_server_that_is_killed(loading: subprocess.Popen[bytes]) -> None:

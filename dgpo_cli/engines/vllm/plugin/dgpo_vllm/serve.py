@@ -6,6 +6,9 @@ Two look at the owner: a watcher that is forked before anything is loaded, and a
 kills the watcher. The watcher also ends the server's workers if the server itself is killed. All of them are one
 process group, which the caller has made, so that nothing is missed.
 
+An owner that is killed leaves its scratch folder behind, with the logs in it. DGPO_VLLM_SCRATCH names that folder, and
+it goes with the owner. A server that ends alone leaves it: the owner still reads the log.
+
 Not PR_SET_PDEATHSIG: it fires as soon as the *thread* ends that started the server.
 """
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import signal
 import sys
 import threading
@@ -22,6 +26,7 @@ from pathlib import Path
 API_SERVER = "vllm.entrypoints.openai.api_server"
 LOOK_EVERY = 0.5  # seconds
 GRACE = 3.0  # seconds from SIGTERM to SIGKILL
+SCRATCH, SCRATCH_PREFIX = "DGPO_VLLM_SCRATCH", "dgpo-vllm-"
 
 
 def birth(pid: int) -> str | None:
@@ -59,13 +64,23 @@ def watch(owner: int, born: str | None, server: int) -> None:
         until = time.monotonic() + GRACE
         while os.getppid() == server and time.monotonic() < until:
             time.sleep(0.05)
+    if birth(owner) != born:
+        _clear()
     os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _clear() -> None:
+    """Remove the owner's scratch folder. Any other folder is left alone, whatever the environment names."""
+    folder = Path(os.environ.get(SCRATCH, ""))
+    if folder.name.startswith(SCRATCH_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _look_after(owner: int, born: str | None) -> None:
     while birth(owner) == born:
         time.sleep(4 * LOOK_EVERY)
     time.sleep(2 * GRACE)  # the watcher ends it in order
+    _clear()
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
