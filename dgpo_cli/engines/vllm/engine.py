@@ -49,6 +49,10 @@ class Hosts(Protocol):
         """Start those anew, by their positions. Raises RunError: one does not come up, or they are not ours."""
         ...
 
+    def last_words(self, numbers: Sequence[int]) -> str:
+        """The line of its log that tells why the first dead one among these has ended; empty if none is ours."""
+        ...
+
     @property
     def urls(self) -> list[str]: ...
 
@@ -162,7 +166,8 @@ class VllmEngine:
             total.failed |= dealt.failed
             open_requests = total.open(open_requests)
             if open_requests and not self._revive(restarts, dealt.lost):
-                return [self._answer(one, total, position, dealt.lost) for position, one in enumerate(requests)]
+                lost = self._with_log(dealt.lost)
+                return [self._answer(one, total, position, lost) for position, one in enumerate(requests)]
             restarts += 1
         return [self._answer(one, total, position, None) for position, one in enumerate(requests)]
 
@@ -187,6 +192,12 @@ class VllmEngine:
             return client.complete(one.prompt.token_ids, seed=one.seed, sampling=sampling, version=version)
 
         return self.fleet.deal(positions, ask, size=lambda drawn: len(drawn.token_ids), tick=self._tick, tell=say)
+
+    def _with_log(self, lost: ServerError | None) -> ServerError | None:
+        if lost is None:
+            return None
+        message = f"{lost}{self._last_words(range(len(self.fleet.clients)))}"
+        return ServerError(message, lost.problems[0].hint, cause=lost.cause, whole_server=lost.whole_server)
 
     def _tick(self) -> None:
         """Whether a signal ends the run: of several processes, all have to stop at one place."""
@@ -244,9 +255,20 @@ class VllmEngine:
                     self.fleet.dead |= refused.dead
                 mend = self.hosts is not None and (not refused.dead or self.hosts.restartable)
                 if attempt == RESTARTS or not self.processes.from_main(mend):
-                    raise
+                    raise self._explained(refused) from refused
                 if self.processes.main:
                     say(f"warning: {refused}; step {version} is pushed once more")
+
+    def _explained(self, refused: PushRefused) -> PushRefused:
+        """With what the servers' logs say, which go with the servers."""
+        [problem] = refused.problems
+        message = f"{problem.message}{self._last_words(range(len(self.fleet.clients)))}"
+        return PushRefused(message, problem.hint, sorted(refused.dead))
+
+    def _last_words(self, numbers: Sequence[int]) -> str:
+        """What the log of a dead server among these says, as the end of a sentence; nothing in the other processes."""
+        words = "" if self.hosts is None else self.hosts.last_words(numbers)
+        return f"; its log says: {words}" if words else ""
 
     def _connect(self) -> None:
         assert self.weights is not None
@@ -270,7 +292,10 @@ class VllmEngine:
         if not self.fleet.dead:
             return
         dead = sorted(self.fleet.dead)
-        say(f"warning: {len(dead)} of {len(self.fleet.clients)} vLLM servers are gone, and are started anew")
+        say(
+            f"warning: {len(dead)} of {len(self.fleet.clients)} vLLM servers are gone, and are started anew"
+            f"{self._last_words(dead)}"
+        )
         self.hosts.restart(dead)
         self._connected = False
         self._meet_servers()

@@ -54,6 +54,25 @@ def refuse_other_settings(url: str, wanted: Mapping[tuple[str, str], Sequence[st
             )
 
 
+def longest_sequence(url: str, *, timeout_seconds: float) -> int:
+    """Tokens of the longest sequence that a server takes, prompt and completion together.
+
+    Raises:
+        ServerError: it cannot be reached.
+        RunError: it does not say.
+    """
+    http = HttpClient(url, retries=2, timeout_seconds=min(timeout_seconds, PATIENCE), absent_hint=ADDRESS_HINT)
+    return _longest(http)
+
+
+def _longest(http: HttpClient) -> int:
+    models = _field(http, "/v1/models", "data", OURS)
+    length = models[0].get("max_model_len") if models and isinstance(models[0], dict) else None
+    if not isinstance(length, int):
+        raise RunError(f"{http.url}: /v1/models says no max_model_len", OURS)
+    return length
+
+
 def _facts(url: str, longest: int, timeout_seconds: float, keep_weights: bool) -> dict[str, Any]:
     http = HttpClient(url, retries=2, timeout_seconds=timeout_seconds, absent_hint=ADDRESS_HINT)
     version = str(_field(http, "/version", "version", OURS))
@@ -62,9 +81,8 @@ def _facts(url: str, longest: int, timeout_seconds: float, keep_weights: bool) -
             f"{url}: vLLM {version} was never tested with dgpo, and its endpoints for weights change between releases",
             f"pip install 'vllm=={TESTED[-1]}*'",
         )
-    models = _field(http, "/v1/models", "data", OURS)
-    length = models[0].get("max_model_len") if models and isinstance(models[0], dict) else None
-    if not isinstance(length, int) or length < longest:
+    length = _longest(http)
+    if length < longest:
         raise RunError(
             f"{url}: sequences need up to {longest} tokens here, and the server takes {length}",
             f"start it with --max-model-len {longest}, or ask for shorter completions",

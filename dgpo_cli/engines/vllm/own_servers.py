@@ -38,6 +38,7 @@ NOT_ON_A_GPU = (
 )
 ERROR = re.compile(r"\b[A-Za-z_.]*(Error|Exception): .*")
 SHOWN = 250  # characters
+LAST_WORDS_SECONDS = 3.0
 LOG_LINES = 15  # shown of a server that does not come up
 
 
@@ -102,6 +103,17 @@ class OwnServers:
             self._running[one] = self._launch(self._launches[one])
         self._wait(dead)
 
+    def last_words(self, numbers: Sequence[int]) -> str:
+        """The line of its log that tells why the first of these servers that is dead has ended; empty if all live."""
+        for one in (self._running[number] for number in numbers):
+            if _is_up(one):
+                continue
+            with suppress(subprocess.TimeoutExpired):  # it closes its port a moment before it ends
+                one.process.wait(LAST_WORDS_SECONDS)
+            if one.process.poll() is not None:
+                return telling_line(_lines(one.log))
+        return ""
+
     def close(self) -> None:
         """End all of them, and remove their logs."""
         _end(self._running)
@@ -144,7 +156,7 @@ class OwnServers:
         code = running.process.poll()
         if code is None and not late:
             return
-        lines = running.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = _lines(running.log)
         say_block("\n".join(f"vllm | {line}" for line in lines[-LOG_LINES:]))
         if code is None:
             raise RunError(
@@ -155,6 +167,10 @@ class OwnServers:
             f"a server of vLLM ended before it was up: {telling_line(lines)}",
             f"its log stands above; {self.python} -m pip show vllm says which version that is",
         )
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _count(servers: int) -> str:
@@ -169,7 +185,7 @@ def telling_line(lines: Sequence[str]) -> str:
     """
     for number in range(len(lines) - 1, -1, -1):
         found = ERROR.search(lines[number])
-        if found is not None and "See root cause" not in lines[number]:
+        if found is not None and "root cause" not in lines[number]:
             said = lines[number + 1] if "ValidationError" in found[0] and number + 1 < len(lines) else found[0]
             return " ".join(said.split())[:SHOWN]
     return " ".join(lines[-1].split())[:SHOWN] if lines else "it said nothing"

@@ -7,7 +7,8 @@ moves log-probs by less than bfloat16 rounds: staleness of that size is for hash
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,18 +16,24 @@ from torch import Tensor
 
 from dgpo_cli.core.seeds import uniforms
 from dgpo_cli.engines.vllm.conversation import Conversation
-from dgpo_cli.errors import RunError
+from dgpo_cli.engines.vllm.facts import longest_sequence
+from dgpo_cli.errors import RunError, ServerError
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 
-SEQUENCES, LENGTH = 4, 24
+T = TypeVar("T")
+SEQUENCES, LENGTH = 4, 24  # the length is less for servers of shorter sequences
 SEED = 20240229
 # Roundings, in eps of the coarser dtype, that separate two correct computations at the scale of the logits. Measured on
 # a CPU with random models of two layers: 3 to 6 in float32, below 1 in bfloat16. Rollouts of the bundled model in
 # bfloat16 were up to 0.15 nats apart. The margin is for deeper models.
 ROUNDINGS = {torch.float32: 64.0, torch.bfloat16: 8.0, torch.float16: 8.0}
+
+
+class LostServer(RunError):
+    """A server does not answer the probe: it may be no more."""
 
 
 def sequences(vocabulary: int, *, count: int = SEQUENCES, length: int = LENGTH, seed: int = SEED) -> list[list[int]]:
@@ -77,22 +84,52 @@ def probe_gap(
         dtype: of the servers' weights.
 
     Raises:
+        LostServer: one does not answer. In all processes alike.
         RunError: a server gives no log-probs.
     """
-    ids = sequences(model.vocabulary_size)
+    length = _asked(lambda: probe_length(urls, seconds), processes)
+    ids = sequences(model.vocabulary_size, length=length)
     ours = trainer_logprobs(model, ids, processes).double()
 
     def theirs() -> float:
         gaps = [0.0]
-        for url in urls if processes.main else ():
+        for url in urls:
             talk = Conversation(url, timeout_seconds=seconds)
             told = torch.tensor(np.array([talk.prompt_logprobs(list(row)) for row in ids]))
             gap = float((told - ours).abs().max())
             gaps.append(gap if np.isfinite(gap) else float("inf"))
         return max(gaps)
 
-    gap: float = processes.from_main(processes.agreed(theirs))
+    gap = _asked(theirs, processes)
     return gap, bound(ours, dtype, getattr(torch, model.computes_in))
+
+
+def probe_length(urls: Sequence[str], seconds: float) -> int:
+    """Tokens of a sequence that every server takes, with room for the one token that it has to draw behind it."""
+    shortest = min((longest_sequence(url, timeout_seconds=seconds) for url in urls), default=LENGTH + 1)
+    return max(2, min(LENGTH, shortest - 1))
+
+
+def _asked(ask: Callable[[], T], processes: Processes) -> T:
+    """What the main process learns from the servers, in every process; so is the error, whose kind decides what next.
+
+    Raises:
+        LostServer: a server does not answer.
+    """
+
+    def answer() -> tuple[Any, tuple[str, str] | None]:
+        if not processes.main:
+            return None, None
+        try:
+            return ask(), None
+        except ServerError as error:
+            [problem] = error.problems
+            return None, (problem.message, problem.hint)
+
+    found, lost = processes.from_main(processes.agreed(answer))
+    if lost is not None:
+        raise LostServer(*lost)
+    return found  # type: ignore[no-any-return]
 
 
 def too_far(gap: float, limit: float, names: Sequence[str]) -> RunError:

@@ -9,7 +9,7 @@ import torch
 from dgpo_cli.engines.vllm.client import VllmClient
 from dgpo_cli.engines.vllm.differences import different
 from dgpo_cli.engines.vllm.engine import PushRefused
-from dgpo_cli.engines.vllm.probe import probe_gap, too_far
+from dgpo_cli.engines.vllm.probe import LostServer, probe_gap, too_far
 from dgpo_cli.engines.vllm.sync import WeightSync
 from dgpo_cli.models.export import exported
 from dgpo_cli.models.policy import Policy
@@ -43,7 +43,12 @@ class PolicyWeights:
             shown = "; ".join(f"{url}: {refusal.reason}" for url, refusal in pushed.refusals.items())
             dead = [self._urls.index(url) for url, refusal in pushed.refusals.items() if refusal.touched]
             raise PushRefused(f"the weights of step {version} were refused: {shown}", HINT, dead)
-        gap, limit = probe_gap(self._urls, self.policy.model, self.dtype, self.processes, seconds=self.timeout_seconds)
+        try:
+            gap, limit = probe_gap(
+                self._urls, self.policy.model, self.dtype, self.processes, seconds=self.timeout_seconds
+            )
+        except LostServer as lost:  # who is dead is seen before the next try
+            raise PushRefused(f"no answer by the weights of step {version}: {lost}", HINT, ()) from lost
         if not gap <= limit:
             tensors = exported(self.policy.model, self.dtype)
             names = different(self._urls, tensors, self.processes, seconds=self.timeout_seconds)

@@ -22,7 +22,7 @@ from dgpo_cli.config.engine_groups import EngineConfig
 from dgpo_cli.config.groups import Dtype
 from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.engines.vllm.launching import PLUGIN, free_port
-from dgpo_cli.engines.vllm.own_servers import OwnServers, telling_line
+from dgpo_cli.engines.vllm.own_servers import OwnServers, _Running, telling_line
 from dgpo_cli.engines.vllm.served import Served
 from dgpo_cli.errors import ConfigError, RunError
 
@@ -170,6 +170,16 @@ def test_a_model_that_vllm_does_not_know_is_one_line(tmp_path: Path) -> None:
     wait_for("it is gone", lambda: not members(group))
 
 
+def test_a_server_that_died_is_told_of_by_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("INFO up\nRuntimeError: unsupported head_dim 16\nINFO shutting down\n")
+    url = f"http://127.0.0.1:{free_port()}"
+    with closing(servers(bundled_path("tiny"))) as own, subprocess.Popen(["true"], start_new_session=True) as process:
+        own._running = [_Running(process, url, log)]
+        assert own.last_words([0]) == "RuntimeError: unsupported head_dim 16"
+        assert own.last_words([]) == ""
+
+
 @pytest.mark.parametrize(
     ("log", "line"),
     [
@@ -181,6 +191,13 @@ def test_a_model_that_vllm_does_not_know_is_one_line(tmp_path: Path) -> None:
                 "RuntimeError: failed. See root cause",
             ],
             "RuntimeError: out of memory",
+        ),
+        (
+            [
+                "RuntimeError: unsupported head_dim 16",
+                "EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.",
+            ],
+            "RuntimeError: unsupported head_dim 16",
         ),
         (["api_server.py: error: unrecognized arguments: --x"], "api_server.py: error: unrecognized arguments: --x"),
         ([], "it said nothing"),
