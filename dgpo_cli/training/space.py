@@ -22,6 +22,8 @@ TOKENIZER = 128  # bytes an entry of the vocabulary
 SMALL = 1 << 17  # configuration, counters and manifest of a checkpoint
 TOKEN = 62  # bytes of a stored token: its id, its text, its log-prob by trainer and by engine
 MEASURED_TOKEN = 162  # and its log-prob under the reference, entropy, distance, score and credit
+AHEAD_TOKEN = 24  # bytes of a token drawn ahead (collected_file.py): its id, log-prob and text
+AHEAD_ROLLOUT = 600  # and of its rollout: verdict, rewards, and its share of those that were sampled for the step
 ROW = 2500  # bytes of a step in metrics.jsonl
 
 
@@ -68,12 +70,17 @@ def _count(weights: Iterable[Tensor]) -> int:
 
 
 def predicted_need(config: TrainConfig, checkpoint: int, *, measured: bool) -> DiskNeed:
-    """The bytes that a run takes. `measured`: rollouts are stored with the numbers of a reference."""
+    """The bytes that a run takes. `measured`: rollouts are stored with the numbers of a reference.
+
+    `checkpoint`: bytes of one, without what rollout.lag draws ahead.
+    """
     stored = {SaveRollouts.all: config.steps, SaveRollouts.some: 2 + config.steps // 10, SaveRollouts.none: 0}
     rollout = config.rollout
-    tokens = rollout.prompts_per_step * rollout.group_size * rollout.max_completion_tokens
+    rollouts = rollout.prompts_per_step * rollout.group_size
+    tokens = rollouts * rollout.max_completion_tokens
+    ahead = tokens * AHEAD_TOKEN + rollouts * AHEAD_ROLLOUT if rollout.lag else 0
     return DiskNeed(
-        checkpoint,
+        checkpoint + ahead,
         disk.kept_checkpoints(config) + 1,
         stored[rollout.save] * tokens * (MEASURED_TOKEN if measured else TOKEN),
         config.steps * ROW,

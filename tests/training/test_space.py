@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from collected_factory import COLLECTED, request, rewards
 from model_factory import save_random_model
 
 from dgpo_cli.config.commands import OptimConfig, TrainConfig
@@ -20,8 +22,10 @@ from dgpo_cli.planning.architecture import from_json
 from dgpo_cli.planning.disk import planned_disk
 from dgpo_cli.planning.layout import Machine, layout_of, setting_of
 from dgpo_cli.training.checkpoint import Checkpoints, RunState
+from dgpo_cli.training.collected_file import save_collected
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.space import SMALL, TOKENIZER, DiskNeed, check_space, checkpoint_bytes, predicted_need
+from dgpo_cli.types import Rollout, Verdict
 
 WEIGHTS = ("model", "adapter_model", "optimizer")  # beginnings of the names of files with weights and moments
 HEADERS = 1 << 15  # bytes of names and shapes that stand before the numbers in such files
@@ -99,6 +103,25 @@ def test_checkpoints_that_lie_there_together_are_counted() -> None:
     need = predicted_need(config, 1000, measured=False)
     assert need.rollouts == 100 * 32 * 16 * 2048 * 62  # steps x prompts x rollouts x tokens x bytes
     assert need.total == 2 * 1000 + need.rollouts + need.rows
+
+
+def test_rollouts_drawn_ahead_are_part_of_each_checkpoint(tmp_path: Path) -> None:
+    config = TrainConfig(steps=100)
+    config.rollout.prompts_per_step, config.rollout.group_size, config.rollout.max_completion_tokens = 8, 4, 256
+    assert predicted_need(config, 1000, measured=False).checkpoint == 1000
+    config.rollout.lag = 1
+    text = "1234 " * 256  # about as long as text is: five characters a token
+    rollouts = [
+        Rollout(request(2, draw, sample), (3,) * 256, text, "length", logprobs=(-0.5,) * 256, policy_step=0)
+        for draw in range(8)
+        for sample in range(4)
+    ]
+    verdicts = [Verdict(0.0, False, error="no_answer", parts={"form": 1 / 3, "answer": 1 / 7})] * 32
+    drawn = rewards(*[1 / 3] * 32)
+    collected = replace(COLLECTED, rollouts=rollouts, verdicts=verdicts, rewards=drawn, sampled=drawn)
+    save_collected(replace(collected, sampled_verdicts=verdicts, sampled_lengths=[256] * 32), 2, tmp_path)
+    written = files_of(tmp_path)
+    assert written <= predicted_need(config, 1000, measured=False).checkpoint - 1000 <= 3 * written
 
 
 def test_only_a_disk_without_room_for_one_checkpoint_is_refused(tmp_path: Path) -> None:
