@@ -135,12 +135,18 @@ def read(answer: Answer, limits: Limits, sampling: Sampling, version: str | None
         )
     named = _version(choice.get("weight_versions"), len(ids))
     if named is None or (version is not None and named != version):
-        wanted = "one version of the weights" if version is None else f"the weights of step {version}"
+        wanted = _weights_of(version)
         shown = f"by {choice.get('weight_versions')}" if named is None else f"by those of {named}"
         return Failure(f"expected a completion drawn by {wanted}, got one {shown}", STALE, hint=LOG_HINT)
     if sampling.temperature == 0:  # the server gives those at temperature 1
         logprobs = (0.0,) * len(ids)
     return Drawn(tuple(ids), logprobs, reason, named)
+
+
+def _weights_of(version: str | None) -> str:
+    if version == FIRST_WEIGHTS:
+        return "the weights that the server was started with"
+    return "one version of the weights" if version is None else f"the weights of step {version}"
 
 
 def _none(reason: str) -> Failure:

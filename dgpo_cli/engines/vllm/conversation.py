@@ -48,9 +48,10 @@ class Conversation:
         """
         answers = self.calls("dgpo_begin", session=session)
         first = answers[0]
-        if refused := first.get("refused") or first.get("error"):
-            raise RunError(f"{self.url}: {refused}", LOG_HINT)
-        if first["broken"]:
+        for answer in answers:
+            if refused := answer.get("refused") or answer.get("error"):
+                raise RunError(f"{self.url}: {refused}", LOG_HINT)
+        if any(answer["broken"] for answer in answers):
             raise RunError(f"{self.url}: an update has failed half-way there", "start the server anew")
         self.resume()
         return Facts(int(first["workers"]), str(first["dtype"]), str(first["device"]))
@@ -68,16 +69,20 @@ class Conversation:
             raise RunError(f"{self.url}: {method} has no answer of the plugin in {answer.text[:200]!r}", DEV_HINT)
         return results
 
-    def refusal(self, method: str, **arguments: Any) -> Refusal | None:
-        """Why a worker of the server does not do what it was asked for; None if all have done it."""
+    def refusal(self, method: str, loads: bool = False, /, **arguments: Any) -> Refusal | None:
+        """Why a worker of the server does not do what it was asked for; None if all have done it.
+
+        loads: the call replaces the model's weights. Then a server that gives no answer, or whose workers do not agree,
+        is `touched`: some part of the model may be new.
+        """
         try:
             results = self.calls(method, **arguments)
         except RunError as error:
-            return Refusal(str(error))
+            return Refusal(str(error), touched=loads)
         flaws = [result for result in results if "refused" in result or "error" in result]
         if not flaws:
             return None
-        touched = any(result.get("touched", False) for result in flaws)
+        touched = any(result.get("touched", False) for result in flaws) or (loads and len(flaws) < len(results))
         return Refusal(str(flaws[0].get("refused") or flaws[0]["error"]), touched)
 
     def pause(self) -> None:

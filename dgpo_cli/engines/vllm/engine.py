@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from dgpo_cli.crew import Crew
-from dgpo_cli.engines.vllm.client import STALE, Drawn, Limits, VllmClient
+from dgpo_cli.engines.vllm.client import FIRST_WEIGHTS, STALE, Drawn, Limits, VllmClient
 from dgpo_cli.engines.vllm.fleet import Dealt, Fleet
 from dgpo_cli.errors import RunError, ServerError
 from dgpo_cli.models.policy import Policy
@@ -74,6 +74,17 @@ class Weights(Protocol):
         Raises:
             PushRefused: servers did not take them. In all processes alike.
             RunError: a server does not compute what the trainer computes.
+        """
+        ...
+
+    def check_owned(self) -> None:
+        """Hold that the servers still take the weights of this run. In the main process.
+
+        Versions are numbers of steps. Another run that pushes to the same servers has the same ones, so its weights
+        could draw under a name that is expected here.
+
+        Raises:
+            RunError: a server has been taken over.
         """
         ...
 
@@ -153,7 +164,7 @@ class VllmEngine:
         If all servers die, ours are started anew once, and what was open is asked again.
 
         Raises:
-            RunError: a server goes on to draw by weights that are not those loaded.
+            RunError: a server goes on to draw by weights that are not those loaded, or belongs to another run by now.
         """
         if not self.fleet.clients:
             self.prepare(max(len(one.prompt.token_ids) for one in requests) + sampling.max_tokens)
@@ -169,6 +180,8 @@ class VllmEngine:
                 lost = self._with_log(dealt.lost)
                 return [self._answer(one, total, position, lost) for position, one in enumerate(requests)]
             restarts += 1
+        if self.weights is not None and self.hosts is not None and not self.hosts.restartable:
+            self.weights.check_owned()
         return [self._answer(one, total, position, None) for position, one in enumerate(requests)]
 
     def measured(self) -> dict[str, float]:
@@ -186,6 +199,8 @@ class VllmEngine:
 
     def _deal(self, requests: list[SampleRequest], sampling: Sampling, positions: list[int]) -> Dealt[Drawn]:
         version = None if self.version is None else str(self.version)
+        if self.weights is None:  # nobody here replaces them; a training that did since the start would be noticed
+            version = FIRST_WEIGHTS
 
         def ask(client: VllmClient, position: int) -> Drawn:
             one = requests[position]

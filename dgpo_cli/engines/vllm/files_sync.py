@@ -59,6 +59,10 @@ class FilesSync:
 
         return self.processes.from_main(self.processes.agreed(share))
 
+    def check_owned(self) -> None:
+        if self._servers is not None:
+            self._servers.check_owned()
+
     def close(self) -> None:
         if self._own is not None:
             self._own.remove()

@@ -61,6 +61,10 @@ class GroupSync:
 
         return self.processes.from_main(self.processes.agreed(share))
 
+    def check_owned(self) -> None:
+        if self._servers is not None:
+            self._servers.check_owned()
+
     def close(self) -> None:
         self._leave()
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dgpo_cli.engines.vllm.conversation import Conversation, Facts
 from dgpo_cli.engines.vllm.updates import Named, Pushed, Refusal, Stamp, new_session
-from dgpo_cli.errors import RunError
+from dgpo_cli.errors import RunError, ServerError
 
 LOADING = "loading"  # the version of a server whose weights are being replaced: no step has it
 
@@ -33,6 +33,19 @@ class Servers:
         """Have every server replace its weights by the verified ones. Until it has, its tokens say `loading`."""
         return self.all(lambda talk: _load(talk, stamp))
 
+    def check_owned(self) -> None:
+        """Raises RunError: another trainer has made one of them its own. One that is gone has nobody's weights."""
+        for talk in self.talks:
+            try:
+                taken = any(answer.get("session") != self.session for answer in talk.calls("dgpo_state"))
+            except ServerError:
+                continue
+            if taken:
+                raise RunError(
+                    f"{talk.url}: another run has pushed its weights to this server, and may have drawn with them here",
+                    "a run needs servers of its own; resume= continues from the last checkpoint",
+                )
+
     def forget(self) -> None:
         """Have every server drop what it verified."""
         self.all(lambda talk: talk.refusal("dgpo_forget"))
@@ -43,7 +56,7 @@ def _load(talk: Conversation, stamp: Stamp) -> Refusal | None:
         talk.pause()
         before = talk.version()
         talk.name_version(LOADING)
-        refusal = talk.refusal("dgpo_load", session=stamp.session, version=stamp.version)
+        refusal = talk.refusal("dgpo_load", True, session=stamp.session, version=stamp.version)
         if refusal is not None and refusal.touched:
             return refusal  # it stays paused: a model that was taken apart can't compute
         talk.name_version(str(stamp.version) if refusal is None else before)

@@ -67,6 +67,10 @@ class WeightSync(Protocol):
         """
         ...
 
+    def check_owned(self) -> None:
+        """In the main process. Raises RunError: another trainer has made one of the servers its own since `init`."""
+        ...
+
     def close(self) -> None:
         """Leave nothing behind. The servers go on as they are."""
         ...

@@ -59,6 +59,10 @@ class PolicyWeights:
             "engine/probe_gap": gap,
         }
 
+    def check_owned(self) -> None:
+        """Raises as `engine.Weights.check_owned` does."""
+        self.sync.check_owned()
+
     def close(self) -> None:
         """Leave no files behind."""
         self.sync.close()

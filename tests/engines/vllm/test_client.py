@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from small_server import Reply, Request, SmallServer, serving
 
-from dgpo_cli.engines.vllm.client import Limits, VllmClient
+from dgpo_cli.engines.vllm.client import FIRST_WEIGHTS, Limits, VllmClient
 from dgpo_cli.errors import ServerError
 from dgpo_cli.types import Sampling
 
@@ -117,6 +117,15 @@ def test_a_token_of_other_weights_than_the_steps_is_stale(versions: Any) -> None
     with pytest.raises(ServerError, match="the weights of step 3") as caught:
         asked(choice([1, 2, 7], weight_versions=versions))
     assert caught.value.cause == "stale_weights"
+
+
+def test_an_evaluation_takes_tokens_of_the_servers_first_weights_alone() -> None:
+    first = choice([1, 7], weight_versions=spans(("default", 0, 2)))
+    assert asked(first, version=FIRST_WEIGHTS).version == "default"
+    with pytest.raises(
+        ServerError, match="drawn by the weights that the server was started with, got one by those of 3"
+    ):
+        asked(choice([1, 7]), version=FIRST_WEIGHTS)
 
 
 def test_a_request_says_everything_that_shapes_a_sample() -> None:
