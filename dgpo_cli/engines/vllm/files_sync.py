@@ -18,7 +18,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from dgpo_cli.engines.vllm.buckets import BUCKET_BYTES, Bucket, bucketed
-from dgpo_cli.engines.vllm.sync_base import Servers, gone_through
+from dgpo_cli.engines.vllm.sync_base import MainSends, Servers, gone_through
 from dgpo_cli.engines.vllm.updates import Entry, Named, Pushed, Refusal, Stamp, header, total_hash
 from dgpo_cli.errors import RunError
 from dgpo_cli.processes import SOLO, Processes
@@ -27,7 +27,7 @@ PREFIX, LOCK = "dgpo-weights-", "owner.lock"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class FilesSync:
+class FilesSync(MainSends):
     """A `WeightSync` through a folder."""
 
     def __init__(
@@ -39,11 +39,10 @@ class FilesSync:
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
         """folder: as the servers see it too; None is /dev/shm, if there is one."""
-        self.processes = processes
+        super().__init__(processes)
         self.timeout_seconds = timeout_seconds
         self.bucket_bytes = bucket_bytes
         self.above = folder or default_folder()
-        self._servers: Servers | None = None
         self._own: _OwnFolder | None = None
 
     def init(self, urls: Sequence[str]) -> None:
@@ -52,16 +51,6 @@ class FilesSync:
         if self._own is None:
             self._own = _OwnFolder(self.above)
         self._servers = Servers(urls, timeout_seconds=self.timeout_seconds)
-
-    def push(self, version: int, tensors: Named) -> Pushed:
-        def share() -> Pushed:
-            return self._pushed(version, tensors) if self.processes.main else gone_through(tensors)
-
-        return self.processes.from_main(self.processes.agreed(share))
-
-    def check_owned(self) -> None:
-        if self._servers is not None:
-            self._servers.check_owned()
 
     def close(self) -> None:
         if self._own is not None:

@@ -19,7 +19,7 @@ from torch._C._distributed_c10d import TCPStore
 
 from dgpo_cli.engines.vllm.buckets import BUCKET_BYTES, bucketed
 from dgpo_cli.engines.vllm.plugin.dgpo_vllm.broadcasting import group_over, send
-from dgpo_cli.engines.vllm.sync_base import Servers, gone_through
+from dgpo_cli.engines.vllm.sync_base import MainSends, Servers, gone_through
 from dgpo_cli.engines.vllm.updates import Entry, Named, Pushed, Refusal, Stamp, header, raw, total_hash
 from dgpo_cli.errors import RunError
 from dgpo_cli.processes import SOLO, Processes
@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 120.0  # for all to meet, and for each bucket
 SLACK_SECONDS = 30.0  # that a server's answer may come later than its workers' time-out
 
 
-class GroupSync:
+class GroupSync(MainSends):
     """A `WeightSync` over a process group."""
 
     def __init__(
@@ -39,11 +39,10 @@ class GroupSync:
         patience_seconds: float = PATIENCE_SECONDS,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        self.processes = processes
+        super().__init__(processes)
         self.timeout_seconds = timeout_seconds
         self.patience_seconds = patience_seconds
         self.bucket_bytes = bucket_bytes
-        self._servers: Servers | None = None
         self._group: Any = None
         self._store: Any = None
         self._device = torch.device("cpu")
@@ -54,16 +53,6 @@ class GroupSync:
         self._leave()
         self._servers = Servers(urls, timeout_seconds=self.timeout_seconds)
         self._meet(self._servers)
-
-    def push(self, version: int, tensors: Named) -> Pushed:
-        def share() -> Pushed:
-            return self._pushed(version, tensors) if self.processes.main else gone_through(tensors)
-
-        return self.processes.from_main(self.processes.agreed(share))
-
-    def check_owned(self) -> None:
-        if self._servers is not None:
-            self._servers.check_owned()
 
     def close(self) -> None:
         self._leave()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dgpo_cli.engines.vllm.conversation import Conversation, Facts
 from dgpo_cli.engines.vllm.updates import Named, Pushed, Refusal, Stamp, new_session
 from dgpo_cli.errors import RunError, ServerError
+from dgpo_cli.processes import Processes
 
 LOADING = "loading"  # the version of a server whose weights are being replaced: no step has it
 
@@ -49,6 +51,31 @@ class Servers:
     def forget(self) -> None:
         """Have every server drop what it verified."""
         self.all(lambda talk: talk.refusal("dgpo_forget"))
+
+
+class MainSends(ABC):
+    """What the ways of a push share: the main process sends, the others help it to gather a sharded model."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self._servers: Servers | None = None  # in the main process, once there are some
+
+    def push(self, version: int, tensors: Named) -> Pushed:
+        """As `WeightSync.push`."""
+
+        def share() -> Pushed:
+            return self._pushed(version, tensors) if self.processes.main else gone_through(tensors)
+
+        return self.processes.from_main(self.processes.agreed(share))
+
+    def check_owned(self) -> None:
+        """As `WeightSync.check_owned`."""
+        if self._servers is not None:
+            self._servers.check_owned()
+
+    @abstractmethod
+    def _pushed(self, version: int, tensors: Named) -> Pushed:
+        """In the main process: send all of `tensors`, and go through them to the end also after an error."""
 
 
 def _load(talk: Conversation, stamp: Stamp) -> Refusal | None:
