@@ -32,7 +32,7 @@ from dgpo_cli.rewards.trial import require_right_or_wrong, try_grader
 from dgpo_cli.terminal import phase, say
 from dgpo_cli.training.checkpoint import Checkpoints, RunState
 from dgpo_cli.training.collect import Collected, Collector
-from dgpo_cli.training.collected_file import load_collected
+from dgpo_cli.training.collected_file import DrawnOtherwise, load_collected
 from dgpo_cli.training.host_memory import Sharers
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.showcase import shown_name
@@ -156,7 +156,14 @@ def _ahead(config: TrainConfig, run: Everywhere, collector: Collector) -> Collec
     """What the run that goes on had drawn of its next step; without a lag that step draws with its own weights."""
     if run.checkpoint is None or not config.rollout.lag:
         return None
-    return load_collected(run.checkpoint / "state", collector.request)
+    try:
+        return load_collected(run.checkpoint / "state", collector.request, group_size=config.rollout.group_size)
+    except DrawnOtherwise:
+        say(
+            f"warning: data, seed or rollout.group_size is another one than when step {run.state.step + 1} was drawn "
+            "ahead: it is drawn anew, by the weights that it trains"
+        )
+        return None
 
 
 def _sampling(config: TrainConfig) -> Sampling:

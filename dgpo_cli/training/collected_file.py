@@ -1,11 +1,13 @@
 """Collected rollouts in a checkpoint: those that were drawn ahead, by weights that no checkpoint holds any more.
 
-Prompts and seeds follow from the numbers of a draw, so they are not stored. Tokens and log-probs are in a safetensors
-file, the rest is JSON, whose numbers come back to the last bit.
+Prompts and seeds follow from the numbers of a draw, so a hash of them is stored: it tells rollouts of other data or of
+another seed than the run goes on with. Tokens and log-probs are in a safetensors file, the rest is JSON, whose numbers
+come back to the last bit.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,6 +25,10 @@ PLAIN = (
     *("next_draw", "refills", "exhausted", "sampled_lengths", "sampled_truncated"),
     *("rollout_seconds", "reward_seconds"),
 )
+
+
+class DrawnOtherwise(Exception):
+    """The rollouts answer other requests than this run would make: its data, its seed or its group size has changed."""
 
 
 def save_collected(collected: Collected, step: int, folder: Path) -> None:
@@ -49,10 +55,15 @@ def save_collected(collected: Collected, step: int, folder: Path) -> None:
     save_file(tokens, folder / TOKENS)
 
 
-def load_collected(folder: Path, request: Callable[[int, int, int], SampleRequest]) -> Collected | None:
+def load_collected(
+    folder: Path, request: Callable[[int, int, int], SampleRequest], *, group_size: int
+) -> Collected | None:
     """What `save_collected` wrote, equal in every field; None if nothing was drawn ahead.
 
-    request: of a step, the number of a draw and of a sample.
+    request: of a step, the number of a draw and of a sample. group_size: of the run that goes on.
+
+    Raises:
+        DrawnOtherwise: this run would have asked for something else.
     """
     from safetensors.torch import load_file
 
@@ -63,16 +74,20 @@ def load_collected(folder: Path, request: Callable[[int, int, int], SampleReques
     lengths = tokens["lengths"].tolist()
     told = [length if one["has_logprobs"] else 0 for one, length in zip(record["rollouts"], lengths, strict=True)]
     token_ids, logprobs = tokens["token_ids"].split(lengths), tokens["logprobs"].split(told)
+    requests = [request(record["step"], one["draw"], one["sample"]) for one in record["rollouts"]]
+    alike = all(one["asked"] == _asked(asked) for one, asked in zip(record["rollouts"], requests, strict=True))
+    if not alike or record["sampled"]["group_size"] != group_size:
+        raise DrawnOtherwise
     rollouts = [
         Rollout(
-            request(record["step"], one["draw"], one["sample"]),
+            asked,
             tuple(ids.tolist()),
             one["text"],
             one["finish_reason"],
             logprobs=tuple(values.tolist()) if one["has_logprobs"] else None,
             policy_step=one["policy_step"],
         )
-        for one, ids, values in zip(record["rollouts"], token_ids, logprobs, strict=True)
+        for asked, one, ids, values in zip(requests, record["rollouts"], token_ids, logprobs, strict=True)
     ]
     return Collected(
         rollouts=rollouts,
@@ -85,10 +100,18 @@ def load_collected(folder: Path, request: Callable[[int, int, int], SampleReques
     )
 
 
+def _asked(request: SampleRequest) -> str:
+    """A hash of the prompt's tokens, its gold and the sample's seed."""
+    prompt = request.prompt
+    text = json.dumps([prompt.token_ids, prompt.problem.gold, request.seed])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _plain_rollout(rollout: Rollout) -> dict[str, Any]:
     return {
         "draw": rollout.request.draw,
         "sample": rollout.request.sample,
+        "asked": _asked(rollout.request),
         "text": rollout.text,
         "finish_reason": rollout.finish_reason,
         "policy_step": rollout.policy_step,

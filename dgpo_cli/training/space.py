@@ -23,7 +23,7 @@ SMALL = 1 << 17  # configuration, counters and manifest of a checkpoint
 TOKEN = 62  # bytes of a stored token: its id, its text, its log-prob by trainer and by engine
 MEASURED_TOKEN = 162  # and its log-prob under the reference, entropy, distance, score and credit
 AHEAD_TOKEN = 24  # bytes of a token drawn ahead (collected_file.py): its id, log-prob and text
-AHEAD_ROLLOUT = 600  # and of its rollout: verdict, rewards, and its share of those that were sampled for the step
+AHEAD_ROLLOUT = 640  # and of its rollout: verdict, rewards, and its share of those that were sampled for the step
 ROW = 2500  # bytes of a step in metrics.jsonl
 
 
