@@ -24,6 +24,7 @@ STALE = "stale_weights"
 ADDRESS_HINT = "start the server, or engine.urls=[http://HOST:PORT] names another; its log may say why it ended"
 DEV_HINT = "the server has to be started with VLLM_SERVER_DEV_MODE=1, which opens the endpoints of weights"
 LOG_HINT = "the server's log may say why"
+HEALTH_SECONDS = 60.0  # a busy server is slow to say that it is well; one that hangs never says so
 FIRST_WEIGHTS = "default"  # what a server calls the weights that it was started with
 
 
@@ -58,6 +59,7 @@ class VllmClient:
         self.http = HttpClient(
             self.url, retries=1, timeout_seconds=timeout_seconds, absent_hint=ADDRESS_HINT, backoff_seconds=0.5
         )
+        self._health = HttpClient(self.url, retries=0, timeout_seconds=min(timeout_seconds, HEALTH_SECONDS))
 
     def complete(self, token_ids: Sequence[int], *, seed: int, sampling: Sampling, version: str | None = None) -> Drawn:
         """A completion of a prompt, by one attempt. `seed` fixes its randomness, whatever else the server computes.
@@ -81,9 +83,9 @@ class VllmClient:
         raise ServerError(message, _refusal_hint(answer), cause=f"status_{answer.status}", whole_server=True)
 
     def is_up(self) -> bool:
-        """Whether the server says that it is well. A server whose weights are torn says so too."""
+        """Whether the server says within a minute that it is well. One whose weights are torn says so too."""
         try:
-            return self.http.send("/health", first=True, retries=0).is_good
+            return self._health.send("/health", first=True).is_good
         except ServerError:
             return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from small_server import Reply, Request, SmallServer, serving
 
+from dgpo_cli.engines.vllm import client as asking
 from dgpo_cli.engines.vllm.client import FIRST_WEIGHTS, Limits, VllmClient
 from dgpo_cli.errors import ServerError
 from dgpo_cli.types import Sampling
@@ -126,6 +128,20 @@ def test_an_evaluation_takes_tokens_of_the_servers_first_weights_alone() -> None
         ServerError, match="drawn by the weights that the server was started with, got one by those of 3"
     ):
         asked(choice([1, 7]), version=FIRST_WEIGHTS)
+
+
+def test_a_server_that_hangs_is_not_waited_for_as_long_as_for_a_completion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "HEALTH_SECONDS", 0.3)
+    end = threading.Event()
+
+    def hang(request: Request, number: int) -> Reply:
+        end.wait()
+        return Reply(b"")
+
+    with serving(hang) as server:
+        client = VllmClient(server.url.removesuffix("/v1"), LIMITS, timeout_seconds=600.0)
+        assert not client.is_up()
+        end.set()
 
 
 def test_a_request_says_everything_that_shapes_a_sample() -> None:
