@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from dgpo_cli.errors import ConfigError
 WORKER = "dgpo_vllm.worker.Weights"
 PLUGIN = Path(__file__).parent / "plugin"
 # What a server is not told: the keys of services that it has no business with, and this process's place in a run.
-SECRETS = re.compile(r"(?i)(^|_)(api_?key|token|secret|password|credentials?)($|_)")
+SECRETS = re.compile(r"(?i)(^|_)(token|secret|passwd|pat|credentials?)($|_)|password|(api|_)key($|_)")
 PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}  # GiB of cache; compiling takes minutes
 
@@ -75,11 +75,14 @@ def environment(settings: EngineConfig, launch: Launch, given: Mapping[str, str]
     return own
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def free_port(taken: Collection[int] = ()) -> int:
+    """A port of this machine that nobody listens on. taken: those of servers that do not listen yet."""
+    while True:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+        if port not in taken:
+            return port
 
 
 def devices_of_servers(settings: EngineConfig, *, seen: int, trainers: int) -> list[tuple[str, ...]]:

@@ -45,8 +45,12 @@ LOG_LINES = 15  # shown of a server that does not come up
 @dataclass(frozen=True)
 class _Running:
     process: subprocess.Popen[bytes]  # leads a process group of its id
-    url: str
+    port: int
     log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
 
 class OwnServers:
@@ -121,7 +125,7 @@ class OwnServers:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _launch(self, launch: Launch) -> _Running:
-        port = free_port()
+        port = free_port([one.port for one in self._running])
         log = self._scratch / f"{port}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -132,7 +136,7 @@ class OwnServers:
                 env=environment(self.settings, launch) | {SCRATCH: str(self._scratch)},
                 start_new_session=True,
             )
-        return _Running(process, f"http://127.0.0.1:{port}", log)
+        return _Running(process, port, log)
 
     def _wait(self, numbers: Sequence[int]) -> None:
         """Until these servers answer. Raises RunError: one ends before, or takes longer than engine.start_seconds."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dgpo_cli.config.engine_groups import EngineConfig
-from dgpo_cli.engines.vllm.launching import PLUGIN, Launch, command, devices_of_servers, environment
+from dgpo_cli.engines.vllm.launching import PLUGIN, Launch, command, devices_of_servers, environment, free_port
 from dgpo_cli.errors import ConfigError
 
 GIVEN = {
@@ -18,7 +18,12 @@ GIVEN = {
     "WANDB_API_KEY": "a",
     "HF_TOKEN": "b",
     "AWS_SECRET_ACCESS_KEY": "c",
+    "AZURE_STORAGE_KEY": "d",
+    "PGPASSWORD": "e",
+    "GITHUB_PAT": "f",
     "TOKENIZERS_PARALLELISM": "false",
+    "PATTERNS": "*",
+    "KEYBOARD": "de",
     "RANK": "3",
     "PYTHONPATH": "/mine",
 }
@@ -30,8 +35,14 @@ def launch(python: str = "/v/bin/python", gpus: tuple[str, ...] = ()) -> Launch:
 
 def test_a_server_is_told_no_secret_and_no_place_in_the_run() -> None:
     told = environment(EngineConfig(name="vllm"), launch(), GIVEN)
-    assert set(told) >= {"PATH", "TOKENIZERS_PARALLELISM"}
+    assert set(told) >= {"PATH", "TOKENIZERS_PARALLELISM", "PATTERNS", "KEYBOARD"}
     assert not set(told) & {"WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "RANK"}
+    assert not set(told) & {"AZURE_STORAGE_KEY", "PGPASSWORD", "GITHUB_PAT"}
+
+
+def test_a_port_that_a_server_will_listen_on_is_not_given_again() -> None:
+    low = range(1024, 45_000)  # four in ten of those that Linux gives
+    assert not [port for port in (free_port(low) for _ in range(20)) if port in low]
 
 
 def test_modules_of_this_interpreter_are_for_it_alone() -> None:

@@ -173,9 +173,8 @@ def test_a_model_that_vllm_does_not_know_is_one_line(tmp_path: Path) -> None:
 def test_a_server_that_died_is_told_of_by_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("INFO up\nRuntimeError: unsupported head_dim 16\nINFO shutting down\n")
-    url = f"http://127.0.0.1:{free_port()}"
     with closing(servers(bundled_path("tiny"))) as own, subprocess.Popen(["true"], start_new_session=True) as process:
-        own._running = [_Running(process, url, log)]
+        own._running = [_Running(process, free_port(), log)]
         assert own.last_words([0]) == "RuntimeError: unsupported head_dim 16"
         assert own.last_words([]) == ""
 
