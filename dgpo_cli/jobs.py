@@ -90,10 +90,18 @@ def _trace() -> None:
 
 def run_here(command: str, configs: list[Any], folder: Path) -> None:
     """Call the command's module: `run(config, folder)`, and `run(configs, folder)` for eval."""
-    tries_reward = command == "rollout" and configs[0].grade is not None
     with nullcontext() if is_follower() else phase("starting torch and transformers"):
-        module = importlib.import_module(f"dgpo_cli.commands.{'grading' if tries_reward else command}")
+        module = importlib.import_module(f"dgpo_cli.commands.{_module(command, configs[0])}")
     module.run(configs if command == "eval" else configs[0], folder)
+
+
+def _module(command: str, config: Any) -> str:
+    """The file in commands/ that runs a command with these settings."""
+    if command == "rollout" and config.grade is not None:
+        return "grading"
+    if command == "eval" and config.study.name != "none":
+        return str(config.study.name)
+    return command
 
 
 def run_without_folder(command: str, configs: list[Any]) -> None:

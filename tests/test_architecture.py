@@ -25,6 +25,7 @@ LAYERS = [
     ["algorithm"],
     ["records"],
     ["evaluation"],
+    ["evidence"],
     ["reporting"],
     ["training"],
     ["commands"],

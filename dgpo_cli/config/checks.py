@@ -30,6 +30,7 @@ from dgpo_cli.config.ranges import (
 )
 from dgpo_cli.config.reward_checks import rewards
 from dgpo_cli.config.strategy_checks import one_process, several_processes
+from dgpo_cli.config.study_checks import distinct_reference, studies
 from dgpo_cli.config.wandb_checks import tensorboard, wandb_names
 from dgpo_cli.core.signals import SIGNALS
 from dgpo_cli.errors import Problem
@@ -155,12 +156,6 @@ def _needed_reference(config: TrainConfig) -> Iterator[Problem]:
         yield Problem(f"reference.refresh_every={config.reference.refresh_every}: there is none to refresh", hint)
 
 
-def _distinct_reference(config: RolloutConfig) -> Iterator[Problem]:
-    if config.reference.name == "initial":
-        message = "reference=initial: the model that is sampled is itself the initial policy here"
-        yield Problem(message, "reference.path=FOLDER, or a model option: reference=tiny")
-
-
 def _stored_rollouts(config: RolloutConfig) -> Iterator[Problem]:
     path = config.rollouts
     if path is None:
@@ -250,6 +245,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
     ],
     "eval": [
         ranges(BENCHMARK_RULES, COMMON_RULES),
+        studies,
         untrained_adapter,
         one_process,
         _evaluation,
@@ -265,7 +261,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         _gating,
         _stored_rollouts,
         _graded_file,
-        _distinct_reference,
+        distinct_reference,
         known_engine,
         models,
         data,

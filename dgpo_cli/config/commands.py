@@ -17,6 +17,7 @@ from dgpo_cli.config.groups import (
     Schedule,
     Shade,
     StrategyConfig,
+    Study,
     key,
 )
 from dgpo_cli.config.model_groups import ModelConfig, ReferenceConfig
@@ -139,7 +140,16 @@ class EvalConfig:
     seed: int = key(0, "derives every sample")
     overwrite: bool = key(False, "delete the evaluation that the folder already holds")
     dry_run: bool = key(False, "print the plan (memory, batch arithmetic, disk) and stop; nothing is loaded")
+    study: Study = key(
+        Study.none,
+        "none | localisation: does a signal, or credit, find the first wrong token? Of benchmark=digit_chain, where "
+        "that token is known",
+    )
+    gatings: list[str] | None = key(
+        None, "study=localisation: gatings to look at; null is every option whose signals are there"
+    )
     model: ModelConfig = key(ModelConfig, "the model")
+    reference: ReferenceConfig = key(ReferenceConfig, "study=localisation: the frozen model that distances are from")
     data: DataConfig = key(DataConfig, "training data that the model brings; names the default benchmark")
     reward: RewardConfig = key(RewardConfig, "the grader, if one is named on the command line")
     benchmark: BenchmarkConfig = key(BenchmarkConfig, "the problems")

@@ -121,6 +121,11 @@ class Shade(Enum):
     advantage = "advantage"
 
 
+class Study(Enum):
+    none = "none"
+    localisation = "localisation"
+
+
 class SaveRollouts(Enum):
     all = "all"
     some = "some"

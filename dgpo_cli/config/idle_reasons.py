@@ -278,6 +278,14 @@ def _of_a_run(model: Path) -> bool:
     return model.name == "model" and len(model.parents) > 2 and (model.parents[2] / "config.yaml").is_file()
 
 
+def no_localisation(config: Any, _: Typed) -> str | None:
+    return None if config.study.name == "localisation" else "study=localisation is not asked for"
+
+
+def a_study(config: Any, _: Typed) -> str | None:
+    return "a study reports no pass@k or maj@k" if config.study.name != "none" else None
+
+
 def stored_completions(config: Any, _: Typed) -> str | None:
     return "stored completions are graded, none are drawn" if config.benchmark.completions else None
 

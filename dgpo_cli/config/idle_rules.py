@@ -103,6 +103,12 @@ RULES: tuple[Rule, ...] = (
         "leave it out, or prompt=",
         but=("data.template", "data.system_prompt"),
     ),
+    # Studies.
+    Rule(
+        ("reference.refresh_every",), EVAL, why.always("nothing is trained here"), "leave it out; dgpo train takes it"
+    ),
+    Rule(("gatings", "reference", "reference."), EVAL, why.no_localisation, "study=localisation"),
+    Rule(("benchmark.pass_at",), EVAL, why.a_study, "leave it out; an evaluation reports them"),
     # Benchmarks.
     Rule(
         ("benchmark.completions",), TRAIN, why.always("training draws completions of its own"), "dgpo eval grades them"
@@ -183,12 +189,12 @@ RULES: tuple[Rule, ...] = (
     Rule(("gating.strength",), ("train", "rollout"), why.softmax, "gating.form=linear or gating.form=sigmoid"),
     Rule(("gating.score_policy",), TRAIN, why.one_update, "optim.minibatches=4"),
     Rule(("reference", "reference."), TRAIN, why.needs_no_reference, "gating=paper or algo.kl_coef=0.04 uses one"),
-    Rule(("reference.path", "reference.revision"), ("train", "rollout"), why.reference_of_no_path, "reference=path"),
+    Rule(("reference.path", "reference.revision"), EACH, why.reference_of_no_path, "reference=path"),
     # Models.
     Rule(("model.architecture.",), EACH, why.no_plan, "dry_run=true shows the plan"),
     Rule(("model.threads",), EACH, why.wins("strategy.threads"), "leave one of them out"),
     Rule(("model.revision",), EACH, why.not_of_hub("model"), "a revision is a branch, tag or commit on the hub"),
-    Rule(("reference.revision",), ("train", "rollout"), why.not_of_hub("reference"), "a revision is one on the hub"),
+    Rule(("reference.revision",), EACH, why.not_of_hub("reference"), "a revision is one on the hub"),
     Rule(("model.template",), TRAIN, why.template_in_training, "data.template=NAME"),
     Rule(("model.template",), EVAL, why.wins("benchmark.template"), "benchmark.template=NAME"),
     Rule(("model.template",), ROLLOUT, why.wins("data.template"), "data.template=NAME"),

@@ -1,0 +1,1 @@
+"""Studies of what credit does: whether it finds the wrong token, and beside which floors."""
