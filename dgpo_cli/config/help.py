@@ -37,7 +37,7 @@ MOST_USED = {
     ],
     "rollout": [
         *("prompt", "limit", "rollouts", "grade", "report", "model.path", "reference.path", "rollout.group_size"),
-        *("rollout.temperature", "rollout.max_completion_tokens", "seed"),
+        *("rollout.temperature", "seed"),
     ],
     "compare": ["runs", "compare.alpha", "seed", "force"],
 }

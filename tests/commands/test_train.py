@@ -410,20 +410,21 @@ def test_a_benchmark_can_be_graded_by_another_reward_than_training(tmp_path: Pat
     assert rows(tmp_path / "run/eval.jsonl")[-1]["avg_at_k"]["value"] > 0
 
 
-@pytest.mark.parametrize(
-    ("overrides", "hint"),
-    [
-        ([], "benchmark.reward=exact"),
-        (["benchmark=none", "algo=dapo", "algo.dynamic_sampling.by=correct"], "algo.dynamic_sampling.by=spread"),
-    ],
-)
 def test_a_number_alone_is_refused_at_the_start_where_right_and_wrong_are_needed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], graded: str, overrides: list[str], hint: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], graded: str
 ) -> None:
+    overrides = ["benchmark=none", "algo=dapo", "algo.dynamic_sampling.by=correct"]
     errors = refused(capsys, tmp_path / "run", 2, f"{graded}number", *overrides)
     assert errors.count("error: ") == 1
     assert "goes by right and wrong, and " in errors
-    assert hint in errors
+    assert "algo.dynamic_sampling.by=spread" in errors
+
+
+def test_an_evaluation_by_a_number_alone_gives_its_mean(tmp_path: Path, graded: str) -> None:
+    assert train(tmp_path / "run", f"{graded}number", "steps=1") == 0
+    for row in rows(tmp_path / "run" / "eval.jsonl"):
+        assert row["avg_at_k"] is None
+        assert row["reward"] == {"mean": 0.5, "se_total": 0.0, "ci95": None}  # the same for each: no interval
 
 
 def test_a_changed_reward_file_does_not_continue_an_evaluation(

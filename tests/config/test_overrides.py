@@ -77,7 +77,7 @@ def test_several_benchmarks_of_an_evaluation_are_kept_apart() -> None:
         ("train", "limit=3", "dgpo train has no key 'limit'", "it belongs to dgpo rollout"),
         ("eval", "algo=dgpo", "dgpo eval has no key 'algo'", "it belongs to dgpo train, dgpo rollout"),
         ("eval", "recipe=x", "dgpo eval takes no recipe", "dgpo train recipe=NAME"),
-        ("train", "algo=dgppo", "algo=dgppo: there is no such option", "did you mean algo=dgpo?"),
+        ("train", "algo=dgop", "algo=dgop: there is no such option", "did you mean algo=dgpo?"),
         ("train", "recipe=x", "recipe=x: there is no such option", "options:"),
         ("train", "data=a.jsonl", "data=a.jsonl: there is no such option", "data.path=a.jsonl"),
         ("train", "model=Qwen/Qwen3-8B", "model=Qwen/Qwen3-8B: there is no such option", "model.path=Qwen/Qwen3-8B"),
@@ -115,9 +115,9 @@ def test_all_mistakes_are_named_at_once() -> None:
 
 
 def test_each_value_of_a_sweep_is_checked() -> None:
-    found = problems_of("train", "algo=grpo,dppo", "optim.lr=1e-3,abc", "seed=range(0,3)", multirun=True)
+    found = problems_of("train", "algo=grpo,dapoo", "optim.lr=1e-3,abc", "seed=range(0,3)", multirun=True)
     assert [message for message, _ in found] == [
-        "algo=dppo: there is no such option",
+        "algo=dapoo: there is no such option",
         "optim.lr: expected a number, got 'abc'",
     ]
 
