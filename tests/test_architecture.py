@@ -82,6 +82,7 @@ OF_NO_MODULE = {
     "commands/test_train_lag.py": "dgpo train with rollouts drawn one step ahead",
     "commands/test_train_lora.py": "dgpo train with adapters",
     "commands/test_train_processes.py": "dgpo train on several processes",
+    "commands/test_train_quantized.py": "dgpo train with adapters on a quantised base",
     "commands/test_train_vllm.py": "dgpo train, eval and rollout with engine=vllm",
     "data/test_shared_data.py": "the benchmarks' own files",
     "engines/test_conformance.py": "every engine keeps the promise of types.Engine",

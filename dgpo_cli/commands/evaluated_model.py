@@ -68,6 +68,7 @@ def _served(config: EvalConfig) -> EvaluatedModel:
 def _of_policy(config: EvalConfig, policy: Policy, engine: Engine) -> EvaluatedModel:
     from dgpo_cli.commands.parts import benchmark_prompts, say_template
     from dgpo_cli.models.model_paths import weights_hash_files
+    from dgpo_cli.models.quantization import facts as quantization_facts
 
     settings = config.model
 
@@ -80,6 +81,7 @@ def _of_policy(config: EvalConfig, policy: Policy, engine: Engine) -> EvaluatedM
         "path": settings.path,
         "revision": getattr(policy.model.model.config, "_commit_hash", None) or settings.revision,
         "dtype": settings.dtype.name,
+        **quantization_facts(policy.model.quantization),
         "weights_sha256": files_sha256(weights_hash_files(str(settings.path))),
     }
     return EvaluatedModel(

@@ -11,6 +11,7 @@ import torch
 from dgpo_cli.allocation import is_out_of_memory
 from dgpo_cli.command_lines import command
 from dgpo_cli.commands.build import build
+from dgpo_cli.commands.hub_upload import upload
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import Device, StrategyConfig
 from dgpo_cli.environment import Place, place
@@ -22,6 +23,7 @@ from dgpo_cli.reporting.tables import score_text
 from dgpo_cli.rewards import load_grader
 from dgpo_cli.terminal import put, say
 from dgpo_cli.training.checkpoint import load_state
+from dgpo_cli.training.hub_push import require_repository
 from dgpo_cli.training.launch import launch
 from dgpo_cli.training.lock import locked
 from dgpo_cli.training.loop import Trainer
@@ -102,9 +104,13 @@ def _run(config: TrainConfig, folder: Path, processes: Processes) -> None:
         try:
             with ExitStack() as held:  # grader and engine: what has processes and threads of its own
                 grader = held.enter_context(closing(load_grader(config.reward))) if processes.main else None
+                if config.push_to_hub and processes.main:
+                    require_repository(config.push_to_hub)
                 with measured():  # data and models are fetched and loaded
                     trainer = build(config, folder, grader, guard, processes, held)
                 _train(trainer)
+                if config.push_to_hub and processes.main:
+                    upload(trainer, config.push_to_hub)
         except StopRequested:  # before the first step: nothing to save
             raise _interrupted(guard, folder) from None
     if processes.main:

@@ -7,6 +7,7 @@ reward, processes, adapters or W&B stands in a file of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dgpo_cli.config.file_checks import benchmark_files, data, models
 from dgpo_cli.config.gating_needs import follows_reference, gates_noise, needed_from_reference, shapes_credit
 from dgpo_cli.config.groups import Dtype, Form, GatingConfig, Normalizer
 from dgpo_cli.config.lora_checks import trained_adapter, untrained_adapter
+from dgpo_cli.config.quantization_checks import quantized_evaluation, quantized_training
 from dgpo_cli.config.ranges import (
     BENCHMARK_RULES,
     COMMON_RULES,
@@ -35,6 +37,7 @@ from dgpo_cli.config.wandb_checks import tensorboard, wandb_names
 from dgpo_cli.core.signals import SIGNALS
 from dgpo_cli.errors import Problem
 
+HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 UNIX_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU")
 
 
@@ -115,6 +118,12 @@ def _stopping(config: TrainConfig) -> Iterator[Problem]:
         yield Problem(message, f"did you mean {close}?" if close else "checkpoint.signals=[SIGTERM,SIGINT,SIGUSR1]")
     if config.overwrite and config.resume:
         yield Problem("overwrite: true deletes the run that resume= continues", "leave one of them out")
+
+
+def _repository(config: TrainConfig) -> Iterator[Problem]:
+    name = config.push_to_hub
+    if name is not None and not re.fullmatch(HUB_NAME, name):
+        yield Problem(f"push_to_hub: expected USER/NAME, got '{name}'", "push_to_hub=me/my-model")
 
 
 def _gating(config: TrainConfig | RolloutConfig) -> Iterator[Problem]:
@@ -230,7 +239,9 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         _updates,
         _overlong,
         _stopping,
+        _repository,
         trained_adapter,
+        quantized_training,
         several_processes,
         _gating,
         _needed_reference,
@@ -247,6 +258,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         ranges(BENCHMARK_RULES, COMMON_RULES),
         studies,
         untrained_adapter,
+        quantized_evaluation,
         one_process,
         _evaluation,
         known_engine,
@@ -257,6 +269,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
     "rollout": [
         ranges(ROLLOUT_RULES, DATA_RULES, COMMON_RULES),
         untrained_adapter,
+        quantized_evaluation,
         one_process,
         _gating,
         _stored_rollouts,

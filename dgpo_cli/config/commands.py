@@ -113,6 +113,11 @@ class TrainConfig:
     resume: str | None = key(None, "folder of the run to continue; latest is the newest below outputs/")
     resume_allow: list[str] = key([], "keys that may differ from the run that is continued")
     overwrite: bool = key(False, "delete the run that the folder already holds")
+    push_to_hub: str | None = key(
+        None,
+        "USER/NAME: after training, upload the last checkpoint to this repository of the Hugging Face Hub, with a "
+        "model card (recipe, seed, benchmark with interval). A new repository is private, and made at the start",
+    )
     dry_run: bool = key(False, "print the plan (memory, batch arithmetic, disk) and stop; nothing is loaded")
     probe: bool = key(
         False, "run one full-length update on made-up rollouts, print predicted and measured peak memory, and stop"

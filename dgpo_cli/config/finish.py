@@ -40,6 +40,7 @@ FREE_ON_RESUME = (
     "resume",
     "resume_allow",
     "overwrite",
+    "push_to_hub",
     "dry_run",
     "probe",
     # Where and how a server draws; not in which dtype, nor over how many devices, which change its rounding.
@@ -47,6 +48,8 @@ FREE_ON_RESUME = (
     *("engine.max_model_len", "engine.start_seconds", "engine.sync", "engine.sync_folder"),
     *("engine.concurrency", "engine.retries", "engine.timeout_seconds"),
 )
+# Keys of `model` that a run's folder brings.
+FROM_A_RUN = ("dtype", "quantization", "chat_template", "template", "stop_tokens", "threads", "training")
 # Keys that are about one start of the program, and not about the experiment.
 OF_ONE_START = ("resume", "resume_allow", "overwrite", "dry_run", "probe")
 
@@ -133,7 +136,7 @@ def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command
     """The run's data, reward, benchmark and ways of prompting and training, except for typed keys."""
     stored = OmegaConf.load(run / "config.yaml")
     assert isinstance(stored, DictConfig)
-    taken = [f"model.{name}" for name in ("dtype", "chat_template", "template", "stop_tokens", "threads", "training")]
+    taken = [f"model.{name}" for name in FROM_A_RUN]
     if "data" not in typed and catalogue.RECIPES not in typed:
         taken += [group for group in ("data", "reward", "benchmark") if group not in typed]
     for name in taken:

@@ -226,6 +226,11 @@ def planned(config: Any, _: Typed) -> str | None:
     return "dry_run=true stops before it" if config.dry_run else None
 
 
+def untrained(config: Any, _: Typed) -> str | None:
+    name = next((name for name in ("dry_run", "probe") if getattr(config, name)), None)
+    return None if name is None else f"{name}=true trains nothing"
+
+
 def greedy(section: str) -> Reason:
     def idle(config: Any, _: Typed) -> str | None:
         return f"{section}.temperature=0 is greedy" if getattr(config, section).temperature == 0 else None

@@ -48,6 +48,7 @@ NAME_IT = "benchmark=NAME chooses one"
 RULES: tuple[Rule, ...] = (
     # Keys that a command or its other settings leave no room for.
     Rule(("resume_allow",), TRAIN, why.no_resume, "resume=RUN continues one"),
+    Rule(("push_to_hub",), TRAIN, why.untrained, "leave it out; a run that trains is uploaded at its end"),
     Rule(("probe",), TRAIN, why.planned, "dry_run=false measures"),
     Rule(
         (
@@ -248,7 +249,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(("engine.sync_folder",), TRAIN, why.no_files, "engine.sync=files"),
     Rule(
-        ("model.revision", "model.dtype", "model.trust_remote_code", "model.threads", "model.stop_tokens", "strategy."),
+        (
+            *("model.revision", "model.dtype", "model.quantization", "model.trust_remote_code", "model.threads"),
+            *("model.stop_tokens", "strategy."),
+        ),
         EVAL,
         why.served,
         "leave it out; engine=transformers loads a model here",

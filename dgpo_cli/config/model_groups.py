@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from dgpo_cli.config.groups import Dtype, Schedule, key
+
+
+class Quantization(Enum):
+    none = "none"
+    nf4 = "nf4"
+    int8 = "int8"
 
 
 @dataclass
@@ -72,6 +79,11 @@ class ModelConfig:
         Dtype.float32,
         "dtype of the weights: float32 | bfloat16 (loses most small updates: for evaluation, or frozen under "
         "model.lora.rank)",
+    )
+    quantization: Quantization = key(
+        Quantization.none,
+        "frozen linear layers in fewer bits, by bitsandbytes: none | nf4 (4 bits) | int8. In training it needs "
+        "model.lora.rank; a run's folder or its adapter brings what it was trained on",
     )
     trust_remote_code: bool = key(False, "run the Python code that comes with the model: only for code you have read")
     chat_template: bool = key(False, "wrap prompts in the tokenizer's chat template (instruct models)")

@@ -54,13 +54,15 @@ OTHER_NAMES = {
 }
 _LENGTH = "steps=N is the length of a run; an epoch of the data is rows / rollout.prompts_per_step steps"
 _BATCH = "a step has rollout.prompts_per_step x rollout.group_size rollouts; optim.tokens_per_microbatch bounds memory"
-_QUANTISED = "quantised weights are not trained here; model.dtype=bfloat16 with model.lora.rank=16 takes least memory"
+_4_BITS = "model.quantization=nf4 with model.lora.rank=16 trains adapters on weights of 4 bits"
+_8_BITS = "model.quantization=int8 with model.lora.rank=16 trains adapters on weights of 8 bits"
 # Names of other trainers for what is no key here, with what stands in its place.
 NOT_HERE = {
     **dict.fromkeys(("epochs", "num_epochs", "num_train_epochs", "total_epochs"), _LENGTH),
     **dict.fromkeys(("batch_size", "train_batch_size", "per_device_train_batch_size", "micro_batch_size"), _BATCH),
     **dict.fromkeys(("gradient_accumulation_steps", "mini_batch_size"), _BATCH),
-    **dict.fromkeys(("load_in_4bit", "load_in_8bit"), _QUANTISED),
+    "load_in_4bit": _4_BITS,
+    "load_in_8bit": _8_BITS,
     "warmup_ratio": "optim.warmup_steps counts steps",
     "logging_steps": "every step is logged",
     "max_prompt_length": "prompts are never cut; one that does not fit the model's context is refused",

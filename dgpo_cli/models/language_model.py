@@ -37,6 +37,7 @@ class LanguageModel:
     has_head: bool
     adapter: AdapterView | None = None  # LoRA: whose weights its passes add to the model's own; None without any
     compute_dtype: torch.dtype | None = None  # of forward and backward; None is that of the weights
+    quantization: str = "none"  # of the frozen linear layers of the body: none | nf4 | int8
     shards: ShardSettings | None = None  # how its weights are spread over the processes; None: they are whole
     low_head: Tensor | None = None  # of a tied head that is frozen: its weight in compute_dtype
     full_weights: dict[str, Tensor] = field(default_factory=dict)  # of a renewed reference: what was cast, in float32
@@ -124,7 +125,8 @@ class LanguageModel:
 
     def on(self, device: str) -> LanguageModel:
         """The same model, all of its weights on a device."""
-        self.model.to(device)
+        if self.quantization == "none":  # else it was read onto the device
+            self.model.to(device)
         kept = {name: weight.to(device) for name, weight in self.full_weights.items()}
         head = None if self.low_head is None else self.low_head.to(device)
         return replace(self, low_head=head, full_weights=kept)

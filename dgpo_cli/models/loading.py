@@ -18,6 +18,7 @@ from dgpo_cli.models.lora import load_adapter, merged
 from dgpo_cli.models.model_paths import ADAPTER_CONFIG, BUNDLED, base_path, resolve_path
 from dgpo_cli.models.output_layer import logits_of
 from dgpo_cli.models.pretrained import quiet_transformers, read_tokenizer, read_weights
+from dgpo_cli.models.quantization import NONE, marked, settle
 from dgpo_cli.terminal import say
 
 
@@ -30,10 +31,12 @@ def load_model(
     trust_remote_code: bool = False,
     key: str = "model.path",
     merge_adapter: bool = False,
+    quantization: str = NONE,
 ) -> LanguageModel:
     """Load weights (safetensors alone) and tokenizer. Dropout is off in every pass: the model stays in eval mode.
 
-    The folder of an adapter brings its base model; `merge_adapter` adds it into the base's own weights.
+    The folder of an adapter brings its base model, quantised as it was in training; `merge_adapter` adds it into the
+    base's own weights, which are then not quantised.
 
     Raises:
         DataError: no such folder or hub id; weights that are dropped, missing, damaged or of another shape; no
@@ -41,15 +44,22 @@ def load_model(
     """
     adapter = _adapter_folder(path, revision)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if adapter is not None:
+        quantization = _quantization_under(adapter, quantization, merge=merge_adapter, key=key)
+    read = {"dtype": dtype, "quantization": quantization, "device": device}
     if adapter is None:
-        model, tokenizer = read_weights(path, dtype, options, key), read_tokenizer(path, options, key)
+        model, tokenizer = read_weights(path, options, key, **read), read_tokenizer(path, options, key)
     else:
-        model, tokenizer = _read_base(adapter, dtype, options, key)
+        model, tokenizer = _read_base(adapter, options, key, read)
         if merge_adapter:
             model = merged(model, adapter)
-    model.to(device).eval()
+    if quantization == NONE:
+        model.to(device)
+    else:
+        settle(model)
+    model.eval()
     _take_into_memory(model)
-    language_model = LanguageModel(model, tokenizer, path, has_head=False)
+    language_model = LanguageModel(model, tokenizer, path, has_head=False, quantization=quantization)
     if adapter is not None and not merge_adapter:
         language_model.adapter = load_adapter(model, adapter)
     language_model.has_head = _has_head(language_model, key)
@@ -63,8 +73,20 @@ def _take_into_memory(model: Any) -> None:
     on where a weight begins: a model that is read again would not compute the same numbers as a copy of it.
     """
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu":
+        if tensor.device.type == "cpu" and tensor.is_floating_point():  # codes were made in such memory
             tensor.data = tensor.data.clone()
+
+
+def _quantization_under(adapter: Path, asked: str, *, merge: bool, key: str) -> str:
+    """How the base of an adapter is read: as in training, unless another way is asked for."""
+    trained = marked(adapter)
+    if merge:
+        if trained != NONE:
+            say(f"warning: {key}: the adapter was trained on {trained} weights, and is added to others: full precision")
+        return NONE
+    if NONE not in (asked, trained) and asked != trained:
+        say(f"warning: {key}: the adapter was trained on {trained} weights, model.quantization={asked} takes others")
+    return trained if asked == NONE else asked
 
 
 def _adapter_folder(path: str, revision: str | None) -> Path | None:
@@ -87,19 +109,19 @@ def _adapter_folder(path: str, revision: str | None) -> Path | None:
         return None
 
 
-def _read_base(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> tuple[Any, Any]:
+def _read_base(adapter: Path, options: dict[str, Any], key: str, read: dict[str, str]) -> tuple[Any, Any]:
     """The base model that an adapter's folder names, and the tokenizer: the folder's own, or that of the base."""
-    model, base = _read_base_weights(adapter, dtype, options, key)
+    model, base = _read_base_weights(adapter, options, key, read)
     if (adapter / "tokenizer_config.json").is_file():
         return model, read_tokenizer(str(adapter), {}, key)
     return model, read_tokenizer(base, options, key)
 
 
-def _read_base_weights(adapter: Path, dtype: str, options: dict[str, Any], key: str) -> tuple[Any, str]:
+def _read_base_weights(adapter: Path, options: dict[str, Any], key: str, read: dict[str, str]) -> tuple[Any, str]:
     """The base model and its path."""
     path, revision = base_path(adapter)
     try:
-        return read_weights(path, dtype, options | {"revision": revision}, key), path
+        return read_weights(path, options | {"revision": revision}, key, **read), path
     except DataError as error:
         first = Problem(
             f"{key}: {adapter} is an adapter of '{path}', which cannot be loaded here",

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from dgpo_cli.config.groups import ComputeDtype, Dtype, StrategyConfig
-from dgpo_cli.config.model_groups import ModelConfig
+from dgpo_cli.config.model_groups import ModelConfig, Quantization
 from dgpo_cli.config.precision import compute_dtype
 from dgpo_cli.config.strategies import OFFLOADED, SHARDED
 from dgpo_cli.errors import ConfigError, RunError
@@ -34,7 +34,8 @@ def prepare_device(strategy: StrategyConfig, model: ModelConfig, processes: Proc
     threads = strategy.threads or model.threads
     if threads is not None:
         torch.set_num_threads(threads)
-    return Placement(strategy, _device(strategy, processes), processes, model.dtype)
+    quantized = model.quantization is not Quantization.none
+    return Placement(strategy, _device(strategy, processes), processes, model.dtype, quantized)
 
 
 def _device(strategy: StrategyConfig, processes: Processes) -> str:
@@ -57,6 +58,7 @@ class Placement:
     device: str  # cpu, cuda or cuda:1
     processes: Processes
     weights: Dtype = Dtype.float32  # of the model's weights
+    quantized: bool = False
 
     @property
     def shards(self) -> bool:
@@ -81,6 +83,8 @@ class Placement:
     @property
     def loads_on(self) -> str:
         """The device that weights are read onto."""
+        if self.quantized:
+            return self.device  # codes are made where they compute
         # Weights that will be cast are cast on the CPU: the GPU never holds them in float32 as well.
         return "cpu" if self.shards or self.compute_dtype is not None else self.device
 

@@ -67,6 +67,7 @@ def read_policy(settings: ModelConfig, device: str, *, path: str | None = None, 
         revision=settings.revision if path is None else None,
         trust_remote_code=settings.trust_remote_code,
         merge_adapter=merge_adapter,
+        quantization=settings.quantization.name,
     )
     stop_ids = stop_token_ids(
         model.tokenizer, model.model.generation_config, settings.chat_template, settings.stop_tokens

@@ -22,16 +22,22 @@ from dgpo_cli.models.loading_checks import (
     without_pad_beyond,
 )
 from dgpo_cli.models.model_paths import BUNDLED, resolve_path
+from dgpo_cli.models.quantization import NONE, reading_options
 from dgpo_cli.terminal import say
 
 
-def read_weights(path: str, dtype: str, options: dict[str, Any], key: str) -> Any:
+def read_weights(
+    path: str, options: dict[str, Any], key: str, *, dtype: str, quantization: str = NONE, device: str = "cpu"
+) -> Any:
     """The causal language model of a folder or hub id, every weight of it from there. `options`: of `from_pretrained`.
+
+    It is on the CPU; if it is quantised, on `device`.
 
     Raises:
         DataError: no such model, or one that does not hold the weights of its class, all of them and no others.
     """
     options = _options_offline(path, options, key)
+    reading = reading_options(quantization, dtype, device)
     transformers, folder = quiet_transformers(), resolve_path(path)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **options)
@@ -50,6 +56,7 @@ def read_weights(path: str, dtype: str, options: dict[str, Any], key: str) -> An
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # else it raises without a name
                 **options,
+                **reading,
             )
     except Exception as error:  # as above, and SafetensorError
         raise _load_error(path, error, key) from error

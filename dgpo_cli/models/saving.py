@@ -20,6 +20,8 @@ from torch import Tensor
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.lora import adapter_facts, all_parameters, merged, save_adapter
 from dgpo_cli.models.model_paths import base_path, resolve_path
+from dgpo_cli.models.quantization import facts as quantization_facts
+from dgpo_cli.models.quantization import mark, parameter_count
 from dgpo_cli.models.sharding import full
 
 
@@ -34,6 +36,7 @@ def save_model(model: LanguageModel, folder: Path, *, writes: bool = True) -> No
         added = None if model.shards is None else gathered_adapters(model)
         if writes:
             save_adapter(model.adapter, folder, state_dict=added)
+            mark(model.quantization, folder)
     elif writes:
         whole = model.model.state_dict() | model.full_weights if model.full_weights else None
         model.model.save_pretrained(folder, state_dict=whole)
@@ -100,7 +103,7 @@ def save_merged(model: LanguageModel, adapter: Path, folder: Path) -> None:
 def architecture_summary(model: LanguageModel) -> dict[str, Any]:
     """Parameters and shape, for run.json; of an adapter those of the base model, and its own."""
     config = json.loads(model.model.config.to_json_string())
-    own = model.frozen_weights() if model.adapter else model.model.parameters()
-    parameters = sum(parameter.numel() for parameter in own)
+    parameters = parameter_count(model.frozen_weights() if model.adapter else list(model.model.parameters()))
     facts = {"class": type(model.model).__name__, "parameters": parameters, "hidden_size": config.get("hidden_size")}
+    facts |= quantization_facts(model.quantization)
     return facts | ({"lora": adapter_facts(model.adapter)} if model.adapter else {})

@@ -87,6 +87,7 @@ def setting_of(config: Any, layout: Layout, *, trains: bool) -> Setting:
         reference_renewed=isinstance(config, TrainConfig) and config.reference.refresh_every > 0,
         reference_offloaded=strategy.reference_offload and sharded and layout.device == "cuda",
         generates_gathered=strategy.gather_for_generation,
+        quantization=config.model.quantization.name,
     )
 
 

@@ -64,6 +64,7 @@ class Setting:
     reference_renewed: bool = False  # so that its float32 weights are kept
     reference_offloaded: bool = False
     generates_gathered: bool = True  # sharded weights are held whole while completions are sampled
+    quantization: str = "none"  # of the layers' matrices: none | nf4 | int8
 
     @property
     def autocast(self) -> bool:
@@ -143,6 +144,9 @@ def stored_weights(model: Architecture, setting: Setting) -> int:
         return 0
     adapters = FLOAT * model.adapter_parameters(setting.adapters)
     own = _frozen_bytes(model, setting) if setting.casts_for_good else setting.weight_bytes * model.parameters
+    if setting.quantization != "none":
+        element = setting.compute_bytes if setting.casts_for_good else setting.weight_bytes
+        own += _quantized_bytes(model, setting.quantization) - element * _quantized_weights(model)
     return _shard(own + adapters, setting)
 
 
@@ -156,6 +160,18 @@ def _frozen_bytes(model: Architecture, setting: Setting) -> int:
     return setting.weight_bytes * as_stored + setting.compute_bytes * (
         _layer_matrices(model) + model.embedding_parameters
     )
+
+
+def _quantized_weights(model: Architecture) -> int:
+    return model.layers * sum(inputs * outputs for inputs, outputs in model.projections.values())
+
+
+def _quantized_bytes(model: Architecture, quantization: str) -> int:
+    """Codes and scales. nf4: a byte for the scale of 64 weights, and 4 for 256 of these. int8: 4 bytes a row."""
+    weights = _quantized_weights(model)
+    if quantization == "nf4":
+        return weights // 2 + weights // 64 + FLOAT * weights // (64 * 256)
+    return weights + FLOAT * model.layers * sum(outputs for _, outputs in model.projections.values())
 
 
 def _layer_matrices(model: Architecture) -> int:
@@ -172,6 +188,8 @@ def gathered_weights(model: Architecture, setting: Setting) -> int:
     """
     if setting.sharded:
         return setting.compute_bytes * (2 * model.layer_parameters + 2 * model.embedding_parameters)
+    if setting.quantization != "none":  # the matrix at work, as numbers
+        return FLOAT * max(inputs * outputs for inputs, outputs in model.projections.values())
     if setting.autocast and not setting.casts_for_good:
         matrices = sum(inputs * outputs for inputs, outputs in model.projections.values())
         return setting.compute_bytes * (model.layers * matrices + model.embedding_parameters)

@@ -174,7 +174,10 @@ def _model_facts(config: Any, model: Architecture, setting: Setting) -> dict[str
 
 def _precision(setting: Setting, *, trains: bool) -> dict[str, Any]:
     names = {2: "bfloat16", 4: "float32"}
-    facts: dict[str, Any] = {"weights": names[setting.weight_bytes], "compute": names[setting.compute_bytes]}
+    weights = names[setting.weight_bytes]
+    if setting.quantization != "none":
+        weights = f"{setting.quantization} (embedding, norms and head {weights})"
+    facts: dict[str, Any] = {"weights": weights, "compute": names[setting.compute_bytes]}
     if trains:
         facts |= {"gradients": "float32", "moments": "float32", "bytes_per_trained_parameter": 16}
     return facts

@@ -61,7 +61,9 @@ def test_a_key_that_takes_no_such_value_is_not_suggested(typed: str, value: Any,
     assert nearest_key(typed, "train", [value]) == meant
 
 
-@pytest.mark.parametrize(("name", "says"), [("epochs", "steps=N"), ("load_in_4bit", "model.dtype"), ("bf16", "GPU")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("epochs", "steps=N"), ("load_in_4bit", "model.quantization=nf4"), ("bf16", "GPU")]
+)
 def test_another_trainers_word_for_what_is_not_here_is_answered_in_words(name: str, says: str) -> None:
     hint = unknown_key_hint(name, "train", [3])
     assert hint is not None
