@@ -177,7 +177,11 @@ def test_a_file_under_a_name_that_nobody_gave_it_is_said() -> None:
     assert "read, graded (exact) and shown as those of digit_chain" in note
 
 
-NULLABLE = {"train": ("benchmark", "logger", "recipe", "strategy"), "eval": ("reference",), "rollout": ("reference", "benchmark")}
+NULLABLE = {
+    "train": ("benchmark", "logger", "recipe", "strategy"),
+    "eval": ("reference",),
+    "rollout": ("reference", "benchmark"),
+}
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "rollout"])
