@@ -101,7 +101,7 @@ def _module(command: str, config: Any) -> str:
         return "grading"
     if command == "eval" and config.study.name != "none":
         return str(config.study.name)
-    return command
+    return "swap_test" if command == "eval" and config.swap.path else command
 
 
 def run_without_folder(command: str, configs: list[Any]) -> None:

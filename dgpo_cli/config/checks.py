@@ -27,6 +27,7 @@ from dgpo_cli.config.ranges import (
     COMPARE_RULES,
     DATA_RULES,
     ROLLOUT_RULES,
+    SWAP_RULES,
     TRAIN_RULES,
     ranges,
 )
@@ -255,7 +256,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         tensorboard,
     ],
     "eval": [
-        ranges(BENCHMARK_RULES, COMMON_RULES),
+        ranges(BENCHMARK_RULES, COMMON_RULES, SWAP_RULES),
         studies,
         untrained_adapter,
         quantized_evaluation,

@@ -18,6 +18,7 @@ from dgpo_cli.config.groups import (
     Shade,
     StrategyConfig,
     Study,
+    SwapConfig,
     key,
 )
 from dgpo_cli.config.model_groups import ModelConfig, ReferenceConfig
@@ -153,6 +154,7 @@ class EvalConfig:
     gatings: list[str] | None = key(
         None, "study=localisation: gatings to look at; null is every option whose signals are there"
     )
+    swap: SwapConfig = key(SwapConfig, "the swap test: another model chooses some of the tokens")
     model: ModelConfig = key(ModelConfig, "the model")
     reference: ReferenceConfig = key(ReferenceConfig, "study=localisation: the frozen model that distances are from")
     data: DataConfig = key(DataConfig, "training data that the model brings; names the default benchmark")

@@ -28,6 +28,8 @@ def models(config: Any) -> Iterator[Problem]:
         yield from _precision(config)
     if hasattr(config, "reference") and config.reference.name == "path":
         yield from _model("reference", config.reference.path)
+    if isinstance(config, EvalConfig) and config.swap.path is not None:
+        yield from _model("swap", config.swap.path)
     yield from _template("model", config.model.template)
 
 

@@ -94,7 +94,7 @@ def _changed(command: str, base: Path, config: DictConfig, typed: dict[str, Any]
     result = stored.copy()
     for name, value in typed.items():
         _put(result, config, name, value, typed, command)
-    for group in ("model", "reference"):
+    for group in ("model", "reference", "swap"):
         model = run_model(result[group].path) if group in result and result[group].path else None
         if model is not None:
             result[group].path = escaped(str(model))
@@ -122,7 +122,7 @@ def run_model(path: str) -> Path | None:
 
 
 def _follow_run_folders(config: DictConfig, typed: dict[str, Any], command: str) -> None:
-    for group in ("model", "reference"):
+    for group in ("model", "reference", "swap"):
         path = config.get(group, {}).get("path")
         model = run_model(path) if path else None
         if model is None:
@@ -214,7 +214,7 @@ def _put(
         for group in (name, *(g for g in BRINGS.get(name, ()) if g not in typed and g in result)):
             OmegaConf.update(result, group, config[group], merge=False)
         return
-    if name in ("model.path", "reference.path") and value:
+    if name in ("model.path", "reference.path", "swap.path") and value:
         before, path = OmegaConf.select(result, name), str(OmegaConf.select(config, name))
         if before and Path(path).resolve() / "checkpoints" in Path(before).resolve().parents:
             return  # the run that it was resolved from

@@ -126,6 +126,12 @@ class Study(Enum):
     localisation = "localisation"
 
 
+class SwapSignal(Enum):  # and DISTANCES of evidence/swapping.py
+    hellinger = "hellinger"
+    kl = "kl"
+    entropy = "entropy"
+
+
 class SaveRollouts(Enum):
     all = "all"
     some = "some"
@@ -371,6 +377,22 @@ class BenchmarkConfig:
     max_tokens: int = key(2048, "longest completion", "tokens")
     limit: int | None = key(None, "use the first so many problems; null is all", "problems")
     completions: str | None = key(None, "grade this file of stored completions instead of sampling")
+
+
+@dataclass
+class SwapConfig:
+    """`swap.*`: the swap test. One model writes, another one chooses at the tokens where the two differ most."""
+
+    path: str | None = key(
+        None, "the other model: hub id, folder, run's folder or bundled:tiny. Alone it asks for the swap test"
+    )
+    revision: str | None = key(None, "branch, tag or commit on the hub")
+    signal: SwapSignal = key(
+        SwapSignal.hellinger,
+        "how far two models are apart at a token: hellinger | kl (of the writer to the other) | entropy (the writer's)",
+    )
+    fraction: float = key(0.04, "share of tokens that the other model chooses", "share")
+    curve: list[float] = key([0.01, 0.1, 0.3], "further shares for the curve; 0 and 1 are always drawn", "share")
 
 
 @dataclass

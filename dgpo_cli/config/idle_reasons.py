@@ -287,8 +287,13 @@ def no_localisation(config: Any, _: Typed) -> str | None:
     return None if config.study.name == "localisation" else "study=localisation is not asked for"
 
 
+def no_swap(config: Any, _: Typed) -> str | None:
+    return "there is no other model to swap with" if config.swap.path is None else None
+
+
 def a_study(config: Any, _: Typed) -> str | None:
-    return "a study reports no pass@k or maj@k" if config.study.name != "none" else None
+    studies = config.study.name != "none" or config.swap.path is not None
+    return "a study reports no pass@k or maj@k" if studies else None
 
 
 def stored_completions(config: Any, _: Typed) -> str | None:

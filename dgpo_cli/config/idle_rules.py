@@ -109,6 +109,8 @@ RULES: tuple[Rule, ...] = (
         ("reference.refresh_every",), EVAL, why.always("nothing is trained here"), "leave it out; dgpo train takes it"
     ),
     Rule(("gatings", "reference", "reference."), EVAL, why.no_localisation, "study=localisation"),
+    Rule(("swap.",), EVAL, why.no_swap, "swap.path=MODEL is the other model", but=("swap.path",)),
+    Rule(("swap.revision",), EVAL, why.not_of_hub("swap"), "a revision is a branch, tag or commit on the hub"),
     Rule(("benchmark.pass_at",), EVAL, why.a_study, "leave it out; an evaluation reports them"),
     # Benchmarks.
     Rule(

@@ -8,7 +8,7 @@ from pathlib import Path
 from dgpo_cli.errors import UsageError
 
 LATEST = "latest"
-RUN_KEYS = ("resume", "model.path", "reference.path", "runs")
+RUN_KEYS = ("resume", "model.path", "reference.path", "swap.path", "runs")
 TRAINED, SWEPT = "outputs/train", "outputs/sweep"
 
 
@@ -36,7 +36,7 @@ def _newest(key: str) -> Path:
     jobs = [file.parent for file in swept.glob("*/*/config.yaml")]
     if key == "runs":
         return _last([*runs, *(job.parent for job in jobs)], key)
-    if key in ("model.path", "reference.path"):
+    if key in ("model.path", "reference.path", "swap.path"):
         runs, jobs = ([run for run in of if (run / "checkpoints" / LATEST).is_file()] for of in (runs, jobs))
     return _last([*runs, *jobs], key)
 

@@ -10,6 +10,7 @@ PATHS = (
     *(
         "model.path",
         "reference.path",
+        "swap.path",
         "data.path",
         "benchmark.path",
         "benchmark.completions",
@@ -28,7 +29,7 @@ ENDINGS = {
     "reward.path": (".py",),
     **dict.fromkeys(("model.template", "data.template", "benchmark.template"), ("",)),
 }
-RUNS = ("resume", "runs", "model.path", "reference.path")
+RUNS = ("resume", "runs", "model.path", "reference.path", "swap.path")
 
 
 def is_path(name: str) -> bool:

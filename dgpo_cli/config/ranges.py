@@ -64,6 +64,10 @@ BENCHMARK_RULES: list[Rule] = [
     *a_share("benchmark.top_p"),
     *below_one("benchmark.validation_fraction"),
 ]
+SWAP_RULES: list[Rule] = [
+    *a_share("swap.fraction"),
+    ("swap.curve", lambda value: all(0 < one < 1 for one in value), "numbers above 0 and below 1"),
+]
 COMMON_RULES: list[Rule] = [
     *at_least(1, "engine.batch_size", "engine.concurrency", "strategy.threads"),
     *at_least(1, "strategy.num_processes", "reward.workers"),

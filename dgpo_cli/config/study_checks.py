@@ -1,4 +1,4 @@
-"""Which studies `dgpo eval` can make of its other settings: localisation."""
+"""Which studies `dgpo eval` can make of its other settings: localisation and the swap test."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ def distinct_reference(config: EvalConfig | RolloutConfig) -> Iterator[Problem]:
 def studies(config: EvalConfig) -> Iterator[Problem]:
     """A study has the completions drawn by a model that is loaded here."""
     yield from distinct_reference(config)
-    name = "study=localisation"
-    if config.study is not Study.localisation:
+    localises, swaps = config.study is Study.localisation, config.swap.path is not None
+    if not (localises or swaps):
         return
+    name = "study=localisation" if localises else "swap.path"
+    if localises and swaps:
+        yield Problem("study=localisation and swap.path: two studies", "a command for each")
     if config.engine.name != "transformers":
         yield Problem(
             f"engine={config.engine.name}: {name} scores the tokens of a model loaded here", "engine=transformers"
@@ -32,6 +35,6 @@ def studies(config: EvalConfig) -> Iterator[Problem]:
         yield Problem(f"benchmark.completions: {name} draws its own completions", "leave one of them out")
     if config.dry_run:
         yield Problem(f"dry_run: {name} is not planned", "without it, dry_run=true plans the evaluation alone")
-    if config.benchmark.name not in KNOWN_WRONG_TOKEN:
+    if localises and config.benchmark.name not in KNOWN_WRONG_TOKEN:
         message = f"study=localisation: the first wrong token of benchmark={config.benchmark.name} is not known"
         yield Problem(message, "benchmark=digit_chain, whose gold is the only right completion")

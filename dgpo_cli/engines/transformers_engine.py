@@ -102,7 +102,7 @@ class TransformersEngine:
         completions: list[list[int]] = [[] for _ in unit]
         logits = batch.first(next_logits)
         for step in range(sampling.max_tokens):
-            chosen, drawn_with = _choose(logits, draws[batch.completions, step], sampling)
+            chosen, drawn_with = choose(logits, draws[batch.completions, step], sampling)
             logprobs[batch.completions, step] = drawn_with
             ids = chosen.tolist()
             beat()
@@ -129,7 +129,7 @@ class TransformersEngine:
         return Rollout(request, tuple(ids), text, reason, logprobs=tuple(logprobs), policy_step=self.version)
 
 
-def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """The next token [b] from logits [b, V] and uniforms [b]: the first id whose cumulative mass passes u.
 
     And its log-prob [b] under the distribution that it is drawn from, float64.

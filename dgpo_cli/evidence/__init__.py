@@ -1,1 +1,1 @@
-"""Studies of what credit does: whether it finds the wrong token, and beside which floors."""
+"""Studies of what credit does: whether it finds the wrong token, and what tokens are worth where two models differ."""

@@ -62,7 +62,7 @@ def curves_png(curves: Curves) -> bytes:
     names = _legend(curves)
     columns = max(1, min(len(names), 130 // (max(map(len, names.values()), default=0) + 8)))
     top = 0.45 + 0.2 * -(-len(names) // columns)  # inches, for as many lines of names as it takes
-    with _drawing() as new_figure:
+    with drawing() as new_figure:
         figure = new_figure(11, 0.5 + top + 2.1 * len(metrics))
         grid = figure.subplots(len(metrics), len(AXES), squeeze=False, sharex="col", sharey="row")
         for row, metric in enumerate(metrics):
@@ -74,13 +74,13 @@ def curves_png(curves: Curves) -> bytes:
                     grid[row][column].set_xlabel("")
         _add_legend(figure, names, columns)
         _set_margins(figure, top=top, between=(0.06, 0.28))
-        return _png(figure)
+        return png(figure)
 
 
 def curves_svg(curves: Curves, axis: Axis) -> str:
     """All metrics against one axis, for the page."""
     metrics = [metric for metric in METRICS if (axis.name, metric.key) in curves]
-    with _drawing() as new_figure:
+    with drawing() as new_figure:
         rows = (len(metrics) + 2) // 3
         figure = new_figure(11, 2.6 * rows)
         panels = list(figure.subplots(rows, 3, squeeze=False).flat)
@@ -94,13 +94,13 @@ def curves_svg(curves: Curves, axis: Axis) -> str:
 
 def differences_png(pairs: Sequence[Pair], names: Sequence[str]) -> bytes:
     """A PNG of every pair's difference with its interval."""
-    with _drawing() as new_figure:
-        return _png(_differences(new_figure, pairs, names))
+    with drawing() as new_figure:
+        return png(_differences(new_figure, pairs, names))
 
 
 def differences_svg(pairs: Sequence[Pair], names: Sequence[str]) -> str:
     """The same for the page."""
-    with _drawing() as new_figure:
+    with drawing() as new_figure:
         return _svg(_differences(new_figure, pairs, names), "differences with the intervals that decide the verdicts")
 
 
@@ -180,7 +180,7 @@ def drawable(label: str, longest: int = 60) -> str:
 
 
 @contextmanager
-def _drawing() -> Iterator[Any]:
+def drawing() -> Iterator[Any]:
     """A function that makes figures (width and height in inches) in our style, without any display."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -193,7 +193,7 @@ def _drawing() -> Iterator[Any]:
         yield new_figure
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=130, facecolor="white", metadata={"Software": None})
     return content.getvalue()

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from dgpo_cli.core.intervals import MeanReward
 from dgpo_cli.evidence.localisation import Located
-from dgpo_cli.reporting.tables import interval, make_table, percent
+from dgpo_cli.reporting.tables import interval, make_table, percent, points
 
 
 def localisation_table(rows: Sequence[Located], record: dict[str, Any]) -> Table:
@@ -28,3 +28,19 @@ def localisation_table(rows: Sequence[Located], record: dict[str, Any]) -> Table
 
 def _cells(value: MeanReward | None) -> list[str]:
     return ["-", "-"] if value is None else [percent(value.mean), interval(value.ci95)]
+
+
+def swap_table(record: dict[str, Any]) -> Table:
+    """One row an arm: who chose how many tokens, the accuracy, and the lead over each control."""
+    columns = ("way", "arm", "asked", "swapped", "avg@k", "95%", "above random", "95%", "above low", "95%")
+    title = f"swap test on {record['benchmark']} by {record['signal']}: A is {record['a']}, B is {record['b']}"
+    rows = []
+    for row in record["arms"]:
+        accuracy = row["accuracy"]
+        cells = [row["way"], row["arm"], percent(row["fraction"]), percent(row["share"])]
+        cells += [percent(accuracy["value"]), interval(accuracy["ci95"])]
+        for control in ("random", "low"):
+            lead = row.get(f"above_{control}")
+            cells += ["-", "-"] if lead is None else [points(lead["value"]), interval(lead["ci95"], signed=True)]
+        rows.append(cells)
+    return make_table(columns, rows, title=title)

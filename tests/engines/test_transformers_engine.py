@@ -9,7 +9,7 @@ import pytest
 import torch
 from model_factory import save_random_model
 
-from dgpo_cli.engines.transformers_engine import BLOCK_IDS, TransformersEngine, _choose
+from dgpo_cli.engines.transformers_engine import BLOCK_IDS, TransformersEngine, choose
 from dgpo_cli.errors import RunError
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
@@ -106,7 +106,7 @@ def test_samples_follow_the_distribution_at_the_temperature(model: LanguageModel
 def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(1000, 4)
     draws = torch.linspace(0, 0.999, 1000, dtype=torch.float64)
-    chosen, logprobs = _choose(logits, draws, Sampling(1.0, 0.7, 1))
+    chosen, logprobs = choose(logits, draws, Sampling(1.0, 0.7, 1))
     shares = torch.bincount(chosen, minlength=4) / 1000
     assert shares.tolist() == pytest.approx([0.5 / 0.8, 0.3 / 0.8, 0.0, 0.0], abs=2e-3)
     assert logprobs[chosen == 0].tolist() == pytest.approx([math.log(0.5 / 0.8)] * int((chosen == 0).sum()))
@@ -115,7 +115,7 @@ def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
 def test_an_id_without_mass_is_never_chosen() -> None:
     logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]]).expand(3, 4)
     draws = torch.tensor([0.0, 0.5, 1.0 - 2.0**-53], dtype=torch.float64)
-    chosen, logprobs = _choose(logits, draws, SAMPLING)
+    chosen, logprobs = choose(logits, draws, SAMPLING)
     assert chosen.tolist() == [1, 2, 2]
     assert logprobs.tolist() == pytest.approx([-math.log(2)] * 3)
 
@@ -147,7 +147,7 @@ def test_a_large_vocabulary_is_gone_through_in_blocks_to_the_ids_of_one_cumulati
     logits[:, BLOCK_IDS : 2 * BLOCK_IDS : 2] = float("-inf")
     logits[:8, : 3 * BLOCK_IDS] = float("-inf")
     draws = torch.linspace(0, 0.999, 64, dtype=torch.float64)
-    chosen, logprobs = _choose(logits, draws, SAMPLING)
+    chosen, logprobs = choose(logits, draws, SAMPLING)
     probabilities = torch.softmax(logits, dim=-1).double()
     cumulative = probabilities.cumsum(dim=-1)
     expected = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True)
