@@ -24,7 +24,7 @@ from dgpo_cli.config.benchmarks import joined as benchmarks_joined
 from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.commands import COMMANDS
-from dgpo_cli.config.compose import BASE, composed, hydra_ready, own_overrides, register
+from dgpo_cli.config.compose import BASE, composed, hydra_ready, other_compositions, own_overrides, register
 from dgpo_cli.config.finish import finish
 from dgpo_cli.config.keys import config_roots
 from dgpo_cli.config.overrides import Request
@@ -104,9 +104,13 @@ def job(config: DictConfig) -> float | None:
 
 def typed_configs(config: DictConfig, request: Request) -> list[Any]:
     """The typed configurations of a job: one, or one a benchmark of `dgpo eval benchmark=[a,b]`."""
-    first = finish(request.command, config, request.overrides, request.base)
     if len(request.benchmarks) < 2:
-        return [first]
+        return [finish(request.command, config, request.overrides, request.base)]
+    if request.command == "train":
+        with hydra_ready(request):
+            compositions = other_compositions(request, request.overrides)
+            return [finish(request.command, config, request.overrides, request.base, compositions)]
+    first = finish(request.command, config, request.overrides, request.base)
     with hydra_ready(request):
         others = [with_benchmark(request.overrides, own) for own in request.benchmarks[1:]]
         return [first, *(finish(request.command, composed(request, other), other, request.base) for other in others)]

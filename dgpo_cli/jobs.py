@@ -220,13 +220,17 @@ def report_sweep(folder: Path) -> None:
 
 
 def accuracy(folder: Path) -> float | None:
-    """What a finished job reached: avg@k (or the mean reward) of its evaluation, the last in training; None of none."""
+    """What a finished job reached: avg@k (or the mean reward) of its evaluation; None of none.
+
+    In training that of the last one on the first benchmark, whose row is the first of eval.jsonl.
+    """
     import json
 
     for name in ("results.json", "eval.jsonl"):
         if (folder / name).is_file():
-            lines = (folder / name).read_text(encoding="utf-8")
-            last = json.loads(lines if name == "results.json" else lines.strip().splitlines()[-1])
+            text = (folder / name).read_text(encoding="utf-8")
+            rows = [json.loads(line) for line in ([text] if name == "results.json" else text.strip().splitlines())]
+            last = next(row for row in reversed(rows) if row.get("benchmark") == rows[0].get("benchmark"))
             average, reward = last["avg_at_k"], last.get("reward")
             if average is None:
                 return None if reward is None else float(reward["mean"])

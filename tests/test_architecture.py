@@ -79,6 +79,7 @@ OF_NO_MODULE = {
     "bundled/test_tiny.py": "the files of the bundled model",
     "commands/test_eval_openai.py": "dgpo eval with engine=openai",
     "commands/test_learning.py": "dgpo train as a whole: the bundled model learns",
+    "commands/test_several_benchmarks.py": "dgpo train with several benchmarks",
     "commands/test_train_lag.py": "dgpo train with rollouts drawn one step ahead",
     "commands/test_train_lora.py": "dgpo train with adapters",
     "commands/test_train_processes.py": "dgpo train on several processes",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
+from pathlib import Path
 
-from dgpo_cli.jobs import PASSED_ON, Sweep, passing_signals_on
+from dgpo_cli.jobs import PASSED_ON, Sweep, accuracy, passing_signals_on
 
 
 def test_every_signal_that_can_save_a_run_is_passed_on_but_one_that_is_ignored() -> None:
@@ -19,3 +21,10 @@ def test_every_signal_that_can_save_a_run_is_passed_on_but_one_that_is_ignored()
         assert all(signal.getsignal(number) == before[number] for number in heard)
     finally:
         signal.signal(signal.SIGHUP, before[signal.SIGHUP])
+
+
+def test_a_job_reached_what_its_last_evaluation_on_the_first_benchmark_says(tmp_path: Path) -> None:
+    scores = [("a", 0.1), ("b", 0.2), ("a", 0.3), ("b", 0.4)]
+    rows = [json.dumps({"benchmark": name, "avg_at_k": {"value": value}}) + "\n" for name, value in scores]
+    (tmp_path / "eval.jsonl").write_text("".join(rows))
+    assert accuracy(tmp_path) == 0.3

@@ -81,7 +81,7 @@ def build(
         ),
         optimizer=optimizer,
         updater=_updater(config, run, optimizer, main.view.note),
-        evaluate=main.evaluate,
+        evaluations=main.evaluations,
         tracker=main.tracker,
         view=main.view,
         guard=guard,

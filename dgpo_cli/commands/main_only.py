@@ -6,7 +6,7 @@ are put together in build.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.machine_checks import check_run_memory, disk_warnings
 from dgpo_cli.commands.parts import load_data_prompts
-from dgpo_cli.commands.training_evaluation import evaluation_after_steps
+from dgpo_cli.commands.training_evaluation import evaluations_after_steps, longest_evaluated
 from dgpo_cli.config.attempts import begin
 from dgpo_cli.config.checks import warnings as config_warnings
 from dgpo_cli.config.commands import TrainConfig
@@ -63,7 +63,7 @@ class MainOnly:
 
     collect: Callable[[int, int], Collected]
     ahead: Collected | None  # what a checkpoint holds of the next step
-    evaluate: Callable[[int], dict[str, Any] | None]
+    evaluations: Mapping[str, Callable[[int], dict[str, Any]]]
     tracker: Trackers
     view: TrainingView
 
@@ -77,7 +77,7 @@ def main_only(config: TrainConfig, run: Everywhere, grader: Grader, sharers: Sha
     with phase(f"reading {config.data.path}"):
         prompts = _prompts(config, run.policy, grader)
     begin_with(grader, run.state.scores_given)
-    evaluate = evaluation_after_steps(config, run.policy, run.engine, run.folder)
+    evaluations = evaluations_after_steps(config, run.policy, run.engine, run.folder)
     if run.policy.model.device.type == "cpu":  # a GPU says itself that its memory is short; a kernel kills
         tokens = run.state.tokens_per_microbatch or config.optim.tokens_per_microbatch
         resumed = run.checkpoint is not None
@@ -85,25 +85,25 @@ def main_only(config: TrainConfig, run: Everywhere, grader: Grader, sharers: Sha
     warnings = config_warnings(config, "train")
     warnings += disk_warnings(config, run.folder.folder, run.state, run.policy.model, run.reference)
     longest = max(len(prompt.token_ids) for prompt in prompts) + config.rollout.max_completion_tokens
-    run.engine.prepare(max(longest, evaluate.longest))
+    run.engine.prepare(max(longest, longest_evaluated(list(evaluations.values()))))
     tracker = _open(config, run, len(prompts))
     for text in warnings:
         say(f"warning: {text}")
     collector = _collector(config, run, prompts, grader)
     title, rows = _title(config, run.crew.processes, run.state), read_lines(run.folder.metrics)
     view = TrainingView(config.steps, run.state.step + 1, title, rows, run.folder.folder)
-    return MainOnly(collector.collect, _ahead(config, run, collector), evaluate, tracker, view)
+    return MainOnly(collector.collect, _ahead(config, run, collector), evaluations, tracker, view)
 
 
 def elsewhere(config: TrainConfig, folder: Path) -> MainOnly:
     """What the other processes have in its place."""
 
     def not_here(*_: int) -> NoReturn:
-        raise AssertionError("the main process collects and evaluates")
+        raise AssertionError("the main process collects")
 
     silent = replace(config.logger, name="none")
     tracker = Trackers(silent, folder, {}, run_id=None, name=folder.name)
-    return MainOnly(not_here, None, not_here, tracker, TrainingView(config.steps, 1, ""))
+    return MainOnly(not_here, None, {}, tracker, TrainingView(config.steps, 1, ""))
 
 
 def _prompts(config: TrainConfig, policy: Policy, grader: Grader) -> list[Prompt]:

@@ -60,11 +60,23 @@ def plan_of(config: Any) -> Plan:
     data = _data_facts(config)
     if isinstance(config, RolloutConfig):
         return plan_rollout(config, model, machine, data, _reference(config), notes=notes)
+    return max(
+        (_plan_of_training(view, model, machine, data, notes) for view in config.for_each_benchmark()), key=_evaluation
+    )
+
+
+def _plan_of_training(config: TrainConfig, model: Architecture, machine: Machine, data: Data, notes: Any) -> Plan:
     facts = (data, _reference(config), _benchmark_facts(config))
     made = plan_training(config, model, machine, *facts, notes=notes)
     return (
         made if not made.fits or any(made.fits.values()) else _with_number_of_gpus(made, config, model, machine, *facts)
     )
+
+
+def _evaluation(made: Plan) -> int:
+    """Bytes of the evaluation: of several benchmarks, which come one after the other, the largest one's count."""
+    phase = made.phases.get("evaluation")
+    return phase.total if phase is not None else 0
 
 
 def _with_number_of_gpus(made: Plan, config: TrainConfig, model: Architecture, machine: Machine, *facts: Any) -> Plan:

@@ -164,9 +164,11 @@ def _interrupted(guard: StopGuard, folder: Path, step: int = 0) -> Interrupted:
 
 def _say_goodbye(trainer: Trainer) -> None:
     """Accuracy before and after with intervals, the folder, the next command."""
-    rows = trainer.folder.evaluated_steps()
     folder = trainer.folder.folder
-    if rows:
+    for name in trainer.config.benchmark_names:
+        rows = trainer.folder.evaluated_steps(name)
+        if not rows:
+            continue
         first, last = rows[min(rows)], rows[max(rows)]
         counts = [row.get("n_problems") for row in (first, last)]
         others = f"; before on {counts[0]} problems, after on {counts[1]}" if counts[0] != counts[1] else ""

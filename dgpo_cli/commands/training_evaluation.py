@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,17 +23,25 @@ from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.types import Engine, Prompt, Sampling
 
 
-def evaluation_after_steps(
+def evaluations_after_steps(
     config: TrainConfig, policy: Policy, engine: Engine, folder: RunFolder
-) -> StepEvaluation | NoEvaluation:
-    """What evaluates after a step, called with it, and gives its row of eval.jsonl; None without a benchmark.
+) -> dict[str, StepEvaluation]:
+    """What evaluates after a step, called with it, and gives its row of eval.jsonl, by the benchmark's name.
 
     Raises:
         ConfigError: the reward function cannot be called.
-        DataError: the benchmark cannot be read, or does not fit the model.
+        DataError: a benchmark cannot be read, or does not fit the model.
     """
-    if config.benchmark.name is None:
-        return NoEvaluation()
+    return {name: _evaluation(config, name, policy, engine, folder) for name in config.benchmark_names}
+
+
+def longest_evaluated(evaluations: Sequence[StepEvaluation]) -> int:
+    """Tokens of the longest prompt and completion together; 0 without a benchmark."""
+    return max((one.longest for one in evaluations), default=0)
+
+
+def _evaluation(run: TrainConfig, name: str, policy: Policy, engine: Engine, folder: RunFolder) -> StepEvaluation:
+    config = next(one for one in run.for_each_benchmark() if one.benchmark.name == name)
     benchmark = _shortened(config)
     reward = reward_of_evaluation(config)
     with closing(load_grader(reward)) as grader:
@@ -40,21 +49,14 @@ def evaluation_after_steps(
         prompts = benchmark_prompts(loaded, benchmark, config.model, policy)
         if reward.name == "function":
             try_grader(grader, prompts[0])
-    return StepEvaluation(config, benchmark, reward, prompts, policy, engine, folder)
-
-
-class NoEvaluation:
-    """Of a run without a benchmark."""
-
-    longest = 0
-
-    def __call__(self, step: int) -> None:
-        """Nothing is evaluated."""
+    return StepEvaluation(
+        config, benchmark, reward, prompts, policy, engine, folder, name if len(run.benchmark_names) > 1 else None
+    )
 
 
 @dataclass(frozen=True)
 class StepEvaluation:
-    """The benchmark of a run, on the policy as it is after a step."""
+    """A benchmark of a run, on the policy as it is after a step."""
 
     config: TrainConfig
     benchmark: BenchmarkConfig
@@ -63,6 +65,7 @@ class StepEvaluation:
     policy: Policy
     engine: Engine
     folder: RunFolder
+    below: str | None  # its folder below the step's, in a run with several benchmarks
 
     @property
     def longest(self) -> int:
@@ -82,7 +85,7 @@ class StepEvaluation:
                 seed=self.config.seed,
                 batch_size=self.config.engine.batch_size,
                 pass_at=None if benchmark.pass_at is None else [k for k in benchmark.pass_at if k <= benchmark.k],
-                folder=self.folder.evaluation_folder(step),
+                folder=self.folder.evaluation_folder(step, self.below),
                 model=self.config.model.name,
                 manifest={"step": step, **_evaluated_with(self.config, self.policy), **reward_facts(self.reward)},
                 make_room=partial(self._make_room, step),
@@ -91,7 +94,7 @@ class StepEvaluation:
 
     def _make_room(self, step: int, differences: list[str]) -> None:
         """Samples from before a resume that changed the evaluation are put aside: no setting would make them fit."""
-        aside = self.folder.set_evaluation_aside(step)
+        aside = self.folder.set_evaluation_aside(self.folder.evaluation_folder(step, self.below))
         say(f"note: {differences[0]}: moved to {aside}, the evaluation begins anew")
 
 

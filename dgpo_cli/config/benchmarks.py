@@ -1,4 +1,4 @@
-"""Several benchmarks of one evaluation, `dgpo eval benchmark=[a,b]`: which overrides are each one's.
+"""Several benchmarks of an evaluation or a run, `benchmark=[a,b]`: which overrides are each one's.
 
 Whatever names the rows belongs to one benchmark: a file given once would print its rows under every name.
 """
@@ -15,6 +15,7 @@ from dgpo_cli.command_lines import in_quotes
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.errors import Problem
 
+TAKE_SEVERAL = ("train", "eval")
 ONE_EACH = ("benchmark.path", "benchmark.completions")  # a list has one for each benchmark, in their order
 OF_ONE = ("benchmark.name", "benchmark.hub", "benchmark.config", "benchmark.revision", "benchmark.rows")
 
@@ -27,8 +28,8 @@ def name_of_file(path: str) -> str:
 
 
 def names_in(override: Override, command: str) -> list[str]:
-    """The names in `dgpo eval benchmark=[a,b]`, which Hydra's grammar would merge into one."""
-    if command != "eval" or override.key_or_group != "benchmark" or override.is_sweep_override():
+    """The names in `benchmark=[a,b]`, which Hydra's grammar would merge into one."""
+    if command not in TAKE_SEVERAL or override.key_or_group != "benchmark" or override.is_sweep_override():
         return []
     value = override.value()
     return [str(name) for name in value] if isinstance(value, list) else []
@@ -36,7 +37,7 @@ def names_in(override: Override, command: str) -> list[str]:
 
 def listed(override: Override, command: str) -> list[Any] | None:
     """The values of a key that takes one for each benchmark; None if it is no list."""
-    if command != "eval" or override.key_or_group not in ONE_EACH or override.is_sweep_override():
+    if command not in TAKE_SEVERAL or override.key_or_group not in ONE_EACH or override.is_sweep_override():
         return None
     value = override.value()
     return value if isinstance(value, list) else None
@@ -50,11 +51,7 @@ def overrides_of_each(
     names: of `benchmark=[...]`; empty if one benchmark is chosen otherwise. lists: keys that are given a list.
     """
     count = len(names) or 1
-    problems = [
-        Problem(f"benchmark={catalogue.show(names)}: {name} is named twice", f"benchmark={name}")
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1
-    ]
+    problems = _twice(names, lists)
     for key, values in lists.items():
         wrong = [value for value in values if not isinstance(value, str | None)]
         if len(values) != count or wrong:
@@ -77,7 +74,11 @@ def with_benchmark(overrides: list[str], own: list[str]) -> list[str]:
     """The overrides, with those of one benchmark in place of the lists."""
     keys = tuple(f"{text.partition('=')[0]}=" for text in own)
     replaced = [at for at, text in enumerate(overrides) if text.lstrip("+").startswith(keys)]
+    if own[0].startswith("benchmark="):  # null in a list leaves what the option has
+        own = [text for text in own if text not in [f"{key}=null" for key in ONE_EACH]]
     first = replaced[0] if replaced else len(overrides)
+    if replaced and overrides[first].startswith("+"):  # a group that no default brings
+        own = [f"+{own[0]}", *own[1:]]
     rest = [text for at, text in enumerate(overrides) if at > first and at not in replaced]
     return [*overrides[:first], *own, *rest]
 
@@ -94,6 +95,23 @@ def joined(overrides: list[str], benchmarks: list[list[str]]) -> list[str]:
     return with_benchmark(overrides, [f"{key}=[{','.join(values)}]" for key, values in lists.items()])
 
 
+def _twice(names: list[str], lists: dict[str, list[Any]]) -> list[Problem]:
+    """Benchmarks of one name, which their rows and folders could not be told apart by. Files are called like files."""
+    paths = lists.get("benchmark.path", [])
+    called = [
+        name_of_file(paths[at]) if name == "file" and at < len(paths) and isinstance(paths[at], str) else name
+        for at, name in enumerate(names)
+    ]
+    own = "benchmark=file is called like its file: benchmark.path=[a.jsonl,b.jsonl]"
+    return [
+        Problem(
+            f"benchmark={catalogue.show(names)}: {name} is named twice", own if "file" in names else f"benchmark={name}"
+        )
+        for name in dict.fromkeys(called)
+        if called.count(name) > 1
+    ]
+
+
 def _shared(override: Override, names: list[str]) -> Problem:
     key = override.key_or_group
     shown = catalogue.show(override.value()) if not override.is_sweep_override() else "..."
@@ -105,6 +123,8 @@ def _each(key: str, names: list[str]) -> str:
     if key in OF_ONE:
         return f"it belongs to one of them: dgpo eval benchmark={names[0]} {key}=..., and once more for each other"
     if len(names) < 2:
-        return f"{key}=FILE"
-    files = ",".join(f"{name}.jsonl" for name in names)
+        several = "; for several: benchmark=[file,file] benchmark.path=[a.jsonl,b.jsonl]"
+        return f"{key}=FILE{several if key == 'benchmark.path' else ''}"
+    names = [("val" if name == "file" else "null") if "file" in names else name for name in names]
+    files = ",".join(name if name == "null" else f"{name}.jsonl" for name in names)
     return f"one for each, in their order: {key}=[{files}]; null in the list leaves one as it is"

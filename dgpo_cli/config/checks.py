@@ -44,7 +44,8 @@ UNIX_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU")
 
 def validate(config: Any, command: str) -> list[Problem]:
     """Every problem of a typed configuration, before anything starts."""
-    return [problem for check in CHECKS[command] for problem in check(config)]
+    views = config.for_each_benchmark() if isinstance(config, TrainConfig) else [config]
+    return list(dict.fromkeys(problem for view in views for check in CHECKS[command] for problem in check(view)))
 
 
 def warnings(config: Any, command: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dgpo_cli.config.engine_groups import EngineConfig
@@ -130,6 +130,9 @@ class TrainConfig:
     data: DataConfig = key(DataConfig, "the prompts")
     reward: RewardConfig = key(RewardConfig, "the reward")
     benchmark: BenchmarkConfig = key(BenchmarkConfig, "evaluation before, during and after training")
+    other_benchmarks: list[BenchmarkConfig] = key(
+        [], "the further ones of benchmark=[a,b], which sets it; the best checkpoint is the best on the first"
+    )
     engine: EngineConfig = key(EngineConfig, "generation")
     strategy: StrategyConfig = key(StrategyConfig, "devices")
     logger: LoggerConfig = key(LoggerConfig, "Weights & Biases, TensorBoard")
@@ -137,6 +140,15 @@ class TrainConfig:
     optim: OptimConfig = key(OptimConfig, "optimizer")
     checkpoint: CheckpointConfig = key(CheckpointConfig, "checkpoints")
     eval: EvalSettings = key(EvalSettings, "evaluation during training")
+
+    @property
+    def benchmark_names(self) -> list[str]:
+        """What is evaluated, in this order; empty without a benchmark."""
+        return [one.name for one in (self.benchmark, *self.other_benchmarks) if one.name is not None]
+
+    def for_each_benchmark(self) -> list[TrainConfig]:
+        """This configuration with one of its benchmarks alone, the first one first."""
+        return [replace(self, benchmark=one, other_benchmarks=[]) for one in (self.benchmark, *self.other_benchmarks)]
 
 
 @dataclass

@@ -42,7 +42,8 @@ def compose(command: str, overrides: list[str]) -> Any:
         raise ConfigError("", problems=tuple(problems))
     with hydra_ready(request):
         request, config = complete(request)
-        return finish(request.command, config, request.overrides)
+        others = other_compositions(request, request.overrides)
+        return finish(request.command, config, request.overrides, others=others)
 
 
 def register(config_dirs: list[Path]) -> None:
@@ -139,6 +140,14 @@ def composed(request: Request, job: list[str] | None = None) -> DictConfig:
         return hydra_compose(request.command, [*overrides, *own_overrides(request)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group of one's own is null
         raise config_error(error, request.command) from error
+
+
+def other_compositions(request: Request, job: list[str]) -> list[DictConfig]:
+    """Those of a training job's further benchmarks (`benchmark=[a,b]`), which are one run's; none for one."""
+    from dgpo_cli.config.benchmarks import with_benchmark
+
+    own = request.benchmarks[1:] if request.command == "train" else []
+    return [composed(request, with_benchmark(job, overrides)) for overrides in own]
 
 
 def complete(request: Request) -> tuple[Request, DictConfig]:

@@ -26,7 +26,8 @@ def choose(config: EvalConfig | TrainConfig, typed: Mapping[str, Any]) -> None:
     if isinstance(config, EvalConfig):
         _refuse_what_changes_nothing(config, typed)
     if typed_reward(typed) and "benchmark.reward" not in typed and config.benchmark.name is not None:
-        config.benchmark.reward = config.reward.name
+        for benchmark in (config.benchmark, *getattr(config, "other_benchmarks", ())):
+            benchmark.reward = config.reward.name
     if isinstance(config, EvalConfig):
         config.reward = reward_of_evaluation(config)
 

@@ -7,6 +7,7 @@ has the rule), and by which gating stored rollouts were scored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dgpo_cli.command_lines import command as command_line
 from dgpo_cli.command_lines import escaped
 from dgpo_cli.config import evaluation_reward
 from dgpo_cli.config import keys as catalogue
-from dgpo_cli.config.benchmarks import name_of_file
+from dgpo_cli.config.benchmarks import OF_ONE, ONE_EACH, name_of_file
 from dgpo_cli.config.commands import EvalConfig, TrainConfig
 from dgpo_cli.config.gatings import CHOOSES, gating_of_file
 from dgpo_cli.config.hydra_errors import config_error
@@ -54,17 +55,29 @@ FROM_A_RUN = ("dtype", "quantization", "chat_template", "template", "stop_tokens
 OF_ONE_START = ("resume", "resume_allow", "overwrite", "dry_run", "probe")
 
 
-def finish(command: str, config: DictConfig, overrides: list[str], base: Path | None = None) -> Any:
+def finish(
+    command: str,
+    config: DictConfig,
+    overrides: list[str],
+    base: Path | None = None,
+    others: Sequence[DictConfig] = (),
+) -> Any:
     """The typed configuration of a job composed from `overrides` (those of the command, not Hydra's).
 
     base: a whole configuration that the overrides change, in place of conf/.
+    others: of training, the compositions of the further benchmarks of `benchmark=[a,b]`.
     """
     typed = {parsed.key_or_group: parsed.value() for parsed in map(parse, overrides) if not parsed.is_delete()}
     config = config.copy()
     with open_dict(config):
         config.pop("hydra", None)
+        if others:
+            config.other_benchmarks = [other.benchmark for other in others]
     resumed = command == "train" and bool(config.resume)
     try:
+        for benchmark in _benchmarks(config):
+            if benchmark.name == "file" and benchmark.path:
+                benchmark.name = name_of_file(benchmark.path)
         if resumed:
             config = _resumed(config, typed)
         elif base is not None:
@@ -139,6 +152,7 @@ def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command
     taken = [f"model.{name}" for name in FROM_A_RUN]
     if "data" not in typed and catalogue.RECIPES not in typed:
         taken += [group for group in ("data", "reward", "benchmark") if group not in typed]
+        taken += ["other_benchmarks"] if "benchmark" in taken else []
     for name in taken:
         node = OmegaConf.select(stored, name)
         if node is not None and catalogue.keys(command).get(name) is not None:
@@ -213,7 +227,12 @@ def _put(
     if name in catalogue.groups(command):
         for group in (name, *(g for g in BRINGS.get(name, ()) if g not in typed and g in result)):
             OmegaConf.update(result, group, config[group], merge=False)
+            if group == "benchmark" and "other_benchmarks" in result:
+                result.other_benchmarks = config.other_benchmarks
         return
+    if name.startswith("benchmark.") and name not in (*ONE_EACH, *OF_ONE):
+        for other in result.get("other_benchmarks", ()):
+            OmegaConf.update(other, name.removeprefix("benchmark."), value, merge=True)
     if name in ("model.path", "reference.path", "swap.path") and value:
         before, path = OmegaConf.select(result, name), str(OmegaConf.select(config, name))
         if before and Path(path).resolve() / "checkpoints" in Path(before).resolve().parents:
@@ -228,18 +247,27 @@ def _keep_grader(result: DictConfig, stored: DictConfig, typed: dict[str, Any]) 
         return
     chosen = evaluation_reward.typed_reward(typed)
     is_other = chosen and any(result.reward[key] != stored.reward[key] for key in ("name", "path"))
-    if result.benchmark.name == stored.benchmark.name and not is_other:
-        result.benchmark.reward = stored.benchmark.reward
-    elif chosen and result.benchmark.name is not None:
-        result.benchmark.reward = result.reward.name
+    graders = {benchmark.name: benchmark.reward for benchmark in _benchmarks(stored)}
+    for benchmark in _benchmarks(result):
+        if benchmark.name in graders and not is_other:
+            benchmark.reward = graders[benchmark.name]
+        elif chosen and benchmark.name is not None:
+            benchmark.reward = result.reward.name
+
+
+def _benchmarks(config: DictConfig) -> list[DictConfig]:
+    """Those of a configuration, the first one first."""
+    return [config.benchmark, *config.get("other_benchmarks", ())] if "benchmark" in config else []
 
 
 def _leaves(config: DictConfig) -> dict[str, Any]:
-    """Every value by its dotted path, lists whole."""
+    """Every value by its dotted path, lists whole but those of sections: other_benchmarks.0.path."""
     found: dict[str, Any] = {}
 
     def walk(node: Any, prefix: str) -> None:
         for name, value in node.items():
+            if isinstance(value, list) and value and isinstance(value[0], dict):
+                value = dict(enumerate(value))
             if isinstance(value, dict):
                 walk(value, f"{prefix}{name}.")
             else:

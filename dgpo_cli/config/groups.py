@@ -354,7 +354,11 @@ class BenchmarkConfig:
     config: str | None = key(None, "configuration of the hub data set; A+B joins two")
     split: str = key("test", "split of the hub data set")
     revision: str | None = key(None, "revision of the hub data set")
-    path: str | None = key(None, "a local file in place of the hub; rows are read in the same way")
+    path: str | None = key(
+        None,
+        "a local file in place of the hub, whose rows are read in the same way; with benchmark=[a,b] a list, null "
+        "in it leaves one as it is",
+    )
     prompt_key: str = key("problem|question|prompt", "column of the problem; dots reach nested fields; a|b tries both")
     answer_key: str = key(
         "answer|final_answer|solution", "column of the gold answer; dots reach nested fields; a|b tries both"

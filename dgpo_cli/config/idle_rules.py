@@ -117,6 +117,7 @@ RULES: tuple[Rule, ...] = (
         ("benchmark.completions",), TRAIN, why.always("training draws completions of its own"), "dgpo eval grades them"
     ),
     Rule(("benchmark.", "eval."), TRAIN, why.no_benchmark, NAME_IT, but=("benchmark.name",)),
+    Rule(("other_benchmarks",), TRAIN, why.always("benchmark=[a,b] sets it"), "benchmark=[a,b]"),
     Rule(("checkpoint.keep_best",), TRAIN, why.no_benchmark, NAME_IT),
     Rule(("benchmark.k",), TRAIN, why.wins("eval.k"), "leave one of them out"),
     Rule(("benchmark.limit",), TRAIN, why.wins("eval.limit"), "leave one of them out"),

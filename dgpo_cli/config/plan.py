@@ -22,7 +22,8 @@ from dgpo_cli.command_lines import command
 from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.choices import against_each_other
-from dgpo_cli.config.compose import complete, composed, first_job
+from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.compose import complete, composed, first_job, other_compositions
 from dgpo_cli.config.finish import finish
 from dgpo_cli.config.hydra_errors import config_error
 from dgpo_cli.config.overrides import Request, parse
@@ -52,27 +53,36 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
     except ConfigError as error:
         raise ConfigError("", problems=(*problems, *error.problems)) from error
     configs: list[Any] = []
+    views: list[Any] = []  # of the configurations, one for each benchmark
     typed: list[dict[str, Any]] = []
     for number, job in enumerate(jobs):
         label = f"job {number} ({' '.join(_task(job))}): " if len(jobs) > 1 else ""
-        for variant in _benchmark_variants(job, request):
+        variants = _benchmark_variants(job, request)
+        for variant in variants[:1] if request.command == "train" else variants:
             found: list[Problem] = []
             try:
                 node = composition if variant == request.overrides else composed(request, variant)
-                configs.append(finish(request.command, node, _task(variant), request.base))
-                typed.append(_typed(variant))
+                others = other_compositions(request, job)
+                configs.append(finish(request.command, node, _task(variant), request.base, others))
+                for view, keys in zip(_views(configs[-1]), variants if others else [variant], strict=False):
+                    views.append(view)
+                    typed.append(_typed(keys))
                 found = validate(configs[-1], request.command) if check else []
             except ConfigError as error:
                 found = list(error.problems)
             for problem in found:
                 if not _follows(problem, request) and not any(problem.message in other.message for other in problems):
                     problems.append(replace(problem, message=label + problem.message))
-    wrong, notes = against_each_other(request.command, configs, typed) if check else ([], [])
+    wrong, notes = against_each_other(request.command, views, typed) if check else ([], [])
     problems += [problem for problem in wrong if not _is_said(problem, problems)]
     if problems:
         raise ConfigError("", problems=tuple(problems))
     listed = len(jobs) if _lists_jobs(composition) else None
     return Plan(request, composition, configs, listed, tuple(notes))
+
+
+def _views(config: Any) -> list[Any]:
+    return config.for_each_benchmark() if isinstance(config, TrainConfig) else [config]
 
 
 def _typed(overrides: list[str]) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from dgpo_cli.reporting.run_files import Json, flat, read_json, read_rows, read_
 # Settings that decide nothing of what a run computes, or not as a choice of its user.
 IGNORED = (
     *("overwrite", "resume", "resume_allow", "dry_run", "probe", "logger.", "checkpoint.", "eval.every"),
-    *("rollout.save", "benchmark.pass_at"),
+    *("rollout.save", "benchmark.pass_at", "other_benchmarks"),
 )
 BEST_OF = ("accuracy", "reward/mean")
+BENCHMARK = "benchmark"  # the setting that tells the evaluations of one run on several apart
 Key = tuple[int, str]  # index and id of a problem
 Counts = dict[Key, tuple[int, int]]  # right samples, samples
 
@@ -120,7 +121,7 @@ def find_runs(paths: list[str]) -> tuple[list[Run], list[str]]:
 def _runs_of(folder: Path) -> list[Run]:
     """The run that a folder is, or the evaluations of one `dgpo eval benchmark=[A,B]`, each in a folder of its name."""
     if (own := read_run(folder)) is not None:
-        return [own]
+        return [own, *_other_evaluations(own, folder)]
     below = [run for path in sorted(folder.glob("*/results.json")) if (run := read_run(path.parent)) is not None]
     if not all(run.evaluation and Path(run.name).name == run.evaluation.benchmark for run in below):
         return []
@@ -144,34 +145,70 @@ def _training_run(folder: Path) -> Run:
     settings = flat(read_yaml(folder / "config.yaml"))
     facts = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     rows, evaluations = read_rows(folder / "metrics.jsonl"), read_rows(folder / "eval.jsonl")
+    first, *others = _benchmarks(settings)
+    if others:
+        evaluations = [row for row in evaluations if row["benchmark"] == first]
     best = {name: found for name in BEST_OF if (found := _best(rows, name)) is not None}
-    scores = [{"step": row.get("step"), "avg_at_k": row["avg_at_k"]["value"]} for row in evaluations if row["avg_at_k"]]
-    if (found := _best(scores, "avg_at_k")) is not None:
-        best["avg_at_k"] = found
+    best |= _best_score(evaluations)
     if not rows and not evaluations:
         raise DataError(f"runs: {folder} holds a run without a finished step", "leave it out, or let it train")
     return Run(
         name=str(folder),
         kind="training",
-        settings=_deciding(settings),
+        settings=_deciding(settings) | ({BENCHMARK: first} if others else {}),
         seed=settings.get("seed"),
         status=facts.get("status"),
         final=rows[-1] if rows else {},
         best=best,
-        evaluation=_last_evaluation(folder, evaluations, settings),
+        evaluation=_last_evaluation(folder, evaluations, settings, below=first if others else None),
         wall_seconds=facts.get("wall_seconds"),
         rows=rows,
         subject=str(folder),
     )
 
 
+def _other_evaluations(run: Run, folder: Path) -> list[Run]:
+    """The last evaluations of a training run on its further benchmarks, each to be compared by itself."""
+    if run.kind != "training":
+        return []
+    settings = flat(read_yaml(folder / "config.yaml"))
+    found = []
+    for place, name in enumerate(_benchmarks(settings)[1:]):
+        rows = [row for row in read_rows(folder / "eval.jsonl") if row["benchmark"] == name]
+        own = settings["other_benchmarks"][place]
+        of_it = settings | {f"benchmark.{key}": value for key, value in own.items()}
+        evaluation = _last_evaluation(folder, rows, of_it, below=name)
+        if evaluation is not None:
+            place_of_it = folder / "evals" / f"step_{evaluation.step or 0:06d}" / name
+            changes = {
+                "settings": run.settings | {BENCHMARK: name},
+                "best": _best_score(rows),
+                "evaluation": evaluation,
+            }
+            found.append(replace(run, name=str(place_of_it), rows=[], final={}, wall_seconds=None, **changes))
+    return found
+
+
+def _benchmarks(settings: Json) -> list[Any]:
+    """The names of a run's benchmarks; [None] of a run without one."""
+    return [settings.get("benchmark.name"), *(one["name"] for one in settings.get("other_benchmarks") or [])]
+
+
+def _best_score(evaluations: list[Json]) -> dict[str, Json]:
+    scores = [{"step": row.get("step"), "avg_at_k": row["avg_at_k"]["value"]} for row in evaluations if row["avg_at_k"]]
+    found = _best(scores, "avg_at_k")
+    return {} if found is None else {"avg_at_k": found}
+
+
 def _deciding(settings: Json) -> Json:
     return {key: value for key, value in settings.items() if key != "seed" and not key.startswith(IGNORED)}
 
 
-def _last_evaluation(folder: Path, rows: list[Json], settings: Json) -> Evaluation | None:
-    files = sorted(folder.glob("evals/step_*/results.json"))
-    step = int(files[-1].parent.name.removeprefix("step_")) if files else -1
+def _last_evaluation(folder: Path, rows: list[Json], settings: Json, below: str | None) -> Evaluation | None:
+    """below: the folder below that of the step, in a run with several benchmarks."""
+    files = sorted(folder.glob(f"evals/step_*/{below}/results.json" if below else "evals/step_*/results.json"))
+    steps = [file.relative_to(folder / "evals").parts[0] for file in files]
+    step = int(steps[-1].removeprefix("step_")) if files else -1
     if rows and rows[-1]["avg_at_k"] is None:
         return None  # a reward that says nothing of right and wrong: problems are not won or lost
     if rows and rows[-1].get("step", 0) > step:  # an evaluation whose folder is gone

@@ -7,7 +7,7 @@ update.py's, what it tells journal.py's; which engine draws is not known here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +52,7 @@ class Trainer:
     supply: Supply
     optimizer: Optimizer
     updater: Updater
-    evaluate: Callable[[int], dict[str, Any] | None]  # the row of eval.jsonl after that step; None without a benchmark
+    evaluations: Mapping[str, Callable[[int], dict[str, Any]]]  # by benchmark: the row of eval.jsonl after that step
     tracker: Trackers
     view: TrainingView
     guard: StopGuard
@@ -155,7 +155,12 @@ class Trainer:
 
     def _evaluate_and_log(self, step: int) -> None:
         self.engine.load(step)
-        row, is_best = self.crew.on_main(lambda: self._evaluated(step))
+        for benchmark in self.config.benchmark_names:
+            self._evaluate_one(step, benchmark)
+
+    def _evaluate_one(self, step: int, benchmark: str) -> None:
+        """Its row is written before the next benchmark is begun: a run that is killed between two goes on there."""
+        row, is_best = self.crew.on_main(lambda: self._evaluated(step, benchmark))
         if row is None:
             return
         with self.guard.protected():
@@ -167,16 +172,20 @@ class Trainer:
                     self.checkpoints.name_best(row["step"])
                 self.journal.evaluation(row)
 
-    def _evaluated(self, step: int) -> tuple[dict[str, Any] | None, bool]:
-        """The row of an evaluation after `step`, and whether no earlier one was as good; nothing if it was done."""
-        done = self.folder.evaluated_steps()
-        with phase(f"evaluating after step {step}"):
-            row = None if step in done else self.evaluate(step)
-        if row is None:
+    def _evaluated(self, step: int, benchmark: str) -> tuple[dict[str, Any] | None, bool]:
+        """The row of an evaluation after `step`; nothing if it was done. And whether it is the best that there was.
+
+        Of several benchmarks the first one alone says which is best.
+        """
+        done = self.folder.evaluated_steps(benchmark)
+        if step in done:
             return None, False
+        first, *others = self.config.benchmark_names
+        with phase(f"evaluating {benchmark} after step {step}" if others else f"evaluating after step {step}"):
+            row = self.evaluations[benchmark](step)
         worst = float("-inf")
         best = max((_reached(earlier, worst) for at, earlier in done.items() if at), default=worst)
-        return row, bool(step) and _reached(row, worst) > best
+        return row, benchmark == first and bool(step) and _reached(row, worst) > best
 
     def _diagnostics(self, batch: StepBatch, result: StepResult) -> dict[str, float | None]:
         """Of the credit that trained; the mean over the updates, if each had its own."""

@@ -115,16 +115,18 @@ class RunFolder:
         with writing(self.evaluations, SMALL_FILE):
             append_line(self.evaluations, row)
 
-    def evaluated_steps(self) -> dict[int, dict[str, Any]]:
-        """The rows of eval.jsonl by step."""
-        return {int(row["step"]): row for row in read_lines(self.evaluations)}
+    def evaluated_steps(self, benchmark: str) -> dict[int, dict[str, Any]]:
+        """The rows of eval.jsonl of a benchmark, by step."""
+        return {int(row["step"]): row for row in read_lines(self.evaluations) if row["benchmark"] == benchmark}
 
-    def evaluation_folder(self, step: int) -> Path:
-        return self.folder / "evals" / f"step_{step:06d}"
+    def evaluation_folder(self, step: int, benchmark: str | None = None) -> Path:
+        """evals/step_000001; `benchmark`: the folder of one of several, below it."""
+        folder = self.folder / "evals" / f"step_{step:06d}"
+        return folder if benchmark is None else folder / benchmark
 
-    def set_evaluation_aside(self, step: int) -> Path:
-        """Move what evals/ holds of that step beside it, nothing lost, and leave an empty folder; where it is now."""
-        folder = self.evaluation_folder(step)
+    @staticmethod
+    def set_evaluation_aside(folder: Path) -> Path:
+        """Move an evaluation's folder beside itself, nothing lost, and leave an empty one; where it is now."""
         aside = _free_name(folder.with_name(f"before_resume_{folder.name}"))
         folder.rename(aside)
         folder.mkdir()

@@ -149,3 +149,32 @@ def test_a_folder_without_a_run_cannot_be_continued(tmp_path: Path, name: str) -
 def test_a_reward_that_is_typed_grades_an_evaluation(overrides: list[str], grader: str, reward: RewardConfig) -> None:
     config = compose("eval", overrides)
     assert (config.benchmark.reward, config.reward) == (grader, reward)
+
+
+SEVERAL = ["benchmark=[digit_chain,file,file]", "benchmark.path=[null,a/val.jsonl,test.jsonl]"]
+
+
+def test_several_benchmarks_of_a_run_have_a_path_each_and_share_what_is_typed_once() -> None:
+    config = compose("train", [*SEVERAL, "data=file", "data.path=d.jsonl", "reward=exact", "benchmark.k=3"])
+    one_each = config.for_each_benchmark()
+    assert config.benchmark_names == ["digit_chain", "val", "test"]
+    assert [one.benchmark.path for one in one_each] == ["bundled:digit_chain", "a/val.jsonl", "test.jsonl"]
+    assert {(one.benchmark.k, one.benchmark.reward) for one in one_each} == {(3, "exact")}
+    assert compose("train", SEVERAL).for_each_benchmark()[1].benchmark.reward == "robust", "its own"
+
+
+def test_the_further_benchmarks_of_a_run_go_with_its_first(tmp_path: Path) -> None:
+    save(compose("train", [*SEVERAL, "benchmark.k=3"]), tmp_path / "config.yaml")
+    resumed = [f"resume={tmp_path}"]
+    assert compose("train", resumed).benchmark_names == ["digit_chain", "val", "test"]
+    assert compose("train", [*resumed, *SEVERAL, "benchmark.k=3"]).benchmark_names == ["digit_chain", "val", "test"]
+    other = [*resumed, "resume_allow=[benchmark,other_benchmarks]"]
+    assert compose("train", [*other, "benchmark=gsm8k"]).benchmark_names == ["gsm8k"]
+    assert [one.benchmark.k for one in compose("train", [*other, "benchmark.k=2"]).for_each_benchmark()] == [2, 2, 2]
+    with pytest.raises(ConfigError, match=r"other_benchmarks\.1\.path differs .* test\.jsonl there, new\.jsonl here"):
+        compose("train", [*resumed, SEVERAL[0], "benchmark.path=[null,a/val.jsonl,new.jsonl]", "benchmark.k=3"])
+
+
+def test_two_files_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="val is named twice"):
+        compose("train", ["benchmark=[file,file]", "benchmark.path=[a/val.jsonl,b/val.jsonl]"])
