@@ -180,12 +180,9 @@ def _other_evaluations(run: Run, folder: Path) -> list[Run]:
         evaluation = _last_evaluation(folder, rows, of_it, below=name)
         if evaluation is not None:
             place_of_it = folder / "evals" / f"step_{evaluation.step or 0:06d}" / name
-            changes = {
-                "settings": run.settings | {BENCHMARK: name},
-                "best": _best_score(rows),
-                "evaluation": evaluation,
-            }
-            found.append(replace(run, name=str(place_of_it), rows=[], final={}, wall_seconds=None, **changes))
+            of_name = run.settings | {BENCHMARK: name}
+            other = replace(run, name=str(place_of_it), settings=of_name, best=_best_score(rows), evaluation=evaluation)
+            found.append(replace(other, rows=[], final={}, wall_seconds=None))
     return found
 
 
