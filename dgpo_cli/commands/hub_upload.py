@@ -22,10 +22,11 @@ def upload(trainer: Trainer, name: str) -> None:
     newest, _ = trainer.checkpoints.newest_intact()
     if newest is None:
         raise RunError(f"push_to_hub={name}: {folder.folder} holds no intact checkpoint")
-    rows = folder.evaluated_steps()
+    by_step = [folder.evaluated_steps(name) for name in trainer.config.benchmark_names]
+    rows = [row for evaluated in by_step for _, row in sorted(evaluated.items())]
     step = load_state(newest).step
     run = read_json(folder.folder / "run.json")
-    card = model_card(trainer.config, run, [rows[at] for at in sorted(rows)], step=step)
+    card = model_card(trainer.config, run, rows, step=step)
     again = f"{command('train', resume=folder.folder, push_to_hub=name)} sends it again"
     with phase(f"uploading to {name}"):
         address = push(newest / "model", card, name, message=f"Step {step} of a run of dgpo", again=again)

@@ -15,7 +15,7 @@ from dgpo_cli.reporting.tables import score_text
 
 
 def model_card(config: TrainConfig, run: dict[str, Any], evaluations: list[dict[str, Any]], *, step: int) -> str:
-    """Text with the front matter of the hub. run: run.json. evaluations: rows of eval.jsonl by step."""
+    """Text with the front matter of the hub. run: run.json. evaluations: rows of eval.jsonl, by step, benchmark after benchmark."""
     return "\n".join(
         [*_front_matter(config), "", *_summary(config, step), "", *_recipe(config, run), *_results(evaluations)]
     )
@@ -79,7 +79,9 @@ def _results(evaluations: list[dict[str, Any]]) -> list[str]:
     """Before and after, each with its 95% interval."""
     if not evaluations:
         return ["## Evaluation", "", "None was made in training.", ""]
-    shown = [evaluations[0], evaluations[-1]] if len(evaluations) > 1 else evaluations
+    names = dict.fromkeys(row["benchmark"] for row in evaluations)
+    each = [[row for row in evaluations if row["benchmark"] == name] for name in names]
+    shown = [row for rows in each for row in (rows[:1] + rows[1:][-1:])]
     rows = [f"| {row['benchmark']} | {row['step']} | {row.get('n_problems')} | {score_text(row)} |" for row in shown]
     head = ["| benchmark | after step | problems | score, 95% interval |", "|---|---|---|---|"]
     note = "One run with one seed: the interval is over problems and samples, not over runs."
