@@ -15,7 +15,7 @@ from dgpo_cli.reporting.tables import score_text
 
 
 def model_card(config: TrainConfig, run: dict[str, Any], evaluations: list[dict[str, Any]], *, step: int) -> str:
-    """Text with the front matter of the hub. run: run.json. evaluations: rows of eval.jsonl, by step, benchmark after benchmark."""
+    """Text with the front matter of the hub. run: run.json. evaluations: rows of eval.jsonl by benchmark, step."""
     return "\n".join(
         [*_front_matter(config), "", *_summary(config, step), "", *_recipe(config, run), *_results(evaluations)]
     )
