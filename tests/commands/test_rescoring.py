@@ -26,6 +26,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def problem_lines(said: str) -> list[str]:
+    """What is wrong and what to do, without the lines of what was being done."""
+    assert "Traceback" not in said
+    return [line for line in said.splitlines() if line.strip().startswith(("error: ", "hint: "))]
+
+
 def rescore(file: Path, folder: Path, *overrides: str) -> list[dict[str, Any]]:
     assert main(["rollout", f"rollouts={file}", f"hydra.run.dir={folder}", *overrides]) == 0
     return lines(folder / "rollouts.jsonl")
@@ -183,7 +189,7 @@ def test_what_the_file_lacks_is_refused_where_it_is_needed(
     file = write_rollouts(tmp_path / "rollouts.jsonl", records[:1] if lost == "tokens" else records)
     assert main(["rollout", f"rollouts={file}", f"hydra.run.dir={tmp_path / 'out'}", *overrides]) != 0
     captured = capsys.readouterr()
-    [error, advice] = [line for line in captured.err.splitlines() if line]
+    [error, advice] = problem_lines(captured.err)
     assert said in error
     assert hint in advice
     assert captured.out == ""
@@ -207,7 +213,7 @@ def test_a_value_that_cannot_be_is_one_line_and_no_bug(
     file = write_rollouts(tmp_path / "rollouts.jsonl", records)
     folder = tmp_path / "out"
     assert main(["rollout", f"rollouts={file}", f"hydra.run.dir={folder}", "report=true", *overrides]) == 2
-    [error, _] = capsys.readouterr().err.splitlines()
+    [error, _] = problem_lines(capsys.readouterr().err)
     assert said in error
     assert not folder.exists()
 
