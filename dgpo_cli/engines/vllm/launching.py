@@ -18,6 +18,7 @@ PLUGIN = Path(__file__).parent / "plugin"
 # What a server is not told: the keys of services that it has no business with, and this process's place in a run.
 SECRETS = re.compile(r"(?i)(^|_)(token|secret|passwd|pat|credentials?)($|_)|password|(api|_)key($|_)")
 PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+BATCHED_TOKENS = 4096  # of prompts that are computed at once on a CPU
 ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}  # GiB of cache; compiling takes minutes
 
 
@@ -48,7 +49,10 @@ def command(settings: EngineConfig, launch: Launch, port: int, owner: int) -> li
     if launch.gpus:
         words += ["--gpu-memory-utilization", str(settings.gpu_memory_fraction)]
     else:
+        # Whole prompts alone: vLLM turns a seeded generator back after a part of one, which a CPU's cannot do.
+        most = max(launch.longest, BATCHED_TOKENS)
         words += ["--enforce-eager", "--block-size", "32"]
+        words += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(most)]
     if launch.trust_remote_code:
         words.append("--trust-remote-code")
     return [*words, *settings.extra_args]

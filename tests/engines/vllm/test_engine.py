@@ -72,6 +72,26 @@ def test_a_sample_depends_on_its_seed_and_on_nothing_beside_it(engine: VllmEngin
     assert [one.token_ids for one in alone] == [one.token_ids for one in together[:4]]
 
 
+def test_prompts_that_do_not_fit_one_pass_together_are_drawn_all_the_same(
+    policy_of_tiny: Policy, vllm_url: str
+) -> None:
+    """A server on a CPU dies of a prompt that it computes in parts, if the sample has a seed."""
+    settings = EngineConfig(name="vllm", urls=[vllm_url], concurrency=48, retries=0)
+    served = Served(ModelConfig(path=policy_of_tiny.model.path), Dtype.float32, trained=True, trainers=0)
+    ids = tuple(5 + place % 80 for place in range(200))
+    prompt = Prompt(Problem(0, "0", (("user", ""),), ""), "", ids)
+    requests = [SampleRequest(replace_first(prompt, number), 0, derive_seed("long", number)) for number in range(48)]
+    with closing(connect(settings, policy_of_tiny, served)) as made:
+        made.prepare(230)
+        made.load(0)
+        assert len(drawn(made, requests, Sampling(1.0, 1.0, 4))) == 48
+
+
+def replace_first(prompt: Prompt, number: int) -> Prompt:
+    """Another beginning, so that no cache holds the prompt already."""
+    return dataclasses.replace(prompt, token_ids=(5 + number, *prompt.token_ids[1:]))
+
+
 def test_greedy_tokens_and_texts_are_those_of_the_engine_in_this_process(engine: VllmEngine) -> None:
     engine.load(0)
     greedy = Sampling(0.0, 1.0, 24)

@@ -67,6 +67,7 @@ def test_a_server_listens_to_this_machine_alone_and_takes_nothing_from_the_model
     assert said["--tensor-parallel-size"] == "2"
     assert words[-2:] == ["--max-num-seqs", "8"]
     assert "--enforce-eager" in words
+    assert "--no-enable-chunked-prefill" in words
     assert "--gpu-memory-utilization" not in words
 
 
