@@ -61,7 +61,7 @@ def test_a_trainer_is_killed_while_it_pushes_weights(vllm_url: str, tmp_path: Pa
         wanted = last_row(session.folder) + generator.randrange(3)
         if not session.wait_for(lambda: last_row(session.folder) >= wanted):
             return False
-        return session.wait_for(lambda: any(file.suffix == ".st" for file in place.rglob("*")))
+        return session.wait_for(lambda: any(place.rglob("*.safetensors")))
 
     chains("vllm: SIGKILL during a push", tmp_path, settings, pushing)
     assert not list(place.iterdir()), "what a killed run left, the next one removes"
@@ -138,6 +138,7 @@ def chains(name: str, tmp_path: Path, settings: list[str], moment: Callable[[Ses
     killed, chain = 0, 0
     while killed < KILLS:
         chain += 1
+        assert chain <= KILLS, "runs end before a kill hits them"
         folder, most = tmp_path / f"run{chain}", min(4, KILLS - killed)
         killed += kill_and_resume(name, tmp_path / "whole", folder, settings, kills=most, moment=moment)
 
