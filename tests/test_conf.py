@@ -18,6 +18,7 @@ from dgpo_cli.config.overrides import Request, prepare
 
 # Options that ask for something more, with what that is.
 NEEDS = {
+    ("benchmark", "file"): ["benchmark.path=ROWS_FILE"],
     ("model", "path"): ["model.path=bundled:tiny"],
     ("reference", "path"): ["reference.path=bundled:tiny"],
     ("reference", "none"): ["gating=uniform"],
@@ -48,9 +49,14 @@ def composed(command: str, overrides: list[str]) -> tuple[Any, Any]:
 def test_every_option_composes_and_has_no_problem(command: str, group: str, tmp_path: Path) -> None:
     reward = tmp_path / "reward.py"
     reward.write_text("def score(prompt, completion, answer): return 1.0\n")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "1 + 1 =", "answer": "2"}\n')
     more_options = ["tiny"] if group == "reference" else []  # a model option, which any reference may name
     for option in [*catalogue.option_files(group), *more_options]:
-        more = [text.replace("REWARD_FILE", str(reward)) for text in NEEDS.get((group, option), [])]
+        more = [
+            text.replace("REWARD_FILE", str(reward)).replace("ROWS_FILE", str(rows))
+            for text in NEEDS.get((group, option), [])
+        ]
         config, choices = composed(command, [f"{group}={option}", *more])
         assert choices[group] == option
         if (command, group, option) not in NOT_MEANT:
