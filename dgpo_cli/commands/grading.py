@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dgpo_cli.commands.data_rows import data_rows
 from dgpo_cli.config.commands import RolloutConfig
-from dgpo_cli.config.groups import DataConfig
 from dgpo_cli.config.reward_names import paths_of
-from dgpo_cli.data.problems import load_problem_set
 from dgpo_cli.errors import DataError, RunError
 from dgpo_cli.evaluation.completions import (
     Completion,
@@ -88,20 +87,8 @@ def _completions(config: RolloutConfig, grader: Grader) -> list[Completion]:
     if file.key == "gold" and asked.required <= names:
         return with_own_golds(file, reduce_golds=reduce, columns=asked)
     file = _naming_problems(file, sorted(asked.required - names))
-    data: DataConfig = config.data
-    loaded = load_problem_set(
-        str(data.path),
-        prompt_key=data.prompt_key,
-        answer_key=data.answer_key,
-        config=data.config,
-        split=data.split,
-        revision=data.revision,
-        size=data.size,
-        seed=config.seed,
-        reduce_golds=reduce,
-        columns=asked,
-    )
-    return of_benchmark(file, loaded.problems, source=str(data.path))
+    loaded = data_rows(config.data, seed=config.seed, whole=True, reduce_golds=reduce, columns=asked)
+    return of_benchmark(file, loaded.problems, source=str(config.data.path))
 
 
 def _naming_problems(file: CompletionFile, missing: list[str]) -> CompletionFile:

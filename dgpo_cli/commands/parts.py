@@ -5,9 +5,10 @@ Policies and references are loaded in models/policy.py and models/reference.py.
 
 from __future__ import annotations
 
+from dgpo_cli.commands.data_rows import data_rows
 from dgpo_cli.config.groups import BenchmarkConfig, DataConfig
 from dgpo_cli.config.model_groups import ModelConfig
-from dgpo_cli.data.problems import ProblemSet, load_problem_set
+from dgpo_cli.data.problems import ProblemSet
 from dgpo_cli.data.prompts import make_prompts, template_line
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.errors import Problem as Wrong
@@ -35,7 +36,7 @@ def load_data_prompts(
     Raises:
         DataError: rows that cannot be used, golds that no grader parses, prompts that do not fit the model's context.
     """
-    problems = _gradable(_problems(data, grader, limit=limit, seed=seed), grader, data)
+    problems = _gradable(_problems(data, grader, seed=seed), grader, data)
     prompts = make_prompts(
         problems[:limit],
         policy.model.tokenizer,
@@ -58,22 +59,13 @@ def say_template(template: str, prompts: list[Prompt], policy: Policy, key: str)
         say(line)
 
 
-def _problems(data: DataConfig, grader: Grader, *, limit: int | None, seed: int) -> list[Problem]:
+def _problems(data: DataConfig, grader: Grader, *, seed: int) -> list[Problem]:
     """The rows of a data option as problems. Those that repeat a prompt are left out, and a line says how many."""
     if data.path is None:
         raise ConfigError("data.path is not set", "data.path=FILE, or a data option: data=digit_chain, gsm8k, ...")
-    loaded = load_problem_set(
-        data.path,
-        prompt_key=data.prompt_key,
-        answer_key=data.answer_key,
-        config=data.config,
-        split=data.split,
-        revision=data.revision,
-        limit=data.limit,
+    loaded = data_rows(
+        data,
         seed=seed,
-        size=data.size,
-        deduplicate=data.deduplicate,
-        validation_fraction=data.validation_fraction,
         reduce_golds=grader.name in READS_MATHEMATICS,
         columns=columns_asked(grader),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dgpo_cli.bundled import bundled_path
+from dgpo_cli.commands.data_rows import data_rows
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.lora_checks import holds_adapter
@@ -185,15 +186,7 @@ def _data_facts(config: TrainConfig | RolloutConfig) -> Data:
         return Data(1, len(config.prompt) + _template_length(data.template or config.model.template))
     if not _at_hand(data.path):
         return Data()
-    loaded = load_problem_set(
-        str(data.path),
-        prompt_key=data.prompt_key,
-        answer_key=data.answer_key,
-        limit=data.limit,
-        seed=config.seed,
-        size=data.size,
-        deduplicate=data.deduplicate,
-    )
+    loaded = data_rows(data, seed=config.seed)
     return _facts(loaded.problems, data.template or config.model.template)
 
 
