@@ -93,7 +93,16 @@ def _version(path: str) -> str | None:
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        reason = " ".join(str(getattr(error, "stderr", "") or error).split())[-200:]
+        reason = " ".join(str(getattr(error, "stderr", "")).split())[-200:] or _ended(error)
         raise ConfigError(f"engine.python={path}: it does not run as a Python: {reason}", INSTALL_HINT) from error
     said = done.stdout.strip()
     return None if said in ("", "none") else said
+
+
+def _ended(error: OSError | subprocess.SubprocessError) -> str:
+    """How it ended, in few words: what was asked of it is a program of ours."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"it ended with status {error.returncode} and said nothing"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer within {SECONDS_TO_ANSWER:g} s"
+    return str(getattr(error, "strerror", None) or error)

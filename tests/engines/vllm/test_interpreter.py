@@ -59,5 +59,8 @@ def test_an_interpreter_without_vllm_is_named(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_no_python_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"engine\.python=/bin/false: it does not run as a Python"):
+    with pytest.raises(
+        ConfigError,
+        match=r"engine\.python=/bin/false: it does not run as a Python: it ended with status 1 and said nothing$",
+    ):
         find_interpreter(EngineConfig(name="vllm", python="/bin/false"))
