@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from model_factory import save_random_model
 from record_factory import made_up, page_credit, page_data, write_rollouts
+from said import problem_lines
 
 from dgpo_cli.cli import main
 from dgpo_cli.config.compose import compose
@@ -24,12 +25,6 @@ from dgpo_cli.records.record_checks import SIGNALS
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def problem_lines(said: str) -> list[str]:
-    """What is wrong and what to do, without the lines of what was being done."""
-    assert "Traceback" not in said
-    return [line for line in said.splitlines() if line.strip().startswith(("error: ", "hint: "))]
 
 
 def rescore(file: Path, folder: Path, *overrides: str) -> list[dict[str, Any]]:

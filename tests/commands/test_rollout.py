@@ -11,6 +11,7 @@ import pytest
 import torch
 from model_factory import save_random_model
 from record_factory import page_credit, page_data
+from said import problem_lines
 from transformers import AutoModelForCausalLM
 
 from dgpo_cli.cli import main
@@ -115,7 +116,7 @@ def test_gatings_asked_for_by_name_are_refused_without_a_reference(
     asked = ["gating=calibrated", "gatings=[surprisal,top_entropy]", f"model.path={save_random_model(tmp_path / 'm')}"]
     (tmp_path / "m/model.safetensors").unlink()  # and before anything is loaded
     assert main(["rollout", f"hydra.run.dir={tmp_path / 'out'}", *COMMON, *asked, "report=true"]) == 2
-    lines = capsys.readouterr().err.splitlines()
+    lines = problem_lines(capsys.readouterr().err)
     assert [line.partition(" needs ")[0] for line in lines[::2]] == [
         "error: gating calibrated",
         "error: gating surprisal",
