@@ -20,7 +20,7 @@ from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.crew import Crew
 from dgpo_cli.engines import Served, make_engine
-from dgpo_cli.models.placement import prepare_device
+from dgpo_cli.models.placement import prepare_device, threads_of
 from dgpo_cli.models.policy import load_trainee
 from dgpo_cli.models.reference import load_reference
 from dgpo_cli.processes import Processes
@@ -112,7 +112,8 @@ def _everywhere(
     crew = Crew(processes, signal_number=lambda: guard.received or 0, stop_agreed=guard.obey)
     # Closed after the engine, for a draw in the background ends with that, and before the grader.
     background = held.enter_context(closing(Background[Collected]()))
-    served = Served(config.model, placement.computes_in, trained=True, trainers=processes.size)
+    threads = threads_of(config.strategy, config.model)
+    served = Served(config.model, placement.computes_in, trained=True, trainers=processes.size, threads=threads)
     engine = held.enter_context(closing(make_engine(config.engine, policy=policy, crew=crew, served=served)))
     return Everywhere(
         RunFolder(folder), checkpoints, checkpoint, state, policy, reference, algorithm, engine, background, crew

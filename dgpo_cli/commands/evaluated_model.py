@@ -58,10 +58,12 @@ def _loaded_here(config: EvalConfig) -> EvaluatedModel:
 def _served(config: EvalConfig) -> EvaluatedModel:
     """By servers of vLLM: prompts are made here, and no weights are loaded."""
     from dgpo_cli.models.described import describe
-    from dgpo_cli.models.placement import prepare_device
+    from dgpo_cli.models.placement import prepare_device, threads_of
 
     policy = describe(config.model)
-    served = Served(config.model, prepare_device(config.strategy, config.model).computes_in, trained=False, trainers=0)
+    computes_in = prepare_device(config.strategy, config.model).computes_in
+    threads = threads_of(config.strategy, config.model)
+    served = Served(config.model, computes_in, trained=False, trainers=0, threads=threads)
     return _of_policy(config, policy, make_engine(config.engine, policy=policy, served=served))
 
 

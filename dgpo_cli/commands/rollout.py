@@ -26,7 +26,7 @@ from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.noise_floor import measure_noise_floor
-from dgpo_cli.models.placement import Placement, prepare_device
+from dgpo_cli.models.placement import Placement, prepare_device, threads_of
 from dgpo_cli.models.policy import Policy, load_policy
 from dgpo_cli.models.reference import load_reference
 from dgpo_cli.models.scoring import score_rollouts
@@ -55,7 +55,9 @@ def run(config: RolloutConfig, folder: Path) -> None:
     refuse_unmeasured(config)
     placement = prepare_device(config.strategy, config.model)
     policy = load_policy(config.model, placement)
-    rollouts, verdicts = _drawn(config, policy, Served(config.model, placement.computes_in, trained=False, trainers=1))
+    threads = threads_of(config.strategy, config.model)
+    served = Served(config.model, placement.computes_in, trained=False, trainers=1, threads=threads)
+    rollouts, verdicts = _drawn(config, policy, served)
     records = _records(config, policy, placement, rollouts, verdicts)
     lines = "".join(to_json(record) + "\n" for record in records)
     with writing(target, len(lines)):

@@ -263,7 +263,9 @@ class StrategyConfig:
     )
     device: Device = key(Device.auto, "auto (cuda when there is one) | cpu | cuda")
     threads: int | None = key(
-        None, "CPU threads of each process; null takes the model's, and else leaves it to torch", "threads"
+        None,
+        "CPU threads of each process, and of a vLLM server on a CPU; null: the model's number, and else torch's",
+        "threads",
     )
     compute_dtype: ComputeDtype = key(
         ComputeDtype.auto,

@@ -272,6 +272,11 @@ def drawn_elsewhere(config: Any, _: Typed) -> str | None:
     return "the servers of vLLM hold the model" if config.engine.name == "vllm" else None
 
 
+def drawn_on_running_servers(config: Any, _: Typed) -> str | None:
+    running = config.engine.name == "vllm" and config.engine.urls
+    return "the servers of engine.urls hold the model, and run already" if running else None
+
+
 def served_by_name(config: Any, typed: Typed) -> str | None:
     """A model's path still says which benchmark is the default, and a run's folder brings its own."""
     path = config.model.path

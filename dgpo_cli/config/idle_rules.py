@@ -261,10 +261,16 @@ RULES: tuple[Rule, ...] = (
         "leave it out; engine=transformers loads a model here",
     ),
     Rule(
-        ("model.threads", "strategy.threads", "strategy.compile"),
+        ("strategy.compile",),
         ("eval",),
         why.drawn_elsewhere,
         "leave it out; engine=transformers loads a model here",
+    ),
+    Rule(
+        ("model.threads", "strategy.threads"),
+        ("eval",),
+        why.drawn_on_running_servers,
+        "leave it out, or leave out engine.urls=",
     ),
     Rule(("model.path",), EVAL, why.served_by_name, "engine.model=NAME is the model's name on the server"),
     # Processes.

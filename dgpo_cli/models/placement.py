@@ -31,11 +31,16 @@ def prepare_device(strategy: StrategyConfig, model: ModelConfig, processes: Proc
     Raises:
         RunError: cuda was asked for and there is none.
     """
-    threads = strategy.threads or model.threads
+    threads = threads_of(strategy, model)
     if threads is not None:
         torch.set_num_threads(threads)
     quantized = model.quantization is not Quantization.none
     return Placement(strategy, _device(strategy, processes), processes, model.dtype, quantized)
+
+
+def threads_of(strategy: StrategyConfig, model: ModelConfig) -> int | None:
+    """CPU threads of a process, and of a server of vLLM that it starts on a CPU; None leaves it to torch."""
+    return strategy.threads or model.threads
 
 
 def _device(strategy: StrategyConfig, processes: Processes) -> str:

@@ -68,7 +68,7 @@ IDLE = [
     ("train", "engine.max_tokens_key=max_tokens", ["engine=vllm"], "engine=vllm does not look at it"),
     ("train", "engine.sync_folder=x", ["engine=vllm", "engine.sync=group"], "engine.sync=group writes no files"),
     ("eval", "engine.sync=group", ["engine=vllm"], "nothing is trained here"),
-    ("eval", "strategy.threads=2", ["engine=vllm"], "the servers of vLLM hold the model"),
+    ("eval", "strategy.threads=2", ["engine=vllm", "engine.urls=[http://127.0.0.1:1]"], "and run already"),
     ("eval", "engine.devices=[0]", ["engine=openai", "engine.url=http://127.0.0.1:1/v1"], "does not look at it"),
     ("rollout", "rollout.lag=1", [], "nothing is trained here"),
     ("train", "reward.path=r.py:f", ["reward=exact"], "calls no function"),

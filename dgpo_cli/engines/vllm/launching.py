@@ -19,12 +19,20 @@ PLUGIN = Path(__file__).parent / "plugin"
 SECRETS = re.compile(r"(?i)(^|_)(token|secret|passwd|pat|credentials?)($|_)|password|(api|_)key($|_)")
 PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 BATCHED_TOKENS = 4096  # of prompts that are computed at once on a CPU
-ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}  # GiB of cache; compiling takes minutes
+ON_CPU = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "TORCH_COMPILE_DISABLE": "1",  # it takes minutes
+    # Threads that spin while they wait for each other take a core from the trainer and from other servers.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One server to start. gpus: the ids of its devices; empty on a CPU. longest: tokens of a sequence."""
+    """One server to start. gpus: the ids of its devices; empty on a CPU, with so many threads (None: as torch likes).
+
+    longest: tokens of a sequence.
+    """
 
     python: str
     folder: Path  # of the model
@@ -32,6 +40,7 @@ class Launch:
     longest: int
     gpus: tuple[str, ...]
     trust_remote_code: bool
+    threads: int | None = None
 
 
 def command(settings: EngineConfig, launch: Launch, port: int, owner: int) -> list[str]:
@@ -71,6 +80,8 @@ def environment(settings: EngineConfig, launch: Launch, given: Mapping[str, str]
         return own | {"CUDA_VISIBLE_DEVICES": ",".join(launch.gpus)}
     for name, value in ON_CPU.items():
         own.setdefault(name, value)
+    if launch.threads is not None:
+        own["OMP_NUM_THREADS"] = str(launch.threads)
     if settings.tensor_parallel == 1:
         own.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     else:

@@ -87,7 +87,9 @@ class OwnServers:
             )
         folder = served_folder(self.served.model, self._scratch, merge_adapter=not self.served.trained)
         dtype, trust = served_dtype(self.settings, self.served.computes_in), self.served.model.trust_remote_code
-        self._launches = [Launch(self.python, folder, dtype, length, gpus, trust) for gpus in self.devices]
+        self._launches = [
+            Launch(self.python, folder, dtype, length, gpus, trust, self.served.threads) for gpus in self.devices
+        ]
         if any(self.devices):
             say(NOT_ON_A_GPU)
         started = time.monotonic()

@@ -15,13 +15,14 @@ class Served:
 
     computes_in: the dtype of the trainer's passes, which `engine.dtype=auto` stands for. trained: they get the policy's
     weights from here before each step; else they draw with those of the model's folder. trainers: processes on this
-    machine that have a GPU each.
+    machine that have a GPU each. threads: of a server on a CPU; None leaves it to torch.
     """
 
     model: ModelConfig
     computes_in: Dtype
     trained: bool
     trainers: int
+    threads: int | None = None
 
 
 def served_dtype(settings: EngineConfig, computes_in: Dtype) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,14 @@ def test_servers_take_the_gpus_after_the_trainers(
 def test_too_few_gpus_are_an_error() -> None:
     with pytest.raises(ConfigError, match="2 servers on 2 GPUs each need 4 beside the trainer's 6"):
         devices_of_servers(EngineConfig(name="vllm", replicas=2, tensor_parallel=2), seen=8, trainers=6)
+
+
+def test_a_server_on_a_cpu_computes_with_the_models_threads_which_do_not_spin() -> None:
+    given = GIVEN | {"OMP_NUM_THREADS": "7"}  # of the trainer
+    settings = EngineConfig(name="vllm")
+    one, any_number = (replace(launch(), threads=number) for number in (1, None))
+    assert environment(settings, one, given)["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in environment(settings, any_number, given)
+    assert environment(settings, any_number, given)["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert environment(settings, one, given | {"OMP_WAIT_POLICY": "ACTIVE"})["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert not {"OMP_NUM_THREADS", "OMP_WAIT_POLICY"} & set(environment(settings, replace(one, gpus=("0",)), given))
