@@ -98,6 +98,11 @@ class EvalSettings:
     every: int = key(0, "steps between evaluations; 0 is only before and after", "steps")
     k: int | None = key(None, "samples a problem; null takes the benchmark's", "samples")
     limit: int | None = key(None, "use the first so many problems; null is the benchmark's", "problems")
+    overlap: bool = key(
+        False,
+        "engine=vllm: evaluate beside the updates of the next step, while the servers still hold the weights; each "
+        "evaluated step is saved first",
+    )
 
 
 @dataclass

@@ -26,6 +26,11 @@ def no_benchmark(config: Any, _: Typed) -> str | None:
     return "there is no benchmark" if config.benchmark.name is None else None
 
 
+def one_engine_for_all(config: Any, _: Typed) -> str | None:
+    """Idle if the engine draws on the trainer's devices, or in its process: they take turns in any case."""
+    return None if config.engine.name == "vllm" else f"engine={config.engine.name} draws where the trainer computes"
+
+
 def needs_no_reference(config: Any, typed: Typed) -> str | None:
     gating = config.gating
     if needs_reference(config.algo, gating):

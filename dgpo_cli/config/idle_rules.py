@@ -121,6 +121,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("checkpoint.keep_best",), TRAIN, why.no_benchmark, NAME_IT),
     Rule(("benchmark.k",), TRAIN, why.wins("eval.k"), "leave one of them out"),
     Rule(("benchmark.limit",), TRAIN, why.wins("eval.limit"), "leave one of them out"),
+    Rule(("eval.overlap",), TRAIN, why.one_engine_for_all, "engine=vllm has devices of its own"),
     Rule(
         ("benchmark", "benchmark."),
         ROLLOUT,

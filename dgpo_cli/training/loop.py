@@ -38,6 +38,18 @@ from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Engine
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """The row of an evaluation, and whether it is the best that there was."""
+
+    row: dict[str, Any]
+    is_best: bool
+
+    @property
+    def step(self) -> int:
+        return int(self.row["step"])
+
+
 @dataclass
 class Trainer:
     """Everything that a run is made of; `run` is the loop."""
@@ -63,6 +75,8 @@ class Trainer:
         self.journal = Journal(
             self.config, self.folder, self.tracker, self.view, self.state, self.model, self.algorithm
         )
+        self._owed: int | None = None  # the step whose evaluation is done beside the next one (eval.overlap)
+        self._found: list[Evaluated] = []  # by it, in the main process
 
     @property
     def processes(self) -> Processes:
@@ -90,7 +104,8 @@ class Trainer:
         batch = self._batch(step, collected)
         noise_floor = self._noise_floor(batch)
         lr = learning_rate(step, self.config.steps, self.config.optim, self.state.decay_from)
-        self.supply.begin(step + 1, collected.next_draw)
+        evaluates = self._owed is not None
+        self.supply.begin(step + 1, collected.next_draw, self._evaluate_beside if evaluates else None)
         self.guard.agree()
         with self.guard.protected():  # from the first update to the row and the checkpoint, all or nothing
             # -> credit -> loss -> step
@@ -106,6 +121,7 @@ class Trainer:
             self._guard_against_nonfinite(step, batch, collected, result)
             diagnostics = self._diagnostics(batch, result)
             self.supply.finish()
+            self._keep_evaluations()
             seconds, peak = time.perf_counter() - started, self.processes.highest(peak_bytes())[0]
             row = metrics_row(step, lr, collected, result, diagnostics, seconds=seconds, peak=peak)
             row |= {**self.engine.measured(), **self.supply.idle(seconds)}
@@ -154,38 +170,58 @@ class Trainer:
         self.state.tokens_per_microbatch = self.updater.budget.halved
 
     def _evaluate_and_log(self, step: int) -> None:
+        """Now, or beside the next step. The weights are saved before that: a signal may end that step unfinished."""
+        if self.config.eval.overlap and self.config.benchmark_names and step < self.config.steps:
+            if step:
+                self.save()
+            self._owed = step
+            return
         self.engine.load(step)
         for benchmark in self.config.benchmark_names:
-            self._evaluate_one(step, benchmark)
+            # Its row is written before the next benchmark is begun: a run that is killed between two goes on there.
+            found = self.crew.on_main(lambda name=benchmark: self._evaluated(step, name))  # type: ignore[misc]
+            if found is not None:
+                self._keep_evaluation(found)
 
-    def _evaluate_one(self, step: int, benchmark: str) -> None:
-        """Its row is written before the next benchmark is begun: a run that is killed between two goes on there."""
-        row, is_best = self.crew.on_main(lambda: self._evaluated(step, benchmark))
-        if row is None:
-            return
+    def _evaluate_beside(self) -> None:
+        """The evaluation that is owed, in a thread of the main process: the engine still holds that step's weights."""
+        assert self._owed is not None
+        for benchmark in self.config.benchmark_names:
+            found = self._evaluated(self._owed, benchmark)
+            if found is not None:
+                self._found.append(found)
+
+    def _keep_evaluations(self) -> None:
+        """Those that were done beside this step. Their rows come before its own."""
+        if self._owed is not None:
+            for found in self.processes.from_main(self._found):
+                self._keep_evaluation(found)
+            self._owed, self._found = None, []
+
+    def _keep_evaluation(self, found: Evaluated) -> None:
         with self.guard.protected():
-            kept = is_best and self.config.checkpoint.keep_best
+            kept = found.is_best and self.config.checkpoint.keep_best
             if kept:
-                self.save()
+                self.save()  # beside a step that was done before it began
             if self.processes.main:
                 if kept:
-                    self.checkpoints.name_best(row["step"])
-                self.journal.evaluation(row)
+                    self.checkpoints.name_best(found.step)
+                self.journal.evaluation(found.row)
 
-    def _evaluated(self, step: int, benchmark: str) -> tuple[dict[str, Any] | None, bool]:
-        """The row of an evaluation after `step`; nothing if it was done. And whether it is the best that there was.
+    def _evaluated(self, step: int, benchmark: str) -> Evaluated | None:
+        """An evaluation after `step`; None if it was done before.
 
         Of several benchmarks the first one alone says which is best.
         """
         done = self.folder.evaluated_steps(benchmark)
         if step in done:
-            return None, False
+            return None
         first, *others = self.config.benchmark_names
         with phase(f"evaluating {benchmark} after step {step}" if others else f"evaluating after step {step}"):
             row = self.evaluations[benchmark](step)
         worst = float("-inf")
         best = max((_reached(earlier, worst) for at, earlier in done.items() if at), default=worst)
-        return row, benchmark == first and bool(step) and _reached(row, worst) > best
+        return Evaluated(row, benchmark == first and bool(step) and _reached(row, worst) > best)
 
     def _diagnostics(self, batch: StepBatch, result: StepResult) -> dict[str, float | None]:
         """Of the credit that trained; the mean over the updates, if each had its own."""

@@ -4,7 +4,8 @@ With the lag, what step t+1 trains on is drawn beside the updates of step t, by 
 engine has devices of its own, a thread of the main process draws while all processes train. If it shares them, it draws
 first. The weights that draw are the same in both cases, so the numbers are.
 
-No draw is under way outside of a step: whoever loads weights into the engine, evaluates or saves, finds it idle.
+No draw is under way outside of a step: whoever loads weights into the engine or saves finds it idle. An evaluation may
+be done in the same thread (eval.overlap), after the draw: it holds the same weights.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class Supply:
         self._next: Collected | None = None  # drawn beside the step that is under way
         self._collect, self._engine, self._crew, self._guard = collect, engine, crew, guard
         self._background, self._lag, self._steps = background, lag, steps
+        self._beside = False  # whether the engine is at work beside the step that is under way
         self._waited = self._drew = 0.0
 
     def take(self, step: int, draw: int) -> Collected:
@@ -96,34 +98,36 @@ class Supply:
         with self._waiting():
             return self._crew.on_main(lambda: self.ahead or self._collected(step, draw))
 
-    def begin(self, step: int, draw: int) -> None:
+    def begin(self, step: int, draw: int, evaluate: Callable[[], None] | None = None) -> None:
         """With a lag, draw what `step`, the next one, trains on; the engine has the weights from before this step.
 
         What step `step - 1` trains on is kept until `finish`: if it is abandoned, a checkpoint needs it.
+        evaluate: to be done beside this step, by an engine with devices of its own; the main process calls it.
         """
-        if not self._lag or step > self._steps:
-            return
-        if self._engine.facts.shares_devices:
+        draws = bool(self._lag) and step <= self._steps
+        if draws and self._engine.facts.shares_devices:
             with self._waiting():
                 self._crew.on_main(lambda: self._keep(self._collected(step, draw)))
-        elif self._crew.processes.main:
-            self._background.start(lambda: self._collect(step, draw))
+            return
+        self._beside = draws or evaluate is not None
+        if self._beside and self._crew.processes.main:
+            self._background.start(lambda: self._work(step if draws else None, draw, evaluate))
 
     def finish(self) -> None:
-        """After the updates of a step: wait for what is drawn beside it, which is then ahead.
+        """After the updates of a step: wait for what is done beside it. What was drawn is then ahead.
 
         Raises:
             UnfinishedStep: a signal came, and the draw is not done within its grace time. The weights that draw are
                 gone, so the step can't be saved without it.
-            DgpoError: whatever the draw raised, in the main process.
+            DgpoError: whatever the draw or the evaluation raised, in the main process.
         """
-        if self._lag and not self._engine.facts.shares_devices:
+        if self._beside:
             with self._waiting():
                 while self._crew.processes.highest(int(self._background.busy(ASK_SECONDS)))[0]:
                     if not self._guard.may_go_on(0.0):
                         raise UnfinishedStep
             self._keep(self._background.result())
-            self._drew += 0.0 if self._next is None else self._next.rollout_seconds
+            self._beside = False
         self.ahead, self._next = self._next, None
 
     def idle(self, seconds: float) -> dict[str, float]:
@@ -133,6 +137,15 @@ class Supply:
     def _collected(self, step: int, draw: int) -> Collected:
         collected = self._collect(step, draw)
         self._drew += collected.rollout_seconds
+        return collected
+
+    def _work(self, step: int | None, draw: int, evaluate: Callable[[], None] | None) -> Collected | None:
+        """Beside a step, in a thread of the main process: the draw of `step`, then an evaluation."""
+        collected = None if step is None else self._collected(step, draw)
+        if evaluate is not None:
+            started = time.perf_counter()
+            evaluate()
+            self._drew += time.perf_counter() - started
         return collected
 
     def _keep(self, collected: Collected | None) -> None:

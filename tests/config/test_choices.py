@@ -36,6 +36,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 IDLE = [
     ("train", "benchmark.path=a.jsonl", ["benchmark=none"], "there is no benchmark"),
     ("train", "eval.every=2", ["benchmark=none"], "there is no benchmark"),
+    ("train", "eval.overlap=true", [], "draws where the trainer computes"),
     ("train", "benchmark.k=2", ["eval.k=3"], "eval.k=3 wins over it"),
     ("train", "benchmark.completions=a.jsonl", [], "training draws completions of its own"),
     ("train", "gating.temperature=1", ["algo=grpo"], "uniform credit has no weights to shape"),

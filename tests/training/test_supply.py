@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -101,6 +102,71 @@ def test_a_thread_draws_what_would_be_drawn_before_the_update(
     assert list(versions) == [(0, True), (0, False), (1, False), (2, True), (2, False), (4, True)]
 
 
+APART = ["engine=vllm", "engine.urls=[http://127.0.0.1:9]", "engine.correction=none"]  # in its place, `apart`
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> list[ApartEngine]:
+    """The engines of the runs of a test, each with a model of its own."""
+    made: list[ApartEngine] = []
+
+    def make_engine(settings: EngineConfig, *, policy: Policy, **_: object) -> ApartEngine:
+        made.append(ApartEngine(policy, 16))
+        return made[-1]
+
+    monkeypatch.setattr("dgpo_cli.commands.build.make_engine", make_engine)
+    return made
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_an_evaluation_beside_the_next_step_finds_what_one_before_it_finds(
+    tmp_path: Path, apart: list[ApartEngine], lag: int
+) -> None:
+    settings = [*APART, f"rollout.lag={lag}", "eval.every=2", "optim.lr=1e-3", "checkpoint.every=3"]
+    assert train(tmp_path / "between", *settings) == 0
+    assert train(tmp_path / "beside", *settings, "eval.overlap=true") == 0
+    assert numbers(tmp_path / "beside") == numbers(tmp_path / "between")
+    for name in ("eval.jsonl", "checkpoints/best"):
+        ours, theirs = ((tmp_path / run / name).read_text() for run in ("beside", "between"))
+        assert _timeless(ours) == _timeless(theirs)
+    for step in (0, 2, 4):
+        name = f"eval/step_{step:06d}/samples.jsonl"
+        assert (tmp_path / "beside" / name).read_bytes() == (tmp_path / "between" / name).read_bytes()
+    # Step 1 is drawn before step 0 is evaluated; what is evaluated last waits for nothing.
+    drawn = {0: [(0, True), (0, False), (1, True), (2, True), (2, False), (3, True), (4, True)]}
+    drawn[1] = [(0, True), (0, False), (1, False), (2, False), (4, True)]
+    assert list(dict.fromkeys(apart[1].drawn)) == drawn[lag]
+
+
+def test_a_run_that_is_continued_evaluates_beside_the_step_that_was_cut_off(
+    tmp_path: Path, apart: list[ApartEngine]
+) -> None:
+    whole = tmp_path / "whole"
+    settings = [*APART, "eval.every=2", "optim.lr=1e-3", "checkpoint.every=3", "checkpoint.keep=9"]
+    assert train(whole, *settings, "eval.overlap=true") == 0
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    assert sorted(path.name for path in (cut / "checkpoints").glob("step_*")) == [
+        f"step_{step:06d}" for step in (2, 3, 4)
+    ]
+    for name in ("step_000003", "step_000004"):
+        shutil.rmtree(cut / "checkpoints" / name)
+    shutil.rmtree(cut / "eval/step_000002")
+    rows = (cut / "eval.jsonl").read_text().splitlines(keepends=True)
+    (cut / "eval.jsonl").write_text(rows[0])
+    assert main(["train", f"resume={cut}"]) == 0
+    assert numbers(cut) == numbers(whole)
+    assert _timeless((cut / "eval.jsonl").read_text()) == _timeless("".join(rows))
+
+
+def _timeless(rows: str) -> list[Any]:
+    """Lines of eval.jsonl without the seconds that they took; of another file as they are."""
+    if not rows.startswith("{"):
+        return rows.splitlines()
+    found = [json.loads(line) for line in rows.splitlines()]
+    return [{key: value for key, value in row.items() if key not in ("seconds", "time")} for row in found]
+
+
 def supply(
     collect: Any, *, shares_devices: bool = False, guard: StopGuard | None = None, **settings: Any
 ) -> tuple[Supply, Background[Collected]]:
@@ -151,6 +217,29 @@ def test_an_error_of_the_thread_is_raised_in_the_step() -> None:
 
     made, _ = supply(collect)
     made.begin(2, made.take(1, 0).next_draw)
+    with pytest.raises(RunError, match="the server is gone"):
+        made.finish()
+
+
+def test_an_evaluation_beside_a_step_comes_after_the_draw_and_raises_in_the_step() -> None:
+    done: list[tuple[str, bool]] = []
+
+    def note(name: str) -> None:
+        done.append((name, threading.get_ident() == MAIN))
+
+    def collect(step: int, draw: int) -> Collected:
+        note(f"draw {step}")
+        return COLLECTED
+
+    made, _ = supply(collect)
+    made.begin(2, made.take(1, 0).next_draw, lambda: note("evaluate"))
+    made.finish()
+    assert done == [("draw 1", True), ("draw 2", False), ("evaluate", False)]
+
+    def fail() -> None:
+        raise RunError("the server is gone", "start it again")
+
+    made.begin(3, made.take(2, 0).next_draw, fail)
     with pytest.raises(RunError, match="the server is gone"):
         made.finish()
 
