@@ -130,7 +130,7 @@ def test_an_evaluation_beside_the_next_step_finds_what_one_before_it_finds(
         ours, theirs = ((tmp_path / run / name).read_text() for run in ("beside", "between"))
         assert _timeless(ours) == _timeless(theirs)
     for step in (0, 2, 4):
-        name = f"eval/step_{step:06d}/samples.jsonl"
+        name = f"evals/step_{step:06d}/samples.jsonl"
         assert (tmp_path / "beside" / name).read_bytes() == (tmp_path / "between" / name).read_bytes()
     # Step 1 is drawn before step 0 is evaluated; what is evaluated last waits for nothing.
     drawn = {0: [(0, True), (0, False), (1, True), (2, True), (2, False), (3, True), (4, True)]}
@@ -151,7 +151,7 @@ def test_a_run_that_is_continued_evaluates_beside_the_step_that_was_cut_off(
     ]
     for name in ("step_000003", "step_000004"):
         shutil.rmtree(cut / "checkpoints" / name)
-    shutil.rmtree(cut / "eval/step_000002")
+    shutil.rmtree(cut / "evals/step_000002")
     rows = (cut / "eval.jsonl").read_text().splitlines(keepends=True)
     (cut / "eval.jsonl").write_text(rows[0])
     assert main(["train", f"resume={cut}"]) == 0
