@@ -111,7 +111,7 @@ def _everywhere(
         reference = load_reference(config.reference, config.model, policy.model, placement, kept)
     crew = Crew(processes, signal_number=lambda: guard.received or 0, stop_agreed=guard.obey)
     # Closed after the engine, for a draw in the background ends with that, and before the grader.
-    background = held.enter_context(closing(Background[Collected]()))
+    background = held.enter_context(closing(Background[Collected | None]()))
     threads = threads_of(config.strategy, config.model)
     served = Served(config.model, placement.computes_in, trained=True, trainers=processes.size, threads=threads)
     engine = held.enter_context(closing(make_engine(config.engine, policy=policy, crew=crew, served=served)))

@@ -53,7 +53,7 @@ class Everywhere:
     reference: LanguageModel | None
     algorithm: Algorithm
     engine: Engine
-    background: Background[Collected]
+    background: Background[Collected | None]
     crew: Crew
 
 

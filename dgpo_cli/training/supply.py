@@ -78,7 +78,7 @@ class Supply:
         engine: Engine,
         crew: Crew,
         guard: StopGuard,
-        background: Background[Collected],
+        background: Background[Collected | None],
         *,
         lag: int,
         steps: int,

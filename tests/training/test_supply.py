@@ -169,11 +169,11 @@ def _timeless(rows: str) -> list[Any]:
 
 def supply(
     collect: Any, *, shares_devices: bool = False, guard: StopGuard | None = None, **settings: Any
-) -> tuple[Supply, Background[Collected]]:
+) -> tuple[Supply, Background[Collected | None]]:
     class Engine:
         facts = EngineFacts(False, 1, True, shares_devices, computes_as_trained=False, manifest={})
 
-    background: Background[Collected] = Background()
+    background: Background[Collected | None] = Background()
     arguments = {"lag": 1, "steps": 3} | settings
     made = Supply(collect, Engine(), Crew(SOLO), guard or StopGuard(0.0), background, **arguments)  # type: ignore[arg-type]
     return made, background
