@@ -25,7 +25,14 @@ from dgpo_cli.config.groups import (
 from dgpo_cli.core import credit as credits
 from dgpo_cli.core.advantages import group_advantages, groups_are_equal, overlong_penalty
 from dgpo_cli.core.credit import TokenSignals
-from dgpo_cli.core.diagnostics import cell_shares, correlation, credit_spread, quantile, relative_positions
+from dgpo_cli.core.diagnostics import (
+    cell_shares,
+    correlation,
+    credit_spread,
+    first_error_credit,
+    quantile,
+    relative_positions,
+)
 from dgpo_cli.core.policy_loss import PolicyLoss, importance_ratio, policy_loss
 from dgpo_cli.errors import RewardError
 from dgpo_cli.types import Rollout, Verdict
@@ -155,8 +162,16 @@ class Algorithm:
         return Rewards(raw, final, group_size, tuple(verdict.correct for verdict in verdicts))
 
     def advantages(self, rewards: Rewards) -> Tensor:
-        """[B] float32; exactly 0 for a group of equal rewards."""
-        return group_advantages(rewards.final, group_size=rewards.group_size, scale=self.algo.scale_rewards.name)
+        """[B] float32; exactly 0 for a group of equal rewards, and for those that algo.sign leaves out."""
+        found = group_advantages(rewards.final, group_size=rewards.group_size, scale=self.algo.scale_rewards.name)
+        return torch.where(_has_sign(found, self.algo.sign), found, 0.0)
+
+    def other_sign(self, rewards: Rewards) -> float | None:
+        """Share of the rollouts that algo.sign leaves out; None if it leaves out none."""
+        if self.algo.sign is Sign.all or not rewards.groups:
+            return None
+        found = group_advantages(rewards.final, group_size=rewards.group_size, scale=self.algo.scale_rewards.name)
+        return float(((found != 0) & ~_has_sign(found, self.algo.sign)).double().mean())
 
     def counted_lengths(self, rollouts: list[Rollout]) -> list[int]:
         """Tokens that carry loss: none for a truncated rollout under algo.mask_truncated."""
@@ -187,7 +202,7 @@ class Algorithm:
         if gate.times_advantage:
             score = score * self._part_of_gradient(signals, advantages, old_logprobs)
         openness = self._noise_gate(signals, noise_floor)
-        weighted = mask & self._has_sign(advantages)[:, None]
+        weighted = mask & _has_sign(advantages, gate.sign)[:, None]
         weights = self._weights(score, mask, weighted, openness)
         if gate.control is not Control.none and not self._inverts_strength:
             control = credits.CONTROLS[gate.control.name]
@@ -206,12 +221,6 @@ class Algorithm:
             return credits.band_credit(score, weighted, gate.band[0], gate.band[1])
         half_point = quantile(score[mask], credits.SATURATION_QUANTILE)
         return credits.map_rows(score, mask, lambda row, _: self._row_credit(row, half_point, openness))
-
-    def _has_sign(self, advantages: Tensor) -> Tensor:
-        """[B] bool: the rollouts whose tokens may get different credit."""
-        if self.gating.sign is Sign.all:
-            return torch.ones_like(advantages, dtype=torch.bool)
-        return advantages > 0 if self.gating.sign is Sign.positive else advantages < 0
 
     @property
     def _inverts_strength(self) -> bool:
@@ -306,6 +315,8 @@ class Algorithm:
             if group_accuracy is not None:
                 accuracy = group_accuracy[rows][:, None].expand_as(mask)[mask]
                 values["credit/corr_accuracy"] = correlation(weights, accuracy)
+        if signals.first_error is not None:
+            values |= first_error_credit(credit.weights[rows], signals.first_error[rows], advantages[rows] < 0)
         if signals.hellinger is not None:
             distance = signals.hellinger[rows][mask]
             values |= {
@@ -318,3 +329,10 @@ class Algorithm:
                 positive = (advantages[rows][:, None] > 0).expand_as(mask)[mask]
                 values |= cell_shares(distance, entropy, weights, positive)
         return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
+
+
+def _has_sign(advantages: Tensor, sign: Sign) -> Tensor:
+    """[B] bool: the rollouts whose advantage has that sign."""
+    if sign is Sign.all:
+        return torch.ones_like(advantages, dtype=torch.bool)
+    return advantages > 0 if sign is Sign.positive else advantages < 0

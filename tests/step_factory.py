@@ -56,7 +56,9 @@ def batch(advantages: list[float], lengths: list[int] | None = None) -> StepBatc
         ids = torch.randint(2, 400, (5 + row % 3 + length,), generator=generator).tolist()
         prompt = Prompt(Problem(row, str(row), (("user", ""),), ""), "", tuple(ids[: len(ids) - length]))
         rollouts.append(Rollout(SampleRequest(prompt, row, 0), tuple(ids[len(ids) - length :]), "", "stop"))
-    return StepBatch(rollouts, lengths, torch.tensor(advantages), GROUP, list(range(len(advantages))))
+    places = [None if advantage > 0 else row % 3 for row, advantage in enumerate(advantages)]
+    seeds = list(range(len(advantages)))
+    return StepBatch(rollouts, lengths, torch.tensor(advantages), GROUP, seeds, first_errors=places)
 
 
 def run(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dgpo_cli.algorithm import Algorithm, Rewards
+from dgpo_cli.algorithm import Algorithm, Credit, Rewards
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.config.groups import (
     AlgoConfig,
@@ -318,3 +318,57 @@ def test_the_accuracy_of_each_group_is_known_if_every_answer_is_right_or_wrong()
     assert accuracy is not None
     assert accuracy.tolist() == [1.0, 1.0, 0.5, 0.5]
     assert own((0.1, None), (0.1, None)).group_accuracy() is None
+
+
+ORACLE = gating_option("oracle_first_error")
+
+
+def by_oracle(gating: GatingConfig) -> torch.Tensor:
+    """A wrong rollout of four tokens whose third is the first wrong one, and a right one of two."""
+    known = replace(signals(), first_error=torch.tensor([[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
+    facts: dict[str, Any] = {"vocabulary_size": 8, "noise_floor": 0.0, "control_seeds": [3, 4]}
+    return algorithm(gating).credit(known, advantages=torch.tensor([-1.0, 1.0]), **facts).weights
+
+
+def test_an_oracle_gives_five_times_the_credit_to_the_first_wrong_token() -> None:
+    # (1, 1, 5, 1) over its mean of 2; the right rollout is uniform.
+    assert by_oracle(ORACLE).tolist() == [[0.5, 0.5, 2.5, 0.5], [1.0, 1.0, 0.0, 0.0]]
+
+
+def test_controls_of_an_oracle_have_its_weights_elsewhere() -> None:
+    wrong, right = by_oracle(replace(ORACLE, control=Control.misplace))
+    assert sorted(wrong.tolist()) == [0.5, 0.5, 0.5, 2.5]
+    assert wrong[2] == 0.5
+    assert right.tolist() == [1.0, 1.0, 0.0, 0.0]
+    shuffled, _ = by_oracle(replace(ORACLE, control=Control.permute))
+    assert sorted(shuffled.tolist()) == [0.5, 0.5, 0.5, 2.5]
+    assert by_oracle(replace(ORACLE, control=Control.invert))[0].tolist() == pytest.approx([4 / 3, 4 / 3, 0, 4 / 3])
+
+
+def test_what_an_oracle_did_is_logged() -> None:
+    known = replace(signals(), first_error=torch.tensor([[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
+    made = Credit(by_oracle(ORACLE), torch.zeros(2, 4), 1.0)
+    both_wrong, one_right = torch.tensor([-1.0, -1.0]), torch.tensor([-1.0, 1.0])
+    assert algorithm(ORACLE).diagnostics(known, made, both_wrong)["credit/first_error_known"] == 0.5
+    logged = algorithm(ORACLE).diagnostics(known, made, one_right)
+    assert (logged["credit/first_error_known"], logged["credit/first_error"]) == (1.0, 2.5)
+    assert "credit/first_error" not in algorithm(ORACLE).diagnostics(signals(), made, one_right)
+
+
+@pytest.mark.parametrize(
+    ("sign", "kept", "left_out"),
+    [
+        (Sign.all, [1.5, -0.5, -0.5, -0.5], None),
+        (Sign.negative, [0, -0.5, -0.5, -0.5], 0.25),
+        (Sign.positive, [1.5, 0, 0, 0], 0.75),
+    ],
+    ids=str,
+)
+def test_rollouts_of_the_other_sign_carry_no_advantage_and_stay_in_the_mean(
+    sign: Sign, kept: list[float], left_out: float | None
+) -> None:
+    # One right of four: mean 1/4, std 1/2. The second group has no spread, so nothing of it is left out by the sign.
+    one = algorithm(sign=sign)
+    rewards = one.rewards([rollout(4)] * 8, verdicts(True, *[False] * 7), group_size=4)
+    assert one.advantages(rewards).tolist() == pytest.approx([*kept, 0, 0, 0, 0], abs=1e-3)
+    assert one.other_sign(rewards) == (None if left_out is None else left_out / 2)

@@ -17,9 +17,11 @@ from dgpo_cli.commands.main_only import Everywhere, elsewhere, main_only
 from dgpo_cli.commands.resumption import checkpoint_to_resume, move_the_end, state_to_resume
 from dgpo_cli.config.attempts import begin
 from dgpo_cli.config.commands import TrainConfig
+from dgpo_cli.config.gating_needs import reads_answer
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.crew import Crew
 from dgpo_cli.engines import Served, make_engine
+from dgpo_cli.evidence.first_errors import FirstErrors
 from dgpo_cli.models.placement import prepare_device, threads_of
 from dgpo_cli.models.policy import load_trainee
 from dgpo_cli.models.reference import load_reference
@@ -52,6 +54,7 @@ def build(
     held: closes the engine at the end of the run, also if it never begins.
     """
     run = _everywhere(config, folder, guard, processes, held)
+    oracle = reads_answer(config.gating)
     optimizer = Optimizer(run.policy.model.model, config.optim, processes)
     if run.checkpoint is not None:
         optimizer.load(run.checkpoint / "state")
@@ -87,6 +90,7 @@ def build(
         guard=guard,
         engine=run.engine,
         crew=run.crew,
+        first_errors=FirstErrors(run.policy.model.tokenizer, run.policy.stop_ids) if oracle else None,
     )
 
 

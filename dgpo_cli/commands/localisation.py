@@ -15,17 +15,17 @@ from dgpo_cli.commands.evaluated_model import sampling_of
 from dgpo_cli.commands.parts import benchmark_prompts
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig
-from dgpo_cli.config.gating_needs import needed_from_reference, needs_advantages
+from dgpo_cli.config.gating_needs import needed_from_reference, needs_advantages, reads_answer
 from dgpo_cli.config.gatings import gating_option, hydra_config_dirs
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig
 from dgpo_cli.core.credit import TokenSignals, gated_score
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.core.signals import SIGNALS
-from dgpo_cli.data.digit_chain import first_wrong_index
 from dgpo_cli.disk import writing
 from dgpo_cli.engines import completed, make_engine
 from dgpo_cli.errors import ConfigError, DataError
 from dgpo_cli.evaluation.benchmark import load_benchmark
+from dgpo_cli.evidence.first_errors import FirstErrors
 from dgpo_cli.evidence.localisation import (
     Located,
     Scores,
@@ -35,7 +35,6 @@ from dgpo_cli.evidence.localisation import (
     located,
     measures,
     results,
-    token_at,
 )
 from dgpo_cli.evidence.samples import units_of_evaluation
 from dgpo_cli.files import to_json, write_atomically
@@ -45,7 +44,6 @@ from dgpo_cli.models.placement import prepare_device
 from dgpo_cli.models.policy import Policy, load_policy
 from dgpo_cli.models.reference import load_reference
 from dgpo_cli.models.scoring import score_rollouts
-from dgpo_cli.records.token_spelling import token_speller
 from dgpo_cli.reporting.study_view import localisation_table
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import load_grader
@@ -129,6 +127,8 @@ def _gatings(config: EvalConfig) -> tuple[dict[str, GatingConfig], dict[str, str
 
 
 def _lacking(config: EvalConfig, gating: GatingConfig) -> tuple[str, str] | None:
+    if reads_answer(gating):
+        return "it reads the answer, so it finds the wrong token by definition", "a gating that has to find it"
     if config.reference.name == "none" and needed_from_reference(gating):
         return "it is measured from a reference", "reference.path=FOLDER or reference=tiny"
     if config.benchmark.k < 2 and needs_advantages(gating):
@@ -152,18 +152,16 @@ def _draw(config: EvalConfig, policy: Policy) -> Drawn:
         kept.sort(key=lambda one: (one.request.prompt.problem.index, one.request.sample))
         verdicts = grader.grade([of_rollout(one) for one in kept])
     wrong, unknown = {}, 0
-    spell = token_speller(policy.model.tokenizer)
+    finder = FirstErrors(policy.model.tokenizer, policy.stop_ids)
     for row, rollout in enumerate(kept):
-        gold = rollout.request.prompt.problem.gold
-        character = first_wrong_index(rollout.text, gold)
-        if character is None:
+        request = rollout.request
+        if rollout.text == request.prompt.problem.gold:
             continue
-        tokens = tuple("" if id_ in policy.stop_ids else spell(id_) for id_ in rollout.token_ids)
-        place = token_at(tokens, character) if "".join(tokens) == rollout.text else None
+        place = finder.place(rollout)
         if place is None:
             unknown += 1
         else:
-            request = rollout.request
+            tokens = finder.tokens(rollout)
             wrong[row] = WrongCompletion(request.prompt.problem.index, request.sample, tokens, place)
     return Drawn(kept, verdicts, wrong, unknown)
 
@@ -183,7 +181,7 @@ def _scores(
     floor = 0.0 if reference is None else measure_noise_floor(model, drawn.rollouts, lengths, **settings)
     rows: Rows = {("floor", name): scores for name, scores in floors(list(drawn.wrong.values())).items()}
     for name, rule in SIGNALS.items():
-        if reference is not None or not rule.measured_from_reference:
+        if not rule.reads_answer and (reference is not None or not rule.measured_from_reference):
             score = gated_score(signals, signal=name, entropy_exponent=0.0, vocabulary_size=model.vocabulary_size)
             rows["signal", name] = _of_wrong(score, signals, drawn)
     for name, weights in _credits(config, gatings, signals, drawn, model.vocabulary_size, floor):

@@ -15,14 +15,17 @@ from dgpo_cli.commands.gating_choice import computable, gatings_of, needs_of_ref
 from dgpo_cli.commands.parts import load_data_prompts
 from dgpo_cli.commands.rescoring import report, rescore, show_tokens
 from dgpo_cli.config.commands import RolloutConfig
-from dgpo_cli.config.gating_needs import needs_advantages
+from dgpo_cli.config.gating_needs import needs_advantages, reads_answer
+from dgpo_cli.config.gatings import gatings_by_label, hydra_config_dirs
 from dgpo_cli.config.groups import ComputeDtype
 from dgpo_cli.config.stored import save as save_config
+from dgpo_cli.core.credit import TokenSignals, marked
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.prompts import make_prompts
 from dgpo_cli.disk import writing
 from dgpo_cli.engines import Served, completed, make_engine
 from dgpo_cli.errors import ConfigError
+from dgpo_cli.evidence.first_errors import FirstErrors
 from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.noise_floor import measure_noise_floor
@@ -159,6 +162,8 @@ def _records(
     lengths = [len(rollout.token_ids) for rollout in rollouts]
     temperature, tokens = config.rollout.temperature or 1.0, config.tokens_per_microbatch
     signals = score_rollouts(model, reference, rollouts, lengths, temperature=temperature, tokens=tokens)
+    if any(map(reads_answer, gatings_by_label(config.gating, config.gatings or [], hydra_config_dirs()).values())):
+        signals = _informed(policy, rollouts, verdicts, signals)
     seeds = [
         derive_seed("control", config.seed, 0, rollout.request.draw, rollout.request.sample) for rollout in rollouts
     ]
@@ -186,6 +191,16 @@ def _records(
         noise_floor=floor,
         control_seeds=seeds,
     )
+
+
+def _informed(
+    policy: Policy, rollouts: list[Rollout], verdicts: list[Verdict] | None, signals: TokenSignals
+) -> TokenSignals:
+    """With what an oracle knows; without a gold nothing is."""
+    if verdicts is None:
+        return signals
+    places = FirstErrors(policy.model.tokenizer, policy.stop_ids).places(rollouts, verdicts)
+    return replace(signals, first_error=marked(places, signals.mask))
 
 
 def _worth(

@@ -20,6 +20,7 @@ from dgpo_cli.config.file_checks import benchmark_files, data, models
 from dgpo_cli.config.gating_needs import follows_reference, gates_noise, needed_from_reference, shapes_credit
 from dgpo_cli.config.groups import Dtype, Form, GatingConfig, Normalizer
 from dgpo_cli.config.lora_checks import trained_adapter, untrained_adapter
+from dgpo_cli.config.oracle_checks import oracle, oracle_note
 from dgpo_cli.config.quantization_checks import quantized_evaluation, quantized_training
 from dgpo_cli.config.ranges import (
     BENCHMARK_RULES,
@@ -50,7 +51,7 @@ def validate(config: Any, command: str) -> list[Problem]:
 
 def warnings(config: Any, command: str) -> list[str]:
     """What the command should say at its start."""
-    found = []
+    found = oracle_note(config.gating) if command == "train" else []
     if command == "train" and config.rollout.top_p != 1:
         found.append(
             f"rollout.top_p={config.rollout.top_p}: tokens are drawn from a cut distribution, so the importance ratio "
@@ -246,6 +247,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         quantized_training,
         several_processes,
         _gating,
+        oracle,
         _needed_reference,
         _evaluation,
         known_engine,
@@ -274,6 +276,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         quantized_evaluation,
         one_process,
         _gating,
+        oracle,
         _stored_rollouts,
         _graded_file,
         distinct_reference,

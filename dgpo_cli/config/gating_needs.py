@@ -19,6 +19,11 @@ def follows_reference(signal: Signal) -> bool:
     return signal is not Signal.none and SIGNALS[signal.value].measured_from_reference
 
 
+def reads_answer(gating: GatingConfig) -> bool:
+    """Whether credit reads the right answer: an oracle, an upper bound on what credit can do and no method."""
+    return shapes_credit(gating) and SIGNALS[gating.signal.value].reads_answer
+
+
 def masks_tokens(gating: GatingConfig) -> bool:
     """Whether tokens are chosen or left out, all chosen ones weighing alike."""
     return gating.top_fraction is not None or gating.band is not None

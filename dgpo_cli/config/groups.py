@@ -78,6 +78,7 @@ class Signal(Enum):  # and a row of core/signals.py
     rarity = "rarity"
     grad_norm = "grad_norm"
     relative_surprisal = "relative_surprisal"
+    oracle_first_error = "oracle_first_error"
 
 
 class Normalizer(Enum):
@@ -204,6 +205,11 @@ class AlgoConfig:
         None, "no policy loss for a token whose probability has moved further than this in A's direction; null is off"
     )
     scale_rewards: ScaleRewards = key(ScaleRewards.group, "divide advantages by the std of the group | batch | none")
+    sign: Sign = key(
+        Sign.all,
+        "all | positive | negative: rollouts whose advantage has another sign carry no policy loss (they stay in the "
+        "group's mean and in every denominator)",
+    )
     mask_truncated: bool = key(False, "completions cut at the limit carry no loss (they stay in the group's mean)")
     reward_right: float = key(1.0, "reward of a right answer, if the grader says right or wrong")
     reward_wrong: float = key(0.0, "reward of a wrong answer, if the grader says right or wrong")

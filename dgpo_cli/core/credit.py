@@ -15,7 +15,7 @@ gradient. Rows are handled one by one at their own length, so padding cannot cha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,7 @@ class TokenSignals:
     ref_logprobs: Tensor | None = None
     hellinger: Tensor | None = None  # the squared distance d, in [0, 1]
     grad_norm: Tensor | None = None  # of log p by the logits, in [0, sqrt 2]; None of rollouts that lack it
+    first_error: Tensor | None = None  # 1 on the first wrong token of a wrong rollout; None if no answer was read
 
 
 def measured(*, has_reference: bool) -> tuple[str, ...]:
@@ -66,6 +67,15 @@ def _scored(signals: TokenSignals, name: str) -> Tensor:
     if values is None:
         raise ValueError(f"{name} was not scored: what is measured from a reference needs one")
     return values
+
+
+def marked(places: Sequence[int | None], mask: Tensor) -> Tensor:
+    """float32 [B, T]: 1 at the place of each row, if it has one and that is counted; 0 elsewhere. mask: [B, T]."""
+    marks = torch.zeros(mask.shape)
+    for row, place in enumerate(places):
+        if place is not None and place < mask.shape[1]:
+            marks[row, place] = 1.0
+    return marks * mask
 
 
 def saturate(score: Tensor, half_point: float) -> Tensor:

@@ -81,6 +81,20 @@ def relative_positions(mask: Tensor) -> Tensor:
     return positions
 
 
+def first_error_credit(credit: Tensor, first_error: Tensor, negative: Tensor) -> dict[str, float | None]:
+    """What an oracle did: how often it knew the first wrong token, and the mean credit on it; None without any.
+
+    credit, first_error: [B, T], the latter 1 on that token of a rollout and 0 elsewhere. negative: [B], True for A < 0.
+    """
+    known = first_error.any(dim=1)
+    of_negatives = known[negative].double()
+    there = credit[first_error > 0].double()
+    return {
+        "credit/first_error_known": float(of_negatives.mean()) if of_negatives.numel() else None,
+        "credit/first_error": float(there.mean()) if there.numel() else None,
+    }
+
+
 def cell_shares(distance: Tensor, entropy: Tensor, credit: Tensor, positive: Tensor) -> dict[str, float]:
     """Shares of tokens and of credit in the four cells of high or low d and H, for each sign of the advantage.
 

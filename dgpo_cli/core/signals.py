@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # The fields of `credit.TokenSignals` that are there only if a reference was scored.
 MEASURED_FROM_REFERENCE = frozenset({"hellinger", "ref_logprobs"})
+# Those that no model gives: whoever has the right answer marks them.
+READ_FROM_ANSWER = frozenset({"first_error"})
 ENTROPY_EPS = 1e-6  # nats, of `relative_surprisal`: ours, for the published value is not known to us
 
 
@@ -41,6 +43,10 @@ class SignalRule:
     def measured_from_reference(self) -> bool:
         return not MEASURED_FROM_REFERENCE.isdisjoint(self.reads)
 
+    @property
+    def reads_answer(self) -> bool:
+        return not READ_FROM_ANSWER.isdisjoint(self.reads)
+
 
 SIGNALS: dict[str, SignalRule] = {
     "hellinger": SignalRule("d", ("hellinger",), lambda distance: distance),
@@ -59,4 +65,6 @@ SIGNALS: dict[str, SignalRule] = {
     "relative_surprisal": SignalRule(
         "−log p / H", ("logprobs", "entropy"), lambda logprobs, entropy: -logprobs / (entropy + ENTROPY_EPS)
     ),
+    # 1 on the token that is known to be wrong first, else 0. It reads the answer, and its name says so.
+    "oracle_first_error": SignalRule("[first wrong token]", ("first_error",), lambda first_error: first_error),
 }

@@ -16,7 +16,7 @@ import numpy as np
 from dgpo_cli.data.rows import Row
 from dgpo_cli.errors import Problem
 
-SIGNALS = ("logprobs", "ref_logprobs", "entropy", "hellinger", "grad_norm")
+SIGNALS = ("logprobs", "ref_logprobs", "entropy", "hellinger", "grad_norm", "first_error")
 CREDIT = ("credit", "score")
 LARGEST = float(np.finfo(np.float32).max)  # signals and advantages are float32
 
@@ -60,6 +60,7 @@ TOKEN_LISTS: dict[str, Kind] = {"token_ids": INTEGER, "engine_logprobs": NUMBER}
 COUNTED_LISTS: dict[str, Kind] = {
     **dict.fromkeys((*SIGNALS, *CREDIT), NUMBER),
     "grad_norm": ("a number from 0 to 1.42", lambda value: is_number(value) and 0 <= value <= 1.42),  # at most sqrt 2
+    "first_error": ("0 or 1", lambda value: value in (0, 1)),
     "hellinger": ("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
 }
 

@@ -22,6 +22,7 @@ UNIFORM = "gating=uniform needs no signal"
 WITHOUT = {
     "entropy": UNIFORM,
     "grad_norm": f"rollouts of this version hold it: sample again, dgpo rollout; {UNIFORM}",
+    "first_error": f"an oracle reads the answer: sample with it, data=digit_chain gating=oracle_first_error; {UNIFORM}",
     "logprobs": f"score the rollouts: dgpo rollout, or dgpo train rollout.save=all; {UNIFORM}",
 }
 TRAINED = "as trained"

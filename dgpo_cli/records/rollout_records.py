@@ -30,9 +30,10 @@ def rollout_records(
     """One record for each of B rollouts. `signals` and `credit` are [B, T].
 
     `tokens`, `token_ids` and `engine_logprobs` have a value for every token. The other lists have one for each counted
-    token: `logprobs` (by the trainer), `entropy`, `grad_norm`, `ref_logprobs`, `hellinger`, `score` and `credit`. They
-    are null for a rollout without counted tokens, which was not scored. `policy_step`: the training step whose weights
-    drew it (0: before the first; null outside of training).
+    token: `logprobs` (by the trainer), `entropy`, `grad_norm`, `ref_logprobs`, `hellinger`, `score` and `credit`, and
+    `first_error` (1 on the first wrong token) if an oracle gating asked for it. They are null for a rollout without
+    counted tokens, which was not scored. `policy_step`: the training step whose weights drew it (0: before the first;
+    null outside of training).
 
     A record also has the numbers that credit depends on beside the tokens: `vocabulary_size`, `noise_floor` (null if it
     was not measured) and `control_seed`. So credit can be computed again from the file alone (`stored_rollouts.py`).
@@ -95,6 +96,8 @@ def _signals(
         found["entropy"] = _values(signals.entropy, row, length)
         if signals.grad_norm is not None:
             found["grad_norm"] = _values(signals.grad_norm, row, length)
+        if signals.first_error is not None:
+            found["first_error"] = _values(signals.first_error, row, length)
     if signals is not None and signals.hellinger is not None:
         found["ref_logprobs"] = _values(signals.ref_logprobs, row, length)
         found["hellinger"] = _values(signals.hellinger, row, length)

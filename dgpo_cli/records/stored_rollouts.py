@@ -54,6 +54,7 @@ class StoredRollouts:
             None if whole.ref_logprobs is None else whole.ref_logprobs[rows],
             None if whole.hellinger is None else whole.hellinger[rows],
             None if whole.grad_norm is None else whole.grad_norm[rows],
+            None if whole.first_error is None else whole.first_error[rows],
         )
         return replace(
             self,
@@ -123,7 +124,7 @@ def _signals(records: list[dict[str, Any]], missing: dict[str, str]) -> TokenSig
     lengths = torch.tensor([len(record.get("logprobs") or []) for record in records])
     mask = torch.arange(int(lengths.max()) if len(records) else 0)[None, :] < lengths[:, None]  # [B, T]
     columns = {name: _table(records, name, mask) for name in SIGNALS}
-    optional = ("ref_logprobs", "hellinger", "grad_norm")
+    optional = ("ref_logprobs", "hellinger", "grad_norm", "first_error")
     found = {name: None if name in missing else columns[name] for name in optional}
     return TokenSignals(mask, columns["logprobs"], columns["entropy"], **found)
 

@@ -226,7 +226,7 @@ def _reason_of_no_update(row: Row) -> str:
     if _value(row, "groups/no_spread") < 1.0:
         return (
             "nothing to learn in this step: no token that counts carries an advantage (algo.mask_truncated leaves out "
-            "samples that were cut)"
+            "samples that were cut, algo.sign those whose advantage has the other sign)"
         )
     return f"nothing to learn in this step: every group had equal rewards{_answers(row)}, so every advantage is 0"
 

@@ -18,6 +18,7 @@ from dgpo_cli.config.gating_needs import gates_noise
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.crew import Crew
 from dgpo_cli.errors import RunError
+from dgpo_cli.evidence.first_errors import FirstErrors
 from dgpo_cli.models.frozen import renew
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
@@ -70,6 +71,7 @@ class Trainer:
     guard: StopGuard
     engine: Engine
     crew: Crew
+    first_errors: FirstErrors | None = None  # of an oracle gating alone
 
     def __post_init__(self) -> None:
         self.journal = Journal(
@@ -125,6 +127,7 @@ class Trainer:
             seconds, peak = time.perf_counter() - started, self.processes.highest(peak_bytes())[0]
             row = metrics_row(step, lr, collected, result, diagnostics, seconds=seconds, peak=peak)
             row |= {**self.engine.measured(), **self.supply.idle(seconds)}
+            row |= self._left_out(collected)
             self._advance(step, collected)
             if self.processes.main:
                 self.journal.step(row, collected, batch, result)
@@ -153,6 +156,7 @@ class Trainer:
             ],
             policy_step=self.state.step,
             group_accuracy=collected.rewards.group_accuracy(),
+            first_errors=self.first_errors and self.first_errors.places(collected.rollouts, collected.verdicts),
         )
 
     def _noise_floor(self, batch: StepBatch) -> float:
@@ -230,6 +234,10 @@ class Trainer:
         if result.signals is None or result.credit is None:
             return {}
         return self.algorithm.diagnostics(result.signals, result.credit, batch.advantages, batch.group_accuracy)
+
+    def _left_out(self, collected: Collected) -> dict[str, float]:
+        share = self.algorithm.other_sign(collected.rewards)
+        return {} if share is None else {"samples/other_sign": share}
 
     def _guard_against_nonfinite(self, step: int, batch: StepBatch, collected: Collected, result: StepResult) -> None:
         """Several updates in a row without a finite gradient end the run; the batch that did it is kept."""

@@ -46,7 +46,7 @@ def train_with_current_credit(passes: Passes, objective: Objective, series: Upda
         series.measure(gradient)
         if series.step(gradient(objective)):
             diagnostics = objective.algorithm.diagnostics(
-                now.signals, now.credit, batch.advantages, batch.group_accuracy
+                objective.informed(now.signals, batch.rows), now.credit, batch.advantages, batch.group_accuracy
             )
             used.add(objective.trained(rows), now.credit, diagnostics)
     return Scored(before, used.credit()), used

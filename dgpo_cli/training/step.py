@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dgpo_cli.algorithm import Algorithm, Credit
-from dgpo_cli.core.credit import TokenSignals
+from dgpo_cli.core.credit import TokenSignals, marked
 from dgpo_cli.core.policy_loss import PolicyLoss
 from dgpo_cli.models.microbatch import MicroBatch
 from dgpo_cli.processes import Processes
@@ -30,6 +30,7 @@ class StepBatch:
     control_seeds: list[int]  # [B]
     policy_step: int | None = None  # the training step whose weights are trained, 0 before the first
     group_accuracy: Tensor | None = None  # [B], the share of right answers in each rollout's group
+    first_errors: list[int | None] | None = None  # [B], where the first wrong token is, if an oracle asks for it
 
     @property
     def rows(self) -> list[int]:
@@ -95,13 +96,20 @@ class Objective:
         `old_logprobs` [b, T]: by the policy before the step's first update, if the signals are of a later one.
         """
         return self.algorithm.credit(
-            signals,
+            self.informed(signals, rows),
             advantages=self.batch.advantages[rows],
             old_logprobs=old_logprobs,
             vocabulary_size=self.vocabulary_size,
             noise_floor=self.noise_floor,
             control_seeds=[self.batch.control_seeds[row] for row in rows],
         )
+
+    def informed(self, signals: TokenSignals, rows: list[int]) -> TokenSignals:
+        """The signals of those rows, with what an oracle knows of them."""
+        places = self.batch.first_errors
+        if places is None:
+            return signals
+        return replace(signals, first_error=marked([places[row] for row in rows], signals.mask))
 
     def correction(self, old_logprobs: Tensor, mask: Tensor, rows: list[int]) -> Tensor | None:
         """Factors for those rows, whose log-probs [b, T] before any update of the step these are. None: all are 1."""

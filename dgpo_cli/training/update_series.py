@@ -109,7 +109,7 @@ class UpdateSeries:
             skipped=self._without_signal + self._nonfinite,
             nonfinite=self._nonfinite,
             nonfinite_streak=self._streak,
-            signals=None if scored is None else scored.signals,
+            signals=None if scored is None else self._objective.informed(scored.signals, self._objective.batch.rows),
             credit=None if scored is None else scored.credit,
             score_seconds=self._begun - self._started,
             train_seconds=time.perf_counter() - self._begun,

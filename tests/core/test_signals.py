@@ -14,7 +14,7 @@ from dgpo_cli.config.gating_needs import follows_reference
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.config.groups import Control, GatingConfig, Signal
 from dgpo_cli.core.credit import TokenSignals, gated_score
-from dgpo_cli.core.signals import MEASURED_FROM_REFERENCE, SIGNALS
+from dgpo_cli.core.signals import MEASURED_FROM_REFERENCE, READ_FROM_ANSWER, SIGNALS
 from dgpo_cli.reporting.credit_page import rule
 
 FIELDS = {field.name for field in dataclasses.fields(TokenSignals)} - {"mask"}
@@ -59,13 +59,14 @@ def test_a_signal_reads_the_fields_that_it_names_and_no_other(signal: Signal) ->
 def test_a_signal_cannot_be_scored_without_a_reference_exactly_if_it_follows_one(signal: Signal) -> None:
     alone = TokenSignals(torch.ones(1, 2, dtype=torch.bool), -torch.rand(1, 2), torch.rand(1, 2))
     optional = {field.name for field in dataclasses.fields(TokenSignals) if field.default is None}
-    assert optional == MEASURED_FROM_REFERENCE | {"grad_norm"}  # which files of earlier versions lack
+    assert optional == MEASURED_FROM_REFERENCE | READ_FROM_ANSWER | {"grad_norm"}  # which earlier files lack
     if follows_reference(signal):
         with pytest.raises(ValueError, match="measured from a reference"):
             gated_score(alone, signal=signal.value, entropy_exponent=0.0, vocabulary_size=9)
         return
-    if signal is Signal.grad_norm:
-        alone = dataclasses.replace(alone, grad_norm=torch.rand(1, 2))
+    if signal in (Signal.grad_norm, Signal.oracle_first_error):
+        [field] = SIGNALS[signal.value].reads
+        alone = dataclasses.replace(alone, **{field: torch.rand(1, 2)})
     gated_score(alone, signal=signal.value, entropy_exponent=0.0, vocabulary_size=9)
 
 

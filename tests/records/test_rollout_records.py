@@ -34,6 +34,7 @@ SIGNALS = TokenSignals(
     ref_logprobs=torch.tensor([[-0.75, -0.25], [0.0, 0.0], [-1.5, 0.0]]),
     hellinger=torch.tensor([[0.125, 0.0], [0.0, 0.0], [0.5, 0.0]]),
     grad_norm=torch.tensor([[0.75, 0.5], [0.0, 0.0], [1.25, 0.0]]),
+    first_error=torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]),
 )
 CREDIT = Credit(torch.tensor([[1.5, 0.5], [0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.5, 0.25], [0, 0], [1, 0]]), 1.0)
 
@@ -76,6 +77,7 @@ def test_a_record_holds_the_rollout_its_verdict_and_what_each_counted_token_carr
         "grad_norm": [0.75, 0.5],
         "ref_logprobs": [-0.75, -0.25],
         "hellinger": [0.125, 0.0],
+        "first_error": [0.0, 0.0],
         "score": [0.5, 0.25],
         "credit": [1.5, 0.5],
         "vocabulary_size": 12,
