@@ -156,8 +156,13 @@ class Trainer:
             ],
             policy_step=self.state.step,
             group_accuracy=collected.rewards.group_accuracy(),
-            first_errors=self.first_errors and self.first_errors.places(collected.rollouts, collected.verdicts),
+            first_errors=self._first_errors(collected),
         )
+
+    def _first_errors(self, collected: Collected) -> list[int | None] | None:
+        """[B] what an oracle gating knows; None for every other gating."""
+        known = self.first_errors
+        return None if known is None else known.places(collected.rollouts, collected.verdicts)
 
     def _noise_floor(self, batch: StepBatch) -> float:
         """Measured once, on the first rollouts there are, and kept in the checkpoint."""
