@@ -21,7 +21,7 @@ def signals(lengths: list[int], seed: int = 0, width: int | None = None) -> Toke
     mask = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
     values = {
         name: torch.rand((len(lengths), width), generator=generator) * mask
-        for name in ("logprobs", "entropy", "ref_logprobs", "hellinger", "grad_norm")
+        for name in ("logprobs", "entropy", "ref_logprobs", "hellinger", "grad_norm", "first_error")
     }
     signed = {name: -value if "logprobs" in name else value for name, value in values.items()}
     return TokenSignals(mask, **signed)
