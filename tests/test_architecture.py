@@ -82,6 +82,7 @@ OF_NO_MODULE = {
     "commands/test_several_benchmarks.py": "dgpo train with several benchmarks",
     "commands/test_train_lag.py": "dgpo train with rollouts drawn one step ahead",
     "commands/test_train_lora.py": "dgpo train with adapters",
+    "commands/test_train_oracle.py": "dgpo train by an oracle, its resumption and its stored rollouts",
     "commands/test_train_processes.py": "dgpo train on several processes",
     "commands/test_train_quantized.py": "dgpo train with adapters on a quantised base",
     "commands/test_train_vllm.py": "dgpo train, eval and rollout with engine=vllm",
