@@ -166,3 +166,9 @@ def test_an_option_or_recipe_of_ones_own_wins_over_what_the_model_brings(tmp_pat
         with hydra_ready(request):
             request, config = complete(request)
             assert settings(finish("train", config, request.overrides)) == expected
+
+
+@pytest.mark.parametrize("recipe", sorted(catalogue.option_files(catalogue.RECIPES)))
+def test_every_recipe_composes_and_has_no_problem(recipe: str) -> None:
+    config, _ = composed("train", [f"recipe={recipe}"])
+    assert validate(config, "train") == []

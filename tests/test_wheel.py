@@ -50,7 +50,7 @@ def test_nothing_but_the_package_is_installed_at_the_top(wheel: Path) -> None:
     assert {f"dgpo_cli/reporting/pages/{name}" for name in PAGES} <= set(names)
     assert "dgpo_cli/reporting/pages/compare.html.j2" in names
     assert "dgpo_cli/engines/vllm/plugin/dgpo_vllm/worker.py" in names
-    assert any(name.startswith("dgpo_cli/recipes/") for name in names)
+    assert "dgpo_cli/recipes/bands/tiny_dgpo.yml" in names
     assert not [name for name in names if "__pycache__" in name]
 
 

@@ -8,11 +8,13 @@ from dgpo_cli.config.commands import CompareConfig
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.evaluation.sample_file import write_json
 from dgpo_cli.files import write_atomically
+from dgpo_cli.reporting.bands import judge, read_band
 from dgpo_cli.reporting.comparison import compare, comparison_record
 from dgpo_cli.reporting.comparison_page import comparison_page, pair_names
 from dgpo_cli.reporting.comparison_tables import comparison_tables
 from dgpo_cli.reporting.learning_curves import learning_curves
 from dgpo_cli.reporting.plots import curves_png, differences_png
+from dgpo_cli.reporting.run_figures import figure_tables, run_figures
 from dgpo_cli.reporting.runs import find_runs
 from dgpo_cli.reporting.sides import sides
 from dgpo_cli.reporting.tables import show
@@ -24,16 +26,20 @@ def run(config: CompareConfig, folder: Path) -> None:
 
     Raises:
         ConfigError: no runs are given, or they cannot be compared.
-        DataError: a folder that holds no run, or a file in it that cannot be read.
+        DataError: a folder that holds no run, or a file in it, or the band, that cannot be read.
     """
     if not config.runs:
         raise ConfigError("runs: none is given", "dgpo compare runs=[FOLDER,FOLDER]")
     alpha = config.compare.alpha
+    band = None if config.band is None else read_band(config.band)
     runs, notes = find_runs(config.runs)
+    judged = [] if band is None else judge(band, runs, force=config.force)
     pairs, more = compare(runs, alpha=alpha, seed=config.seed, force=config.force)
-    notes += more
-    record = comparison_record(runs, pairs, notes, alpha=alpha, seed=config.seed)
+    notes += more + [one.sentence for one in judged]
     groups = sides(runs)
+    figures = run_figures(groups)
+    more_records = {"figures": figures, "band": [one.as_record() for one in judged]}
+    record = comparison_record(runs, pairs, notes, alpha=alpha, seed=config.seed) | more_records
     curves = learning_curves(groups)
     pictures = {"curves.png": curves_png(curves)} if curves else {}
     if pairs:
@@ -41,7 +47,8 @@ def run(config: CompareConfig, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "compare.json", record)
-        write_atomically(folder / "compare.html", comparison_page(runs, groups, pairs, curves, notes, alpha=alpha))
+        page = comparison_page(runs, groups, pairs, curves, figures, notes, alpha=alpha)
+        write_atomically(folder / "compare.html", page)
         for name, content in pictures.items():
             (folder / name).write_bytes(content)
     except OSError as error:
@@ -50,4 +57,4 @@ def run(config: CompareConfig, folder: Path) -> None:
     for note in notes:
         say(f"note: {note}")
     say(f"files: {folder} ({', '.join(['compare.html', 'compare.json', *pictures])})")
-    show(comparison_tables(runs, pairs, alpha=alpha), record)
+    show([*comparison_tables(runs, pairs, alpha=alpha), *figure_tables(figures)], record)

@@ -19,6 +19,7 @@ from dgpo_cli.config.gating_needs import needed_from_reference, needs_advantages
 from dgpo_cli.config.gatings import gating_option, hydra_config_dirs
 from dgpo_cli.config.groups import AlgoConfig, GatingConfig
 from dgpo_cli.core.credit import TokenSignals, gated_score
+from dgpo_cli.core.diagnostics import HIGH_QUANTILE, quantile
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.core.signals import SIGNALS
 from dgpo_cli.disk import writing
@@ -35,6 +36,7 @@ from dgpo_cli.evidence.localisation import (
     located,
     measures,
     results,
+    wrong_cells,
 )
 from dgpo_cli.evidence.samples import units_of_evaluation
 from dgpo_cli.files import to_json, write_atomically
@@ -44,7 +46,7 @@ from dgpo_cli.models.placement import prepare_device
 from dgpo_cli.models.policy import Policy, load_policy
 from dgpo_cli.models.reference import load_reference
 from dgpo_cli.models.scoring import score_rollouts
-from dgpo_cli.reporting.study_view import localisation_table
+from dgpo_cli.reporting.study_view import localisation_tables
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import load_grader
 from dgpo_cli.rewards.requests import of_rollout
@@ -87,15 +89,15 @@ def run(configs: list[EvalConfig], folder: Path) -> None:
     reference = None
     if config.reference.name != "none":
         reference = load_reference(config.reference, config.model, policy.model, placement)
-    rows = _scores(config, gatings, policy.model, reference, drawn)
+    rows, cells = _scores(config, gatings, policy.model, reference, drawn)
     wrong = list(drawn.wrong.values())
     found = [located(kind, name, wrong, scores) for (kind, name), scores in rows.items()]
-    record = _record(config, drawn, found, left_out)
+    record = _record(config, drawn, found, left_out) | {"cells": cells}
     _write(folder, record, wrong, rows)
     for name, why in left_out.items():
         say(f"left out: {name}: {why}")
     say(f"files: {folder}")
-    show([localisation_table(found, record)], record)
+    show(localisation_tables(found, record), record)
 
 
 def refuse_other_files(folder: Path, owned: tuple[str, ...], *, overwrite: bool) -> None:
@@ -172,8 +174,8 @@ def _scores(
     model: LanguageModel,
     reference: LanguageModel | None,
     drawn: Drawn,
-) -> Rows:
-    """Floors, signals, then credit by each gating, over all completions as in a training step."""
+) -> tuple[Rows, list[dict[str, object]] | None]:
+    """Floors, signals, then credit by each gating, over all completions as in a training step; and the cells."""
     temperature = config.benchmark.temperature or 1.0
     lengths = [len(one.token_ids) for one in drawn.rollouts]
     settings: dict[str, Any] = {"temperature": temperature, "tokens": TOKENS_PER_PASS}
@@ -186,7 +188,16 @@ def _scores(
             rows["signal", name] = _of_wrong(score, signals, drawn)
     for name, weights in _credits(config, gatings, signals, drawn, model.vocabulary_size, floor):
         rows["gating", name] = _of_wrong(weights, signals, drawn)
-    return rows
+    return rows, _cells(signals, drawn)
+
+
+def _cells(signals: TokenSignals, drawn: Drawn) -> list[dict[str, object]] | None:
+    """The cells of d and H, high being above the 80th percentile of all completions' tokens; None without d."""
+    if signals.hellinger is None:
+        return None
+    d, h = (_of_wrong(values, signals, drawn) for values in (signals.hellinger, signals.entropy))
+    bounds = [quantile(values[signals.mask], HIGH_QUANTILE) for values in (signals.hellinger, signals.entropy)]
+    return wrong_cells(list(drawn.wrong.values()), d, h, (bounds[0], bounds[1]))
 
 
 def _credits(

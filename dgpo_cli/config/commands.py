@@ -238,6 +238,11 @@ class CompareConfig:
     runs: list[str] = key(
         [], "folders of training runs, sweeps or evaluations; latest is the newest run or sweep below outputs/"
     )
+    band: str | None = key(
+        None,
+        "a file that says where the accuracy should lie, or the name of a stored one (recipes/bands): the runs are "
+        "inside, below, above or undecided",
+    )
     compare: CompareSettings = key(CompareSettings, "verdicts")
     seed: int = key(0, "seed of the bootstrap and of the permutations")
     force: bool = key(False, "compare evaluations whose problems, k, sampling, grader or prompt template differ")

@@ -16,6 +16,7 @@ PATHS = (
         "benchmark.completions",
         "rollouts",
         "grade",
+        "band",
         "resume",
     ),
     *("reward.path", "model.template", "data.template", "benchmark.template", *FOLDERS_OF_HYDRA),
@@ -27,6 +28,7 @@ ENDINGS = {
     **dict.fromkeys(("data.path", "benchmark.path"), ROWS),
     **dict.fromkeys(("benchmark.completions", "rollouts", "grade"), (".jsonl",)),
     "reward.path": (".py",),
+    "band": (".yml", ".yaml"),
     **dict.fromkeys(("model.template", "data.template", "benchmark.template"), ("",)),
 }
 RUNS = ("resume", "runs", "model.path", "reference.path", "swap.path")

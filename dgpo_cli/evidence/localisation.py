@@ -107,6 +107,33 @@ def results(tokens: Sequence[str]) -> list[int]:
     return [place for place in range(1, len(tokens)) if tokens[place].isdigit() and tokens[place - 1].endswith("=")]
 
 
+def wrong_cells(
+    completions: Sequence[WrongCompletion],
+    distances: Sequence[Scores],
+    entropies: Sequence[Scores],
+    bounds: tuple[float, float],
+) -> list[dict[str, object]]:
+    """Which of the four cells of d and H the first wrong tokens lie in, and all tokens of the same completions.
+
+    bounds: what d, and H, is high above. Both shares are means over a prompt's completions, then over prompts, with 95%
+    intervals. The cells are those of `cells/*` in training.
+    """
+    found: list[dict[str, object]] = []
+    for d_high, d_name in ((True, "high_d"), (False, "low_d")):
+        for h_high, h_name in ((True, "high_h"), (False, "low_h")):
+            at_wrong: dict[int, list[float]] = {}
+            of_all: dict[int, list[float]] = {}
+            for one, d, h in zip(completions, distances, entropies, strict=True):
+                inside = ((d > bounds[0]) == d_high) & ((h > bounds[1]) == h_high)  # [T]
+                at_wrong.setdefault(one.prompt, []).append(float(inside[one.wrong]))
+                of_all.setdefault(one.prompt, []).append(float(inside.mean()))
+            shares = {"wrong": list(at_wrong.values()), "tokens": list(of_all.values())}
+            values = {name: _share_interval(own) for name, own in shares.items()}
+            record = {name: {"value": one.mean, "ci95": one.ci95} for name, one in values.items()}
+            found.append({"cell": f"{d_name}_{h_name}", **record})
+    return found
+
+
 def as_record(rows: Sequence[Located]) -> list[dict[str, object]]:
     """For JSON: kind, name and the measures, each with its interval."""
     found = []

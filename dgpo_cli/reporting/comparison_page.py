@@ -15,6 +15,8 @@ from dgpo_cli.reporting.comparison import Pair
 from dgpo_cli.reporting.comparison_tables import shared_confidence
 from dgpo_cli.reporting.learning_curves import AXES, METRICS, Curves
 from dgpo_cli.reporting.plots import VERDICTS, colour, curves_svg, differences_svg, drawable
+from dgpo_cli.reporting.run_figures import cell_rows, figure_rows
+from dgpo_cli.reporting.run_files import Json
 from dgpo_cli.reporting.runs import Run
 from dgpo_cli.reporting.sides import Side, differences
 from dgpo_cli.reporting.tables import confidence, duration, interval, p_text, percent, points, sampling_text
@@ -42,6 +44,7 @@ def comparison_page(
     sides: Sequence[Side],
     pairs: Sequence[Pair],
     curves: Curves,
+    figures: Sequence[Json],
     notes: Sequence[str],
     *,
     alpha: float,
@@ -62,6 +65,8 @@ def comparison_page(
         differences=differences_svg(pairs, pair_names(pairs)) if pairs else "",
         runs=[_run(run, sides) for run in runs],
         settings=_settings(sides),
+        figures=figure_rows(figures),
+        cells=cell_rows(figures),
         curves=[(axis.name, axis.title, curves_svg(curves, axis)) for axis in drawn],
         final=[key for key in FINAL if any(run.final.get(key) is not None for run in runs)],
     )

@@ -12,8 +12,8 @@ from dgpo_cli.evidence.localisation import Located
 from dgpo_cli.reporting.tables import interval, make_table, percent, points
 
 
-def localisation_table(rows: Sequence[Located], record: dict[str, Any]) -> Table:
-    """One row a floor, signal or gating, with its three measures and their intervals by prompt."""
+def localisation_tables(rows: Sequence[Located], record: dict[str, Any]) -> list[Table]:
+    """One row a floor, signal or gating, with its three measures and their intervals by prompt; and the cells."""
     columns = ("", "by", "precision at 1", "95%", "reciprocal rank", "95%", "share on it", "95%")
     title = (
         f"the first wrong token of {record['n_wrong']} completions of {record['n_wrong_prompts']} prompts "
@@ -23,7 +23,19 @@ def localisation_table(rows: Sequence[Located], record: dict[str, Any]) -> Table
         [row.kind, row.name, *_cells(row.precision_at_1), *_cells(row.reciprocal_rank), *_cells(row.share)]
         for row in rows
     ]
-    return make_table(columns, cells, title=title)
+    return [make_table(columns, cells, title=title), *_cell_tables(record)]
+
+
+def _cell_tables(record: dict[str, Any]) -> list[Table]:
+    """Where the first wrong tokens lie by d and H, if d was measured."""
+    if record["cells"] is None:
+        return []
+    rows = []
+    for cell in record["cells"]:
+        texts = [f"{percent(one['value'])} {interval(one['ci95'])}" for one in (cell["wrong"], cell["tokens"])]
+        rows.append([cell["cell"].replace("_", " "), *texts])
+    columns = ("cell", "first wrong tokens [95%]", "all tokens of these completions [95%]")
+    return [make_table(columns, rows, title="where the first wrong tokens lie, high being the upper fifth")]
 
 
 def _cells(value: MeanReward | None) -> list[str]:

@@ -91,6 +91,9 @@ def test_with_a_reference_distances_are_looked_at_and_a_rerun_gives_the_same(
     command.run([settings], tmp_path / "a")
     command.run([settings], tmp_path / "b")
     assert {("signal", "hellinger"), ("signal", "kl"), ("gating", "paper")} <= set(table(tmp_path / "a"))
+    cells = json.loads((tmp_path / "a" / "localisation.json").read_text())["cells"]
+    assert sum(one["wrong"]["value"] for one in cells) == pytest.approx(1.0)
+    assert sum(one["tokens"]["value"] for one in cells) == pytest.approx(1.0)
     assert (tmp_path / "a" / "localisation.json").read_bytes() == (tmp_path / "b" / "localisation.json").read_bytes()
 
 

@@ -13,6 +13,7 @@ from dgpo_cli.evidence.localisation import (
     measures,
     results,
     token_at,
+    wrong_cells,
 )
 
 
@@ -73,3 +74,19 @@ def test_prompts_weigh_alike_and_carry_the_interval() -> None:
     assert row.precision_at_1.se_total == pytest.approx(0.5)  # std 0.707 over root 2
     assert row.precision_at_1.ci95 == (0.0, 1.0)  # +- 12.7 standard errors, cut to shares
     assert as_record([row])[0]["precision_at_1"] == {"value": 0.5, "ci95": (0.0, 1.0)}
+
+
+def test_the_cells_of_first_wrong_tokens_by_hand() -> None:
+    """d is high above 0.5 and H above 1: the wrong token of the first lies high, high; that of the other low, low."""
+    completions = [WrongCompletion(0, 0, ("1", "2"), 0), WrongCompletion(1, 0, ("1", "2", "3", ""), 3)]
+    found = wrong_cells(
+        completions,
+        [scores(0.9, 0.1), scores(0.9, 0.9, 0.1, 0.1)],
+        [scores(2, 2), scores(0, 2, 2, 1)],  # the last lies at the bound itself, which is low
+        (0.5, 1.0),
+    )
+    shares = {row["cell"]: (row["wrong"], row["tokens"]) for row in found}
+    wrong = {cell: one["value"] for cell, (one, _) in shares.items() if isinstance(one, dict)}
+    tokens = {cell: one["value"] for cell, (_, one) in shares.items() if isinstance(one, dict)}
+    assert wrong == {"high_d_high_h": 0.5, "high_d_low_h": 0.0, "low_d_high_h": 0.0, "low_d_low_h": 0.5}
+    assert tokens == {"high_d_high_h": 0.375, "high_d_low_h": 0.125, "low_d_high_h": 0.375, "low_d_low_h": 0.125}
