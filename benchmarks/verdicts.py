@@ -1,7 +1,8 @@
 """How often `dgpo compare` is right, by simulation: false alarms, power, coverage, and verdicts that their intervals
 contradict (none). Prints tables of docs/comparing.md.
 
-    .venv/bin/python benchmarks/verdicts.py          # about three minutes on one core
+    .venv/bin/python benchmarks/verdicts.py          # about five minutes on one core
+    .venv/bin/python benchmarks/verdicts.py looks    # only sweep.stop_when, the last table: two of them
 
 Two models answer the same 30 problems 32 times each. A problem's chance for A is drawn from Beta(0.561, 0.459): mean
 55%, many near 0 and 1, as AIME is for a model of middling strength. B's chance is A's plus a gain, cut to [0, 1].
@@ -9,6 +10,7 @@ Two models answer the same 30 problems 32 times each. A problem's chance for A i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgpo_cli.core.comparison import Comparison, compare_problems, compare_seeds, decide
+from dgpo_cli.core.inversion import below
+from dgpo_cli.core.sequential import decides, look_levels
 
 Floats = NDArray[np.floating[Any]]
 Gain = Callable[[np.random.Generator, Floats], Floats]
@@ -151,7 +155,70 @@ def simulate_sweep(gains: tuple[float, ...], runs: int, *, pairs: int = PAIRS, s
     return false_alarms / pairs, contradictions
 
 
+@dataclass(frozen=True)
+class LooksOutcome:
+    """Of studies that stop when a look decides: how many do, after how many seeds a side, beside fixed numbers."""
+
+    told: float
+    seeds: float  # mean, a side
+    naive: float  # told if each look were held against alpha, as it is after looking again and again
+    fixed: dict[int, float]  # seeds a side -> share that a study of just so many tells apart
+
+
+def simulate_looks(
+    looks: list[int], gain: float, *, spread: float = 1.0, skewed: bool = False, pairs: int = PAIRS, seed: int = 0
+) -> LooksOutcome:
+    """Studies that add a seed to each side between looks; gain and `spread` of B in units of A's spread over seeds."""
+    generator = np.random.default_rng(seed)
+    levels = look_levels(looks, 0.05)
+    found, naive, needed = 0, 0, 0
+    fixed = dict.fromkeys(looks, 0)
+    for _ in range(pairs):
+        draw = generator.exponential if skewed else generator.normal
+        a, b = (draw(size=looks[-1]) - skewed for _ in range(2))
+        b = b * spread + gain
+        p_values = [compare_seeds(a[:runs].tolist(), b[:runs].tolist()).p_value for runs in looks]
+        stopped = [runs for runs, p, level in zip(looks, p_values, levels, strict=True) if decides(p, level)]
+        found += bool(stopped)
+        needed += stopped[0] if stopped else looks[-1]
+        told = [below(p, 0.05) for p in p_values]
+        naive += any(told)
+        for runs, one in zip(looks, told, strict=True):
+            fixed[runs] += one
+    return LooksOutcome(found / pairs, needed / pairs, naive / pairs, {runs: n / pairs for runs, n in fixed.items()})
+
+
+def show_looks(looks: list[int], pairs: int = PAIRS) -> None:
+    """The table of sweep.stop_when."""
+    print(f"\n{pairs} studies a row, looks at {looks} seeds a side\n")
+    heads = [f"{runs} seeds at once" for runs in (looks[0], looks[-1])]
+    print(f"| true difference | told apart | mean seeds a side | {' | '.join(heads)} | looks without a rule |")
+    print("|---|---|---|---|---|---|")
+    for gain, spread, skewed in LOOKED_AT:
+        one = simulate_looks(looks, gain, spread=spread, skewed=skewed, pairs=pairs)
+        name = f"{gain:g} spreads, {'skewed' if skewed else 'normal'}" + (
+            f", spread x {spread:g}" if spread != 1 else ""
+        )
+        cells = (one.told, one.fixed[looks[0]], one.fixed[looks[-1]], one.naive)
+        told, first, last, naive = (f"{share:.1%}" for share in cells)
+        print(f"| {name} | {told} | {one.seeds:.2f} | {first} | {last} | {naive} |", flush=True)
+
+
+LOOKED_AT = (  # gain and spread of B in that of A, exponential or normal
+    (0.0, 1.0, False),
+    (0.0, 1.0, True),
+    (0.0, 3.0, False),
+    (1.0, 1.0, False),
+    (1.5, 1.0, False),
+    (2.0, 1.0, False),
+    (3.0, 1.0, False),
+)
+
+
 def main() -> None:
+    if sys.argv[1:] == ["looks"]:
+        show_looks([4, 5, 6, 7, 8])
+        return
     contradictions = 0
     print(f"{PROBLEMS} problems x {SAMPLES} samples, {PAIRS} pairs each\n")
     print("| true gain | mean gain, points | better | worse | interval covers | its width | unpaired t-test finds |")
@@ -185,6 +252,7 @@ def main() -> None:
         contradictions += more
         print(f"| {', '.join(f'{gain:g}' for gain in gains)} | {alarms:.1%} |", flush=True)
     print(f"\nverdicts that the shown interval contradicts: {contradictions}")
+    show_looks([4, 5, 6, 7, 8])
 
 
 UNLIKE = (  # runs of A and B, spread of B in that of A, exponential or normal

@@ -108,7 +108,11 @@ def _run(command: str, argv: list[str]) -> int:
     config_dirs = [Path(args.config_dir).absolute()] if args.config_dir else []
     multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
     words = read_files(command, args.overrides, multirun=multirun)
-    words.overrides, found = with_latest(words.overrides)
+    words.overrides, found = with_latest(words.overrides, multirun=multirun)
+    earlier = _continued_sweep(command, words, config_dirs) if multirun else None
+    if earlier is not None:
+        words, config_dirs = earlier.words, earlier.config_dirs
+        args.config_dir = next(iter(map(str, config_dirs)), None)
     overrides = words.overrides if multirun else continued(command, words.overrides, argv)
     base = words.base if overrides == words.overrides else None  # a run that goes on has its own
     request, problems = prepare(command, overrides, config_dirs, multirun, base=base, origins=words.origins)
@@ -130,7 +134,7 @@ def _run(command: str, argv: list[str]) -> int:
 
             run_without_folder(command, planned.configs)
             return 0
-        folder, remove_empty = (None, None) if shows_only else claim_folder(planned)
+        folder, remove_empty = (None, None) if shows_only else claim_folder(planned, earlier and earlier.folder)
         if folder is not None and command == "train" and not is_follower():
             say(f"{'sweep' if multirun else 'run'}: {shown_path(folder)}")
         if folder is not None and not multirun and not is_follower():
@@ -147,10 +151,16 @@ def _run(command: str, argv: list[str]) -> int:
         if not is_follower():
             refuse_without_the_hub(command, planned.configs)
         if multirun:
-            return run_sweep(planned.request, flags, folder, planned.jobs)
+            return run_sweep(planned, flags, folder, earlier.record if earlier else None, words.overrides)
         return run_hydra(planned.request, flags, folder)
     finally:
         remove_empty()
+
+
+def _continued_sweep(command: str, words: Any, config_dirs: list[Path]) -> Any:
+    from dgpo_cli.sweeps.continuing import continued
+
+    return continued(command, words, config_dirs)
 
 
 def _flags(command: str, argv: list[str]) -> argparse.Namespace:

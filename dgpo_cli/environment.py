@@ -10,8 +10,13 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from dataclasses import dataclass
 
+SWEEP = "DGPO_SWEEP"  # the process of the sweep whose job this process is
+LOOK_SECONDS = 0.5  # between two looks whether it is still there
+ORPHAN_SECONDS = 600.0  # that a job without its sweep has for saving
 STORE = "DGPO_STORE"  # file in which the workers that dgpo started find each other
 
 
@@ -51,3 +56,21 @@ def end_with_parent() -> None:
     if STORE in os.environ and sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def end_with_sweep() -> None:
+    """A job does not outlive its sweep, even where that is killed: it is asked to save and end, and then made to.
+
+    What the job starts is its own business, so the variable goes.
+    """
+    sweep = os.environ.pop(SWEEP, None)
+    if sweep is not None:
+        threading.Thread(target=_end_without, args=(int(sweep),), name="sweep's end", daemon=True).start()
+
+
+def _end_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -7,9 +7,9 @@ exit code. `job` stands at module level, so that launchers can send it to other 
 from __future__ import annotations
 
 import json
+import os
 import sys
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,16 @@ from dgpo_cli.config.compose import BASE, composed, hydra_ready, other_compositi
 from dgpo_cli.config.finish import finish
 from dgpo_cli.config.keys import config_roots
 from dgpo_cli.config.overrides import Request
-from dgpo_cli.config.stored import container_of
+from dgpo_cli.config.plan import Plan
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import shown_path
+from dgpo_cli.sweeps import job_files, sweep_run
+from dgpo_cli.sweeps.children import exit_code, last_words, log_size, start_job
+from dgpo_cli.sweeps.interruption import Interruption
+from dgpo_cli.sweeps.sweep_record import SweepRecord
 from dgpo_cli.terminal import say
 
+CONTINUED = "DGPO_CONTINUED"  # how a job of another launcher learns that its sweep goes on
 register([])  # a launcher's worker imports this module with `job` and resolves the job's folder
 
 
@@ -42,7 +47,7 @@ class State:
 
     exit_code: int = 0
     argv: list[str] = field(default_factory=list)
-    sweep: jobs.Sweep = field(default_factory=jobs.Sweep)
+    interruption: Interruption = field(default_factory=Interruption)
 
 
 STATE = State()
@@ -67,16 +72,27 @@ def run_hydra(request: Request, flags: list[str], folder: Path | None) -> int:
     return STATE.exit_code
 
 
-def run_sweep(request: Request, flags: list[str], folder: Path, count: int | None = None) -> int:
-    """As `run_hydra`, for `-m`: signals go to the running job, and a table of the jobs ends it.
+def run_sweep(planned: Plan, flags: list[str], folder: Path, record: SweepRecord | None, overrides: list[str]) -> int:
+    """Run a sweep that was asked for by `overrides`, or go on with that of `record`; the exit code.
 
-    count: of the jobs, if it is known before.
+    The jobs of Hydra's own launcher and sweeper are run here. Those of others are theirs; a table ends them too.
     """
+    request, continues = planned.request, record is not None
+    if record is None:
+        dirs = [str(one) for one in request.config_dirs]
+        record = SweepRecord(request.command, overrides, str(request.base) if request.base else None, dirs)
+    if sweep_run.is_ours(planned):
+        return sweep_run.run_sweep(planned, folder, record)
+    record.save(folder)
+    if continues:
+        overrides = [*request.overrides, f"+hydra.job.env_set.{CONTINUED}=1"]
+        request = replace(request, overrides=overrides)
     codes = []
-    STATE.sweep = jobs.Sweep(count)
-    with jobs.passing_signals_on(STATE.sweep):
+    STATE.interruption = Interruption(raises=True)
+    with STATE.interruption.listening():
         code = jobs.guarded(lambda: codes.append(run_hydra(request, flags, folder)))
-    reported = jobs.guarded(lambda: jobs.report_sweep(folder))
+    found = sweep_run.jobs_of_files(folder)
+    reported = jobs.guarded(lambda: sweep_run.report(folder, request.command, found))
     return code or codes[0] or reported
 
 
@@ -117,37 +133,49 @@ def typed_configs(config: DictConfig, request: Request) -> list[Any]:
 
 
 def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: int) -> float | None:
-    """Write the job's file, run it in a process of its own and note its exit code. A failed job stops no other."""
-    content: dict[str, Any] = {"number": number, "command": request.command}
+    """The job in a process of its own, its exit code noted in its file. A failed job stops no other.
+
+    If the sweep is continued, a job that is done stays as it is, and one that was cut off goes on in its folder.
+    """
     files = [str(request.base)] if request.base else []
-    content["overrides"] = files + benchmarks_joined(request.overrides, request.benchmarks)
-    content["exit_code"] = None
-    say(f"{STATE.sweep.place_of(number)}: {' '.join(content['overrides'])} -> {shown_path(folder)}")
-    started = time.monotonic()
+    kept = [text for text in request.overrides if not text.startswith("sweep.")]
+    overrides = files + benchmarks_joined(kept, request.benchmarks)
+    before = job_files.folder_of(folder.parent, overrides) if CONTINUED in os.environ else None
+    if before is not None and job_files.has_ended_well(request.command, before):
+        say(f"job {number + 1} is done: {shown_path(before)}")
+        return jobs.accuracy(before)
+    folder = before or folder
+    say(f"job {number + 1}: {' '.join(overrides)} -> {shown_path(folder)}")
 
     def prepare_job() -> None:
-        configs = typed_configs(config, request)
-        problems = [problem for item in configs for problem in validate(item, request.command)]
-        if problems:
-            raise ConfigError("", problems=tuple(problems))
-        for item in configs:
-            _name_job(item, folder)
-        content["configs"] = [container_of(item) for item in configs]
-        jobs.write_job(folder, content)
+        configs = job_files.next_configs(request.command, folder) if before else None
+        if configs is None:
+            configs = typed_configs(config, request)
+            problems = [problem for item in configs for problem in validate(item, request.command)]
+            if problems:
+                raise ConfigError("", problems=tuple(problems))
+            configs = job_files.first_configs(configs, folder)
+        job_files.write(folder, number, request.command, overrides, configs)
 
-    content["exit_code"] = jobs.guarded(prepare_job) or None
-    try:
-        if content["exit_code"] is None:
-            content["exit_code"] = jobs.run_in_child(request.command, folder, STATE.sweep)
-    finally:
-        jobs.write_job(folder, content)
-        STATE.sweep.seconds.append(time.monotonic() - started)
-    return jobs.accuracy(folder) if content["exit_code"] == 0 else None
+    code = jobs.guarded(prepare_job)
+    if code:
+        jobs.write_job(folder, {"number": number, "command": request.command, "overrides": overrides})
+    else:
+        code = _wait_for(request.command, folder)
+    job_files.note_exit(folder, code)
+    return jobs.accuracy(folder) if code == 0 else None
 
 
-def _name_job(config: Any, folder: Path) -> None:
-    """The jobs of a sweep share a group in W&B, and each has a name of its own."""
-    if hasattr(config, "logger") and config.logger.group is None:
-        config.logger.group = folder.parent.name
-    if getattr(config, "name", None):
-        config.name = f"{config.name}-{folder.name}"
+def _wait_for(command: str, folder: Path) -> int:
+    """Run the job whose file lies in `folder`; its exit code. A signal to the sweep ends it after the job."""
+    interruption, since = STATE.interruption, log_size(folder)
+    with interruption.start(lambda: start_job(command, folder, {})) as child:
+        code = exit_code(child.wait())
+    interruption.children.remove(child)
+    if code:
+        for line in last_words(folder, since):
+            say(line)
+    if interruption.signal_number is not None:
+        job_files.note_exit(folder, code)
+        raise jobs.Stopped(interruption.signal_number)
+    return code

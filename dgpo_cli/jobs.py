@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from dgpo_cli.command_lines import command as command_line
-from dgpo_cli.environment import end_with_parent, is_follower, place
-from dgpo_cli.errors import DgpoError, Problem, RunError
-from dgpo_cli.files import shown_path
-from dgpo_cli.terminal import phase, put, say, say_block
+from dgpo_cli.environment import end_with_parent, end_with_sweep, is_follower, place
+from dgpo_cli.errors import DgpoError, Problem
+from dgpo_cli.terminal import phase, say, say_block
 
 JOB_FILE = "job.yaml"  # in a sweep job's folder: the command, what was typed, the configurations, the exit code
-# Those that checkpoint.signals may name: a job that does not listen to one ends by it, as the sweep would have.
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU)
 BUG_HINT = "this is a bug in dgpo; HYDRA_FULL_ERROR=1 shows where it happened"
 
 
 class Stopped(BaseException):
-    """A signal ended a sweep between two jobs. Not an Exception, so that no launcher takes it for a failed job."""
+    """A signal ended a sweep. Not an Exception, so that no launcher takes it for a failed job."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -110,62 +102,6 @@ def run_without_folder(command: str, configs: list[Any]) -> None:
         run_here(command, configs, Path(folder))
 
 
-@dataclass
-class Sweep:
-    """The sweep that this process runs: which child is running, and the signal that ends it all."""
-
-    jobs: int | None = None  # how many there are; None for a sweeper that decides as it goes
-    seconds: list[float] = field(default_factory=list)  # of the jobs that have ended
-    child: subprocess.Popen[bytes] | None = None
-    signal_number: int | None = None
-
-    def place_of(self, number: int) -> str:
-        """`job 2 of 6, 1:40 left`: by the time that the jobs before took."""
-        if self.jobs is None:
-            return f"job {number + 1}"
-        if not self.seconds:
-            return f"job {number + 1} of {self.jobs}"
-        minutes, rest = divmod(round(sum(self.seconds) / len(self.seconds) * (self.jobs - number)), 60)
-        return f"job {number + 1} of {self.jobs}, {minutes}:{rest:02d} left"
-
-    def on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self.signal_number = number
-        if self.child is None:
-            raise Stopped(number)
-        if self.child.poll() is None:
-            self.child.send_signal(number)
-
-
-@contextmanager
-def passing_signals_on(sweep: Sweep) -> Iterator[None]:
-    """Signals go to the running job, which saves its state; the sweep ends when the job has ended."""
-    heard = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's SIGHUP
-    before = {number: signal.signal(number, sweep.on_signal) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def run_in_child(command: str, folder: Path, sweep: Sweep) -> int:
-    """Run the job whose file lies in `folder` in a process of its own; its exit code.
-
-    It gets a session of its own, so that a Ctrl-C at the terminal reaches it once, through `Sweep.on_signal`. What it
-    prints on stdout is in its files too, and does not belong on the sweep's stdout.
-    """
-    line = [sys.executable, "-m", "dgpo_cli", "_job", command, str(folder / JOB_FILE), str(folder)]
-    with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True) as child:
-        sweep.child = child
-        try:
-            code = child.wait()
-        finally:
-            sweep.child = None
-    if sweep.signal_number is not None:
-        raise Stopped(sweep.signal_number)
-    return code if code >= 0 else 128 - code
-
-
 def write_job(folder: Path, content: dict[str, Any]) -> None:
     """Write the job file whole or not at all."""
     import yaml
@@ -187,6 +123,7 @@ def read_job(file: Path) -> dict[str, Any]:
 def run_job_file(command: str, file: str, folder: str) -> None:
     """What a sweep's child or a run's worker does: the configurations of the job file, never composed again."""
     end_with_parent()
+    end_with_sweep()
     from omegaconf import OmegaConf
 
     from dgpo_cli.config.commands import COMMANDS
@@ -196,27 +133,6 @@ def run_job_file(command: str, file: str, folder: str) -> None:
     sys.argv = ["dgpo", command, *content["overrides"]]  # what stands for the job in its records
     configs = [OmegaConf.to_object(OmegaConf.merge(schema, stored)) for stored in content["configs"]]
     run_here(command, configs, Path(folder))
-
-
-def report_sweep(folder: Path) -> None:
-    """The table of a sweep's jobs on stderr and its folder on stdout; raises RunError when a job failed."""
-    jobs = [(file.parent, read_job(file)) for file in folder.glob(f"*/{JOB_FILE}")]
-    jobs.sort(key=lambda job: job[1]["number"])
-    rows = [("job", "exit", "overrides", "folder")]
-    for job_folder, job in jobs:
-        code = "-" if job.get("exit_code") is None else str(job["exit_code"])
-        rows.append((str(job["number"]), code, " ".join(job["overrides"]), job_folder.name))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        say("  ".join([*cells, row[3]]))
-    put(str(folder.absolute()))
-    if any((job_folder / "config.yaml").is_file() or (job_folder / "results.json").is_file() for job_folder, _ in jobs):
-        say(f"next: {command_line('compare', runs=shown_path(folder))}")
-    failed = [job["number"] for _, job in jobs if job.get("exit_code") not in (0, None)]
-    if failed:
-        numbers = ", ".join(map(str, failed))
-        raise RunError(f"{len(failed)} of {len(jobs)} jobs failed: {numbers}", "their errors stand above the table")
 
 
 def accuracy(folder: Path) -> float | None:

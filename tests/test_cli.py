@@ -156,6 +156,8 @@ SURFACE = [
     (["train", "hydra/launcher=x"], 2, [], ["error: ", "'hydra/launcher/x'", "hint: options: basic"]),
     (["train", "resume=nowhere"], 2, [], ["error: resume=nowhere: there is no such folder"]),
     (["train", "-m", "resume=.,nowhere"], 2, [], ["error: "]),
+    (["train", "sweep.retries=1"], 2, [], ["error: sweep.retries=1 changes nothing: without -m there is one job"]),
+    (["train", "-m", "sweep.jobs_at_once=0"], 2, [], ["error: sweep.jobs_at_once: expected at least 1, got 0"]),
     (["train", "-m", "seed=interval(0,1)"], 2, [], ["hint: list the values: dgpo train -m"]),
     (["train", "-m", "rollout.group_size=4,1"], 2, [], ["error: job 1 (rollout.group_size=1): rollout.group_size: 1"]),
     (["train", "-m", "--cfg", "job"], 2, [], ["error: -m runs jobs"]),
@@ -323,20 +325,20 @@ def test_the_task_function_can_be_sent_to_another_process() -> None:
 
 
 def test_a_sweep_runs_each_job_in_a_process_and_goes_on_after_a_failure(start: Start, tmp_path: Path) -> None:
-    process = start("train", "-m", "algo=grpo", "seed=13,1", "hydra.sweep.dir=sweep")
+    process = start("train", "-m", "algo=grpo", "seed=13,1", "hydra.sweep.dir=sweep", "sweep.jobs_at_once=1")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert out == f"{tmp_path / 'sweep'}\n", "only the sweep's folder"
     folders = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
     assert folders == ["0_seed-13", "1_seed-1"], "named by what is swept"
-    table = err[err.index("job  exit") :].splitlines()
+    table = err[err.index("job  status") :].splitlines()
     assert [line.split() for line in table[1:3]] == [
-        ["0", "1", "algo=grpo", "seed=13", "0_seed-13"],
-        ["1", "0", "algo=grpo", "seed=1", "1_seed-1"],
+        ["0", "failed", "1", "-", "seed=13", "0_seed-13"],
+        ["1", "done", "0", "50.0%", "seed=1", "1_seed-1"],
     ]
     assert table[3:5] == ["next: dgpo compare runs=sweep", "error: 1 of 2 jobs failed: 0"]
-    assert "job 1 of 2: algo=grpo seed=13 -> sweep/0_seed-13" in err
-    assert re.search(r"job 2 of 2, \d+:\d\d left: algo=grpo seed=1 -> sweep/1_seed-1", err)
+    assert "job 1 of 2: seed=13 -> sweep/0_seed-13" in err
+    assert re.search(r"job 2 of 2: done in \d+:\d\d, accuracy 50.0% \(2 ended\)", err)
     assert err.count("error: seed 13 is unlucky") == 1
     folder = tmp_path / "sweep" / "1_seed-1"
     config = load("train", folder / "config.yaml")
@@ -352,12 +354,12 @@ def test_a_sweep_of_evaluations_keeps_several_benchmarks(start: Start, tmp_path:
     process = start("eval", "-m", "benchmark=[aime2024,math500]", "seed=2", "hydra.sweep.dir=sweep")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (0, f"{tmp_path / 'sweep'}\n"), err
-    assert "benchmark=[aime2024,math500] seed=2" in err
+    assert "job 1 of 1: benchmark=[aime2024,math500] seed=2" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
 def test_a_signal_ends_a_sweep_after_its_job_has_saved(start: Start, tmp_path: Path, number: signal.Signals) -> None:
-    process = start("train", "-m", "seed=16,1", "hydra.sweep.dir=sweep")
+    process = start("train", "-m", "seed=16,1", "hydra.sweep.dir=sweep", "sweep.jobs_at_once=1")
     started = tmp_path / "sweep" / "0_seed-16" / "started"
     wait_for(started, process)
     process.send_signal(number)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.table import Table
+
 from dgpo_cli.config.commands import CompareConfig
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.evaluation.sample_file import write_json
 from dgpo_cli.files import write_atomically
 from dgpo_cli.reporting.bands import judge, read_band
-from dgpo_cli.reporting.comparison import compare, comparison_record
+from dgpo_cli.reporting.comparison import Pair, compare, comparison_record
 from dgpo_cli.reporting.comparison_page import comparison_page, pair_names
 from dgpo_cli.reporting.comparison_tables import comparison_tables
 from dgpo_cli.reporting.learning_curves import learning_curves
 from dgpo_cli.reporting.plots import curves_png, differences_png
 from dgpo_cli.reporting.run_figures import figure_tables, run_figures
+from dgpo_cli.reporting.run_files import Json
 from dgpo_cli.reporting.runs import find_runs
 from dgpo_cli.reporting.sides import sides
 from dgpo_cli.reporting.tables import show
@@ -22,7 +25,13 @@ from dgpo_cli.terminal import say
 
 
 def run(config: CompareConfig, folder: Path) -> None:
-    """Write compare.json, compare.html and the pictures into `folder`; tables or JSON on stdout, notes on stderr.
+    """As `write_comparison`, with tables or JSON on stdout."""
+    _, tables, record = write_comparison(config, folder)
+    show(tables, record)
+
+
+def write_comparison(config: CompareConfig, folder: Path) -> tuple[list[Pair], list[Table], Json]:
+    """Write compare.json, compare.html and the pictures into `folder`; notes on stderr. Pairs, tables, compare.json.
 
     Raises:
         ConfigError: no runs are given, or they cannot be compared.
@@ -57,4 +66,4 @@ def run(config: CompareConfig, folder: Path) -> None:
     for note in notes:
         say(f"note: {note}")
     say(f"files: {folder} ({', '.join(['compare.html', 'compare.json', *pictures])})")
-    show([*comparison_tables(runs, pairs, alpha=alpha), *figure_tables(figures)], record)
+    return pairs, [*comparison_tables(runs, pairs, alpha=alpha), *figure_tables(figures)], record

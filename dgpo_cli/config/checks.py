@@ -29,6 +29,7 @@ from dgpo_cli.config.ranges import (
     DATA_RULES,
     ROLLOUT_RULES,
     SWAP_RULES,
+    SWEEP_RULES,
     TRAIN_RULES,
     ranges,
 )
@@ -237,7 +238,7 @@ def _compared(config: CompareConfig) -> Iterator[Problem]:
 
 CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
     "train": [
-        ranges(TRAIN_RULES, DATA_RULES, BENCHMARK_RULES, COMMON_RULES),
+        ranges(TRAIN_RULES, DATA_RULES, BENCHMARK_RULES, COMMON_RULES, SWEEP_RULES),
         _sampling,
         _updates,
         _overlong,
@@ -259,7 +260,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         tensorboard,
     ],
     "eval": [
-        ranges(BENCHMARK_RULES, COMMON_RULES, SWAP_RULES),
+        ranges(BENCHMARK_RULES, COMMON_RULES, SWAP_RULES, SWEEP_RULES),
         studies,
         untrained_adapter,
         quantized_evaluation,

@@ -22,6 +22,7 @@ from dgpo_cli.config.groups import (
     key,
 )
 from dgpo_cli.config.model_groups import ModelConfig, ReferenceConfig
+from dgpo_cli.config.sweep_groups import SweepConfig
 
 
 @dataclass
@@ -145,6 +146,7 @@ class TrainConfig:
     optim: OptimConfig = key(OptimConfig, "optimizer")
     checkpoint: CheckpointConfig = key(CheckpointConfig, "checkpoints")
     eval: EvalSettings = key(EvalSettings, "evaluation during training")
+    sweep: SweepConfig = key(SweepConfig, "the jobs of -m")
 
     @property
     def benchmark_names(self) -> list[str]:
@@ -179,6 +181,7 @@ class EvalConfig:
     benchmark: BenchmarkConfig = key(BenchmarkConfig, "the problems")
     engine: EngineConfig = key(EngineConfig, "generation")
     strategy: StrategyConfig = key(StrategyConfig, "devices")
+    sweep: SweepConfig = key(SweepConfig, "the jobs of -m")
 
 
 @dataclass

@@ -51,12 +51,12 @@ def read_files(command: str, texts: list[str], *, multirun: bool = False) -> Wor
             continue
         _refuse_another_commands(command, text, content)
         for override in _flat(command, content, "", multirun):
-            words.overrides = [kept for kept in words.overrides if _name(kept) != _name(override)] + [override]
+            words.overrides = [kept for kept in words.overrides if name_of(kept) != name_of(override)] + [override]
             words.origins[override] = text
-    names = {_name(text) for text in typed}
+    names = {name_of(text) for text in typed}
     if words.base is not None and "resume" in names:
         raise UsageError("resume= has a configuration of its own", f"leave out {words.base.name}")
-    words.overrides = [text for text in words.overrides if _name(text) not in names] + typed
+    words.overrides = [text for text in words.overrides if name_of(text) not in names] + typed
     return words
 
 
@@ -70,7 +70,7 @@ def _is_file(text: str) -> bool:
     return "=" not in text and (text.lower().endswith(ENDINGS) or Path(text).is_file())
 
 
-def _name(override: str) -> str:
+def name_of(override: str) -> str:
     """The key or group of an override, `recipe` under the name of its folder."""
     name = override.partition("=")[0].lstrip("+~").partition("@")[0]
     return catalogue.RECIPES if name == "recipe" else name

@@ -44,6 +44,7 @@ FREE_ON_RESUME = (
     "push_to_hub",
     "dry_run",
     "probe",
+    "sweep",
     # Where and how a server draws; not in which dtype, nor over how many devices, which change its rounding.
     *("engine.urls", "engine.python", "engine.replicas", "engine.devices", "engine.gpu_memory_fraction"),
     *("engine.max_model_len", "engine.start_seconds", "engine.sync", "engine.sync_folder"),

@@ -13,7 +13,7 @@ from dgpo_cli.errors import UsageError
 EXAMPLE = """\
 # An experiment file. Save it (dgpo help recipe > my.yaml), change it, and run it:
 #   dgpo train my.yaml                        what is typed wins: dgpo train my.yaml optim.lr=2e-6
-#   dgpo train -m my.yaml seed=0,1            two runs, one after the other
+#   dgpo train -m my.yaml seed=0,1            two runs
 #   dgpo train my.yaml dry_run=true           its plan, before anything is loaded
 # GROUP: OPTION picks an option (dgpo train -h lists them, dgpo help algo=dapo shows what one sets); any key may stand
 # in its section (dgpo help keys lists them all). The config.yaml of a run is such a file, too.

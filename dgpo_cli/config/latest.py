@@ -12,8 +12,8 @@ RUN_KEYS = ("resume", "model.path", "reference.path", "swap.path", "runs")
 TRAINED, SWEPT = "outputs/train", "outputs/sweep"
 
 
-def with_latest(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """The overrides with folders in place of `latest`, and a note for each.
+def with_latest(overrides: list[str], *, multirun: bool = False) -> tuple[list[str], list[str]]:
+    """The overrides with folders in place of `latest`, and a note for each. With `multirun`, resume= is of a sweep.
 
     Raises:
         UsageError: there is no run yet.
@@ -24,7 +24,7 @@ def with_latest(overrides: list[str]) -> tuple[list[str], list[str]]:
         if key not in RUN_KEYS or not re.search(rf"(^|[\[,]){LATEST}($|[\],])", value) or Path(LATEST).exists():
             found.append(text)
             continue
-        folder = str(_newest(key))
+        folder = str(_newest("sweep" if multirun and key == "resume" else key))
         notes.append(f"{key}: {LATEST} is {folder}")
         found.append(f"{key}=" + re.sub(rf"(?<![^\[,]){LATEST}(?![^\],])", lambda _, to=folder: to, value))  # type: ignore[misc]
     return found, notes
@@ -34,6 +34,8 @@ def _newest(key: str) -> Path:
     trained, swept = Path(TRAINED), Path(SWEPT)
     runs = [file.parent for file in trained.glob("*/config.yaml")]
     jobs = [file.parent for file in swept.glob("*/*/config.yaml")]
+    if key == "sweep":
+        return _last([job.parent for job in jobs], "resume")
     if key == "runs":
         return _last([*runs, *(job.parent for job in jobs)], key)
     if key in ("model.path", "reference.path", "swap.path"):

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dgpo_cli.command_lines import command
@@ -34,14 +34,31 @@ RUN_FILES = ("config.yaml", "run.json")  # in each folder of a training run
 
 
 @dataclass(frozen=True)
+class PlannedJob:
+    """One job: its overrides, its typed configurations (several for benchmarks of dgpo eval), their composition."""
+
+    overrides: list[str]
+    configs: list[Any]
+    composition: DictConfig
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A request that Hydra accepts, its composition (a sweep's first job) and the typed configurations of its jobs."""
+    """A request that Hydra accepts, its composition (a sweep's first job) and its jobs.
+
+    listed: how many a sweep has, if its sweeper lists them before; another one's first job alone is planned.
+    """
 
     request: Request
     composition: DictConfig
-    configs: list[Any]
-    jobs: int | None = None  # of a sweep, if its sweeper lists them before
+    jobs: list[PlannedJob]
+    listed: int | None = None
     notes: tuple[str, ...] = ()  # no errors, but should be said
+
+    @property
+    def configs(self) -> list[Any]:
+        """The typed configurations of all jobs."""
+        return [config for job in self.jobs for config in job.configs]
 
 
 def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
@@ -52,16 +69,19 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
         jobs = _jobs(request, composition)
     except ConfigError as error:
         raise ConfigError("", problems=(*problems, *error.problems)) from error
-    configs: list[Any] = []
+    planned: list[PlannedJob] = []
     views: list[Any] = []  # of the configurations, one for each benchmark
     typed: list[dict[str, Any]] = []
     for number, job in enumerate(jobs):
         label = f"job {number} ({' '.join(_task(job))}): " if len(jobs) > 1 else ""
         variants = _benchmark_variants(job, request)
+        configs: list[Any] = []
+        nodes: list[DictConfig] = []
         for variant in variants[:1] if request.command == "train" else variants:
             found: list[Problem] = []
             try:
                 node = composition if variant == request.overrides else composed(request, variant)
+                nodes.append(node)
                 others = other_compositions(request, job)
                 configs.append(finish(request.command, node, _task(variant), request.base, others))
                 for view, keys in zip(_views(configs[-1]), variants if others else [variant], strict=False):
@@ -73,12 +93,29 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
             for problem in found:
                 if not _follows(problem, request) and not any(problem.message in other.message for other in problems):
                     problems.append(replace(problem, message=label + problem.message))
+        planned.append(PlannedJob(job, configs, nodes[0] if nodes else composition))
     wrong, notes = against_each_other(request.command, views, typed) if check else ([], [])
+    wrong += _without_a_sweep(request) if check else []
     problems += [problem for problem in wrong if not _is_said(problem, problems)]
     if problems:
         raise ConfigError("", problems=tuple(problems))
     listed = len(jobs) if _lists_jobs(composition) else None
-    return Plan(request, composition, configs, listed, tuple(notes))
+    return Plan(request, composition, planned, listed, tuple(notes))
+
+
+def _without_a_sweep(request: Request) -> list[Problem]:
+    """Keys of `sweep.*` that say how jobs are run, and there is one."""
+    typed = [] if request.multirun else [text for text in request.overrides if text.startswith("sweep.")]
+    hint = f"dgpo {request.command} -m seed=0,1 runs two jobs"
+    return [Problem(f"{text} changes nothing: without -m there is one job", hint) for text in typed]
+
+
+def folder_name(job: PlannedJob, number: int, command: str) -> str:
+    """The folder of a sweep's job below the sweep's."""
+    node = job.composition.copy()
+    with open_dict(node):
+        node.hydra.job.num = number
+    return _resolved(node, "hydra.sweep.subdir", command)
 
 
 def _views(config: Any) -> list[Any]:
@@ -130,14 +167,18 @@ def _follows(problem: Problem, request: Request) -> bool:
     return any(problem.message.startswith((f"{name}.", f"{name}:", f"{name}=")) for name in request.refused)
 
 
-def claim_folder(planned: Plan) -> tuple[Path, Callable[[], None]]:
+def claim_folder(planned: Plan, continued: Path | None = None) -> tuple[Path, Callable[[], None]]:
     """Make the run's or sweep's folder, and return it with a function that removes it again if it stayed empty.
+
+    continued: that of a sweep which goes on.
 
     Raises UsageError if it cannot be written or holds a training run. Folders named by the time alone never collide.
     """
     if is_follower():  # the main process has the folder, and says later which it is
         scratch = Path(tempfile.mkdtemp(prefix="dgpo_"))
         return scratch, lambda: shutil.rmtree(scratch, ignore_errors=True)
+    if continued is not None:
+        return continued, lambda: None
     request, config = planned.request, planned.configs[0]
     place = "hydra.sweep.dir" if request.multirun else "hydra.run.dir"
     resume = getattr(config, "resume", None)

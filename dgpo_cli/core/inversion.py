@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -114,8 +115,9 @@ def of_runs(a: Floats, b: Floats, *, seed: int = 0) -> Rearrangements:
     return _arranged(observed, ends, hair, unchanged=unchanged + int((~finite).sum()))
 
 
+@lru_cache(maxsize=4)
 def _splits(values: int, of_a: int) -> NDArray[np.int64]:
-    """Every choice of `of_a` places out of `values`. [splits, of_a]"""
+    """Every choice of `of_a` places out of `values`, to be read alone. [splits, of_a]"""
     return np.array(list(combinations(range(values), of_a)), dtype=np.int64)
 
 

@@ -1,0 +1,172 @@
+"""Whole sweeps: retries, further seeds, Ctrl-C, and sweeps that are killed with and without their jobs.
+
+The program, its signals and its files are real; `dgpo train` inside a job is a small stand-in, put in place by a
+sitecustomize module, that can be told by its seed to fail or to wait. test_sweeps_long.py has real training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import dgpo_cli
+from dgpo_cli.sweeps.sweep_record import DONE, SweepRecord
+
+Start = Callable[..., subprocess.Popen[str]]
+JOBS = """
+import json, os, signal, sys, time, types
+from pathlib import Path
+
+def train(config, folder):
+    from dgpo_cli.config.stored import save
+    from dgpo_cli.errors import Interrupted, RunError
+
+    with (folder / "starts.jsonl").open("a") as stream:
+        stream.write(json.dumps([config.resume, config.overwrite]) + "\\n")
+    starts = len((folder / "starts.jsonl").read_text().splitlines())
+    save(config, folder / "config.yaml")
+    if config.seed == 13 or (config.seed == 17 and starts == 1):
+        raise RunError(f"seed {config.seed} is unlucky", "take another")
+    if config.seed >= 20 and not Path("go").exists():
+        received = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: received.append(number))
+        (folder / "waits").touch()
+        while not received:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        (folder / "saved").write_text(str(received))
+        raise Interrupted("stopped after it was saved", exit_code=128 + received[0])
+    (folder / "eval.jsonl").write_text(json.dumps({"avg_at_k": {"value": config.seed / 100}}) + "\\n")
+
+module = types.ModuleType("dgpo_cli.commands.train")
+module.run = train
+sys.modules[module.__name__] = module
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(JOBS)
+    paths = [str(tmp_path / "path"), str(Path(dgpo_cli.__file__).parent.parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment.pop("HYDRA_FULL_ERROR", None)
+
+    started = []
+
+    def run(*argv: str) -> subprocess.Popen[str]:
+        line = [sys.executable, "-m", "dgpo_cli", "train", "-m", *argv]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()  # its jobs end by themselves
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, err = process.communicate(timeout=180)
+    return process.returncode, err
+
+
+def table(err: str) -> list[list[str]]:
+    """Number, status, exit code, accuracy, what differs of each job."""
+    lines = err[err.index("job  status") :].splitlines()[1:]
+    return [line.split()[:5] for line in lines if line.split()[0].isdigit()]
+
+
+def starts(folder: str) -> list[list[object]]:
+    return [json.loads(line) for line in Path("sweep", folder, "starts.jsonl").read_text().splitlines()]
+
+
+def wait_for(process: subprocess.Popen[str], *files: str) -> None:
+    deadline = time.monotonic() + 120
+    while not all(Path("sweep", file).exists() for file in files):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_failed_job_is_tried_again_and_more_seeds_run_alone(start: Start) -> None:
+    code, err = ended(start("seed=1,13,17", "sweep.retries=1", "sweep.jobs_at_once=3", "hydra.sweep.dir=sweep"))
+    assert code == 1
+    assert table(err) == [
+        ["0", "done", "0", "1.0%", "seed=1"],
+        ["1", "failed", "1", "-", "seed=13"],
+        ["2", "done", "0", "17.0%", "seed=17"],
+    ]
+    assert "job 3 of 3: started again, exit 1; all that it said: sweep/2_seed-17/job.log" in err
+    assert err.count("error: seed 13 is unlucky") == 2, "each attempt says so"
+    assert "error: 1 of 3 jobs failed: 1" in err
+    folder = "sweep/2_seed-17"
+    assert starts("2_seed-17") == [[None, False], [folder, False]], "it goes on where it failed"
+
+    code, err = ended(start("resume=sweep", "seed=1,13,17,5", "sweep.retries=0"))
+    assert code == 1
+    assert [row[:2] for row in table(err)] == [["0", "done"], ["1", "failed"], ["2", "done"], ["3", "done"]]
+    assert [len(starts(name)) for name in ("0_seed-1", "1_seed-13", "2_seed-17", "3_seed-5")] == [1, 3, 2, 1]
+    assert "4 jobs, 2 of them done" in err
+
+
+def test_ctrl_c_saves_every_job_and_the_sweep_goes_on_with_them(start: Start) -> None:
+    process = start("seed=20,21,1", "sweep.jobs_at_once=2", "hydra.sweep.dir=sweep")
+    wait_for(process, "0_seed-20/waits", "1_seed-21/waits")
+    process.send_signal(signal.SIGINT)
+    code, err = ended(process)
+    assert code == 130
+    assert [row[:3] for row in table(err)] == [
+        ["0", "interrupted", "130"],
+        ["1", "interrupted", "130"],
+        ["2", "waiting", "-"],
+    ]
+    saved = [Path("sweep", name, "saved").read_text() for name in ("0_seed-20", "1_seed-21")]
+    assert saved == ["[2]", "[2]"], "each gets the signal once"
+    assert "next: dgpo train -m resume=sweep runs the 3 that are left" in err
+    Path("go").touch()
+    code, err = ended(start("resume=sweep"))
+    assert code == 0
+    assert [row[1] for row in table(err)] == ["done"] * 3
+
+
+@pytest.mark.parametrize("machine", [False, True], ids=["sweep killed", "machine killed"])
+def test_a_killed_sweep_leaves_no_job_running_and_goes_on(start: Start, machine: bool) -> None:
+    process = start("seed=20,1", "sweep.jobs_at_once=1", "hydra.sweep.dir=sweep")
+    wait_for(process, "0_seed-20/waits")
+    job = SweepRecord.read(Path("sweep")).jobs[0].process
+    assert job is not None
+    process.kill()
+    if machine:
+        psutil.Process(job.pid).kill()
+    process.communicate(timeout=60)
+    Path("go").touch()
+    code, err = ended(start("resume=sweep"))
+    assert code == 0
+    assert table(err) == [["0", "done", "0", "20.0%", "seed=20"], ["1", "done", "0", "1.0%", "seed=1"]]
+    assert Path("sweep", "0_seed-20", "saved").exists() is not machine, "it saves when its sweep is gone"
+    assert len(starts("0_seed-20")) == 2
+    assert starts("0_seed-20")[1][0] is not None, "and is resumed"
+    assert all(one.status == DONE for one in SweepRecord.read(Path("sweep")).jobs)
+
+
+def test_two_sweeps_in_one_folder_are_refused(start: Start) -> None:
+    process = start("seed=20,21", "hydra.sweep.dir=sweep", "sweep.jobs_at_once=1")
+    wait_for(process, "0_seed-20/waits")
+    code, err = ended(start("resume=sweep"))
+    assert code == 2
+    assert "at work in sweep" in err
+    process.terminate()
+    assert ended(process)[0] == 143
