@@ -99,7 +99,7 @@ def jobs_of_files(folder: Path) -> list[Job]:
         code = content.get("exit_code")
         status = WAITING if code is None else FAILED if code else DONE
         score = accuracy(file.parent) if code == 0 else None
-        found.append(Job(content["number"], file.parent.name, content["overrides"], status, code, accuracy=score))
+        found.append(Job(content["number"], file.parent.name, content["overrides"], True, status, code, accuracy=score))
     return sorted(found, key=lambda job: job.number)
 
 
