@@ -38,6 +38,7 @@ def check_run_memory(
         micro_batches=1 if rows >= samples else 2,
         checkpointing=config.strategy.activation_checkpointing,
         moments_to_come=not resumed,
+        states=config.optim.states.value,
         sharers=sharers,
     )
 
@@ -53,7 +54,7 @@ def disk_warnings(
     if state.step >= config.steps:
         return []  # it was all written
     renewed = reference if config.reference.refresh_every else None
-    checkpoint = checkpoint_bytes(model, renewed, merged=config.model.lora.merge)
+    checkpoint = checkpoint_bytes(model, renewed, merged=config.model.lora.merge, states=config.optim.states.value)
     need = predicted_need(config, checkpoint, measured=reference is not None)
     warning = check_space(folder, need, overwrite=config.overwrite and config.resume is None)
     return [] if warning is None else [warning]

@@ -21,7 +21,7 @@ from dgpo_cli.config.gating_needs import follows_reference, gates_noise, needed_
 from dgpo_cli.config.groups import Dtype, Form, GatingConfig, Normalizer
 from dgpo_cli.config.lora_checks import trained_adapter, untrained_adapter
 from dgpo_cli.config.oracle_checks import oracle, oracle_note
-from dgpo_cli.config.quantization_checks import quantized_evaluation, quantized_training
+from dgpo_cli.config.quantization_checks import optimizer_states, quantized_evaluation, quantized_training
 from dgpo_cli.config.ranges import (
     BENCHMARK_RULES,
     COMMON_RULES,
@@ -246,6 +246,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         _repository,
         trained_adapter,
         quantized_training,
+        optimizer_states,
         several_processes,
         _gating,
         oracle,

@@ -12,6 +12,7 @@ from dgpo_cli.config.groups import (
     DataConfig,
     GatingConfig,
     LoggerConfig,
+    OptimizerStates,
     RewardConfig,
     SaveRollouts,
     Schedule,
@@ -45,7 +46,7 @@ class RolloutSettings:
 
 @dataclass
 class OptimConfig:
-    """`optim.*`: AdamW in float32, the learning rate and how a step is cut into updates."""
+    """`optim.*`: AdamW, the learning rate and how a step is cut into updates."""
 
     lr: float = key(1e-6, "peak learning rate")
     schedule: Schedule = key(Schedule.constant, "constant | linear | cosine, after warm-up")
@@ -54,6 +55,11 @@ class OptimConfig:
     weight_decay: float = key(0.1, "decoupled weight decay")
     betas: list[float] = key([0.9, 0.999], "AdamW's betas")
     eps: float = key(1e-8, "AdamW's epsilon")
+    states: OptimizerStates = key(
+        OptimizerStates.float32,
+        "AdamW's two moments: float32 | 8bit (bitsandbytes: 2 bytes a weight in place of 8; tensors of fewer than "
+        "4,096 weights keep float32)",
+    )
     grad_clip: float = key(1.0, "largest gradient norm; 0 is off")
     minibatches: int = key(1, "optimizer minibatches a step; prompts are split among them")
     epochs: int = key(1, "passes over the step's rollouts")

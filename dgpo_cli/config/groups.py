@@ -40,6 +40,9 @@ class Schedule(Enum):
     cosine = "cosine"
 
 
+OptimizerStates = Enum("OptimizerStates", {"float32": "float32", "8bit": "8bit"})
+
+
 class LossAggregation(Enum):
     rollout_mean = "rollout_mean"
     token_mean = "token_mean"

@@ -1,4 +1,4 @@
-"""Problems of `model.quantization`, before torch or bitsandbytes is imported."""
+"""Problems of `model.quantization` and `optim.states`, before torch or bitsandbytes is imported."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
+from dgpo_cli.config.groups import OptimizerStates
 from dgpo_cli.config.model_groups import Quantization
 from dgpo_cli.config.strategies import SHARDED
 from dgpo_cli.errors import Problem
@@ -30,6 +31,18 @@ def quantized_training(config: TrainConfig) -> Iterator[Problem]:
     if strategy.compile:
         yield Problem(f"{asked} with strategy.compile=true: not tried, so not offered", "leave one of them out")
     yield from _not_on_a_server(config, asked)
+
+
+def optimizer_states(config: TrainConfig) -> Iterator[Problem]:
+    """Problems of moments in 8 bits."""
+    kind, strategy = config.optim.states, config.strategy
+    if kind is OptimizerStates.float32:
+        return
+    asked = f"optim.states={kind.value}"
+    yield from _needs_bitsandbytes(asked)
+    if strategy.name in SHARDED:
+        message = f"{asked}: strategy={strategy.name} shards moments, and 8-bit codes with their scales are not sharded"
+        yield Problem(message, "strategy=single or strategy=ddp; shards make float32 moments smaller, too")
 
 
 def quantized_evaluation(config: EvalConfig | RolloutConfig) -> Iterator[Problem]:

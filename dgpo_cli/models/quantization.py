@@ -1,4 +1,4 @@
-"""Frozen weights in 4 or 8 bits: the only file that speaks to bitsandbytes, through transformers.
+"""Frozen weights in 4 or 8 bits, by bitsandbytes, through transformers.
 
 The linear layers of the body are quantised while they are read; embedding, norms and head stay as they are. The policy
 is what these layers compute. Whatever draws, scores or measures goes through them, and nothing is made good for their

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.planning.architecture import FLOAT, Architecture
-from dgpo_cli.planning.memory import Setting, reference_bytes
-
-MOMENTS = 2 * FLOAT  # bytes a trained weight: AdamW's two
+from dgpo_cli.planning.memory import Setting, moments, reference_bytes
 
 
-def checkpoint_bytes(*, own: int, own_bytes: int, adapter: int = 0, merged: bool = False, renewed: int = 0) -> int:
+def checkpoint_bytes(
+    *, own: int, own_bytes: int, moments: int, adapter: int = 0, merged: bool = False, renewed: int = 0
+) -> int:
     """Bytes of a checkpoint's weights and moments. The small files beside them are left out: tokenizer and counters.
 
     own: the model's own weights; they are trained, unless there is an adapter.
     own_bytes: of each of them, as it is saved.
+    moments: bytes of all of AdamW's.
     adapter: weights of a LoRA adapter, always float32.
     merged: model/ holds the full model with the adapter added in, and state/ the adapter.
     renewed: bytes of the weights of a reference that is renewed, for state/ holds it too.
     """
     full = own * own_bytes
     if not adapter:
-        return full + own * MOMENTS + renewed
-    return adapter * (FLOAT + MOMENTS) + (full if merged else 0) + renewed
+        return full + moments + renewed
+    return adapter * FLOAT + moments + (full if merged else 0) + renewed
 
 
 def kept_checkpoints(config: TrainConfig) -> int:
@@ -38,6 +39,7 @@ def planned_disk(config: TrainConfig, model: Architecture, setting: Setting) -> 
     checkpoint = checkpoint_bytes(
         own=model.parameters,
         own_bytes=setting.weight_bytes,
+        moments=moments(model, setting),
         adapter=adapter,
         merged=config.model.lora.merge,
         renewed=_renewed_bytes(model, setting, adapter),

@@ -88,6 +88,7 @@ def setting_of(config: Any, layout: Layout, *, trains: bool) -> Setting:
         reference_offloaded=strategy.reference_offload and sharded and layout.device == "cuda",
         generates_gathered=strategy.gather_for_generation,
         quantization=config.model.quantization.name,
+        states=config.optim.states.value if trains and isinstance(config, TrainConfig) else "float32",
     )
 
 

@@ -2,7 +2,7 @@
 
     weights      stored weights, and under sharding the layers gathered for a pass
     gradients    one float32 value a trained weight, and the [V, D] gradient that is added to one that stands already
-    optimizer    two float32 moments a trained weight, and what an update takes for a moment
+    optimizer    two moments a trained weight, in float32 or 8 bits, and what an update takes for a moment
     reference    the frozen reference's weights
     activations  what a forward saves for its backward, and the widest moment of a layer
     scoring      hidden states of the counted tokens, and the tiles that their log-probs are streamed through
@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 
 from dgpo_cli.core.tile_sizes import TILE_IDS, TILE_TOKENS
 from dgpo_cli.planning.architecture import FLOAT, Adapters, Architecture
-from dgpo_cli.planning.pieces import GRADIENTS_AT_ONCE, NOISE_ROLLOUTS, WATCHED_WEIGHTS
+from dgpo_cli.planning.pieces import GRADIENTS_AT_ONCE, NOISE_ROLLOUTS, WATCHED_WEIGHTS, moment_bytes
 
 NO_ADAPTERS = Adapters()
 FORWARD_TILES, BACKWARD_TILES = 4, 2  # buffers of a tile's size in a pass (core/running_stats.py, streamed_logprob.py)
@@ -65,6 +65,7 @@ class Setting:
     reference_offloaded: bool = False
     generates_gathered: bool = True  # sharded weights are held whole while completions are sampled
     quantization: str = "none"  # of the layers' matrices: none | nf4 | int8
+    states: str = "float32"  # of the optimizer: float32 | 8bit
 
     @property
     def autocast(self) -> bool:
@@ -131,12 +132,20 @@ def sampling_phase(model: Architecture, setting: Setting, generation: Generation
 
 def standing(model: Architecture, setting: Setting) -> Memory:
     """What stands through all phases: weights as they are gathered for a pass, moments, reference."""
-    trained = trained_parameters(model, setting)
     return Memory(
         weights=stored_weights(model, setting) + gathered_weights(model, setting),
-        optimizer=0 if setting.offloaded else _shard(2 * FLOAT * trained, setting),
+        optimizer=0 if setting.offloaded else _shard(moments(model, setting), setting),
         reference=reference_weights(model, setting),
     )
+
+
+def moments(model: Architecture, setting: Setting) -> int:
+    """AdamW's two of all trained weights."""
+    return sum(count * moment_bytes(elements, setting.states) for elements, count in _trained_tensors(model, setting))
+
+
+def _trained_tensors(model: Architecture, setting: Setting) -> list[tuple[int, int]]:
+    return model.adapter_tensors(setting.adapters) if setting.adapters.rank else model.tensors()
 
 
 def stored_weights(model: Architecture, setting: Setting) -> int:
@@ -248,11 +257,11 @@ def forward(model: Architecture, setting: Setting, batch: Batch) -> Memory:
 def backward(model: Architecture, setting: Setting, batch: Batch) -> Memory:
     """The start of its backward: the head's gradient is formed, then that of the last layer begins."""
     saved = saved_activations(model, setting, batch)
-    moments = [
+    points = [
         (saved, scoring_buffers(model, setting, batch, backward=True)),
         (saved + layer_moment(model, setting, batch, backward=True), 0),
     ]
-    activations, scoring = max(moments, key=sum)
+    activations, scoring = max(points, key=sum)
     gradients = _earlier_gradients(model, setting, batch) + _whole_gradients(model, setting)
     held = standing(model, setting)
     return replace(held, gradients=gradients, activations=activations, scoring=scoring)
@@ -286,15 +295,18 @@ def _whole_gradients(model: Architecture, setting: Setting) -> int:
 
 
 def optimizer_step(model: Architecture, setting: Setting) -> Memory:
-    """AdamW: every gradient stands, and on a CPU the update of one tensor takes two more of its size."""
+    """AdamW: every gradient stands, and on a CPU the update of one tensor takes two more of its size.
+
+    Of moments in 8 bits five: both in float32, the gradient, and two on the way to its divisor.
+    """
     held = replace(standing(model, setting), weights=stored_weights(model, setting))
     if setting.offloaded:
         return held
-    tensors = model.adapter_tensors(setting.adapters) if setting.adapters.rank else model.tensors()
-    tensors = [(-(-elements // setting.shards), count) for elements, count in tensors]
+    tensors = [(-(-elements // setting.shards), count) for elements, count in _trained_tensors(model, setting)]
     watched = sum(count * min(elements, 2 * WATCHED_WEIGHTS) for elements, count in tensors)
     largest = max(elements for elements, _ in tensors)
-    passing = 2 * largest if setting.device == "cpu" else 0  # a GPU's fused update takes nothing
+    beside = 2 if setting.states == "float32" else 5
+    passing = beside * largest if setting.device == "cpu" else 0  # a GPU's fused update takes nothing
     summing = largest + GRADIENTS_AT_ONCE if setting.copies > 1 else 0  # before it, with none of the update's
     trained = trained_parameters(model, setting)
     return replace(

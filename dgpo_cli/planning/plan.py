@@ -179,5 +179,6 @@ def _precision(setting: Setting, *, trains: bool) -> dict[str, Any]:
         weights = f"{setting.quantization} (embedding, norms and head {weights})"
     facts: dict[str, Any] = {"weights": weights, "compute": names[setting.compute_bytes]}
     if trains:
-        facts |= {"gradients": "float32", "moments": "float32", "bytes_per_trained_parameter": 16}
+        beside = 8 if setting.states == "float32" else 2
+        facts |= {"gradients": "float32", "moments": setting.states, "bytes_per_trained_parameter": 8 + beside}
     return facts

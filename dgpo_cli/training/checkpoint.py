@@ -89,7 +89,7 @@ class Checkpoints:
         """
         target = self.folder / checkpoint_name(state.step)
         temporary = self.folder / f"{TEMPORARY}{target.name}"
-        with writing(target, checkpoint_bytes(model, reference, merged=self.merge_adapter)):
+        with writing(target, checkpoint_bytes(model, reference, merged=self.merge_adapter, states=optimizer.states)):
             try:
                 if self.processes.main:
                     remove_tree(temporary, ignore_errors=True)

@@ -18,9 +18,10 @@ import torch
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.planning.architecture import BFLOAT, FLOAT, Adapters, from_content
+from dgpo_cli.planning.pieces import moment_bytes
 from dgpo_cli.processes import Processes
 
-GRADIENT, MOMENTS = 4, 8  # bytes a trained weight, in float32
+GRADIENT = 4  # bytes a trained weight, in float32
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # tells machines apart that have the same name
@@ -47,13 +48,14 @@ def check_memory(
     micro_batches: int = 2,
     checkpointing: bool = False,
     moments_to_come: bool = True,
+    states: str = "float32",
     sharers: Sharers = Sharers(),
     available: int | None = None,
 ) -> None:
     """Whether every process of this machine finds what it will take.
 
     positions: of a process's largest micro-batch; micro_batches: of its part of an update. moments_to_come: False where
-    a checkpoint brought them. available: bytes, the machine's where None.
+    a checkpoint brought them. states: of the optimizer, float32 | 8bit. available: bytes, the machine's where None.
 
     Weights and reference are in memory already; gradients, AdamW's moments and a micro-batch's activations are to come,
     as the plan counts them (planning/memory.py). Where an update has one micro-batch, gradients take the place of its
@@ -62,10 +64,11 @@ def check_memory(
     Raises:
         ConfigError: they do not fit.
     """
-    trained = sum(weight.numel() for weight in model.model.parameters() if weight.requires_grad) // sharers.shards
+    tensors = [weight.numel() for weight in model.model.parameters() if weight.requires_grad]
+    moments = sum(moment_bytes(elements, states) for elements in tensors) // sharers.shards
     parts = {
-        "gradients": trained * GRADIENT,
-        "optimizer": trained * MOMENTS if moments_to_come else 0,
+        "gradients": sum(tensors) // sharers.shards * GRADIENT,
+        "optimizer": moments if moments_to_come else 0,
         "micro-batch": positions * _bytes_of_a_position(model, checkpointing=checkpointing),
     }
     need = sum(parts.values())

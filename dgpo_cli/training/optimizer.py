@@ -1,4 +1,4 @@
-"""AdamW in float32 and the learning rate of a step, on one process or several.
+"""AdamW, its moments in float32 or 8 bits, and the learning rate of a step, on one process or several.
 
 If every process holds the whole model, the gradients are summed here; sharded weights sum theirs during the backward
 pass. Each saved file says where its rows belong in the whole tensor, so any number of processes can go on from it.
@@ -25,13 +25,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dgpo_cli.config.commands import OptimConfig
-from dgpo_cli.config.groups import Schedule
+from dgpo_cli.config.groups import OptimizerStates, Schedule
 from dgpo_cli.core.directions import adam_direction, cosine, inner_products
 from dgpo_cli.errors import RunError
 from dgpo_cli.models.sharding import full, is_sharded, local, rows_of
 from dgpo_cli.planning.pieces import GRADIENTS_AT_ONCE, WATCHED_WEIGHTS
 from dgpo_cli.processes import SOLO, Processes, watching_for_loss
 from dgpo_cli.progress import beat, each, together
+from dgpo_cli.training.eight_bit import MOMENTS_8BIT, OF_CODES, adamw_8bit, decoded
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -75,17 +76,20 @@ class Optimizer:
         self.sharded = any(is_sharded(weight) for weight in self.parameters)
         decayed = [parameter for parameter in self.parameters if parameter.ndim >= 2]
         plain = [parameter for parameter in self.parameters if parameter.ndim < 2]
-        self.adam = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": settings.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=settings.lr,
-            betas=(settings.betas[0], settings.betas[1]),
-            eps=settings.eps,
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        low, high = settings.betas
+        chosen: dict[str, Any] = {"lr": settings.lr, "betas": (low, high), "eps": settings.eps}
+        self.states: str = settings.states.value
+        self.adam: torch.optim.Optimizer
+        if settings.states is OptimizerStates.float32:
             # One kernel on a GPU. The other implementations hold another float of every weight for a moment.
-            fused=True if self.parameters and all(weight.is_cuda for weight in self.parameters) else None,
-        )
+            fused = True if self.parameters and all(weight.is_cuda for weight in self.parameters) else None
+            self.adam, self.moments = torch.optim.AdamW(groups, **chosen, fused=fused), MOMENTS
+        else:
+            self.adam, self.moments = adamw_8bit(groups, **chosen), MOMENTS_8BIT
 
     def zero_grad(self) -> None:
         self.adam.zero_grad(set_to_none=True)
@@ -142,7 +146,9 @@ class Optimizer:
     def _direction(self, weight: Tensor, gradient: Tensor) -> Tensor:
         """What Adam would make of a gradient of the watched weights of `weight`."""
         state, (low, high) = self.adam.state.get(weight), self.settings.betas
-        mean, square = (_watched(state[name]) if state else torch.zeros_like(gradient) for name in MOMENTS)
+        mean, square = (
+            _watched(decoded(state, name)) if state else torch.zeros_like(gradient) for name in self.moments
+        )
         steps = float(state["step"]) if state else 0.0
         return adam_direction(gradient, mean, square, steps, betas=(low, high), eps=self.settings.eps)
 
@@ -167,9 +173,12 @@ class Optimizer:
             if not state:
                 continue
             starts[name] = rows_of(weight.shape[0], rank, size)[0]
-            tensors[f"{name}/step"] = state["step"].detach().cpu().reshape(1)
-            for moment in MOMENTS:
+            tensors[f"{name}/step"] = torch.as_tensor(state["step"]).detach().cpu().reshape(1)
+            for moment in self.moments:
                 tensors[f"{name}/{moment}"] = local(state[moment]).detach().cpu().contiguous()
+            for part in (one for one in OF_CODES if one in state):
+                # Weights share their tables, and safetensors takes no tensor twice.
+                tensors[f"{name}/{part}"] = state[part].detach().cpu().clone()
         save_file(tensors, folder / f"optimizer-{rank:05d}-of-{size:05d}.safetensors", {"starts": json.dumps(starts)})
 
     def load(self, folder: Path) -> None:
@@ -178,7 +187,7 @@ class Optimizer:
         A weight that no file knows had no gradient before the save, and starts anew.
 
         Raises:
-            RunError: the files do not hold all rows of a weight.
+            RunError: the files do not hold all rows of a weight, or moments of another kind than `optim.states`.
         """
         with ExitStack() as stack:
             files = [
@@ -186,8 +195,16 @@ class Optimizer:
             ]
             held = [(file, json.loads(file.metadata()["starts"]), set(file.keys())) for file in files]
             for name, weight in each(self.named):
-                parts = [(file, starts[name]) for file, starts, keys in held if f"{name}/step" in keys]
-                if parts:
+                holders = [(file, starts[name], keys) for file, starts, keys in held if f"{name}/step" in keys]
+                if not all(f"{name}/{self.moments[0]}" in keys for _, _, keys in holders):
+                    raise RunError(
+                        f"{folder} holds moments of another kind than optim.states={self.states}",
+                        "a run goes on with the optim.states that it began with",
+                    )
+                parts = [(file, start) for file, start, _ in holders]
+                if parts and self.states == "8bit":
+                    self.adam.state[weight] = _coded_state(parts[0][0], name, weight, holders[0][2])
+                elif parts:
                     self.adam.state[weight] = self._state_from(parts, name, weight, folder)
 
     def _state_from(self, parts: list[tuple[Any, int]], name: str, weight: Tensor, folder: Path) -> dict[str, Tensor]:
@@ -225,6 +242,13 @@ class Optimizer:
         if self.sharded:
             self.processes.total(counts)
         return int(counts[0]) / max(1, int(counts[1]))
+
+
+def _coded_state(file: Any, name: str, weight: Tensor, keys: set[str]) -> dict[str, Any]:
+    """What bitsandbytes keeps of one weight: codes, or float32 of a small one. Such weights are never sharded."""
+    found = [part for part in (*MOMENTS_8BIT, *OF_CODES) if f"{name}/{part}" in keys]
+    parts = {part: file.get_tensor(f"{name}/{part}").to(weight.device) for part in found}
+    return {"step": int(file.get_tensor(f"{name}/step")), **parts}
 
 
 def _fill_rows(target: Tensor, first: int, key: str, parts: list[tuple[Any, int]]) -> int:

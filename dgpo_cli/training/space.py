@@ -17,6 +17,7 @@ from dgpo_cli.disk import free_bytes
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.planning import disk
+from dgpo_cli.planning.pieces import moment_bytes
 
 TOKENIZER = 128  # bytes an entry of the vocabulary
 SMALL = 1 << 17  # configuration, counters and manifest of a checkpoint
@@ -41,16 +42,20 @@ class DiskNeed:
         return self.checkpoint * self.checkpoints + self.rollouts + self.rows
 
 
-def checkpoint_bytes(model: LanguageModel, renewed_reference: LanguageModel | None, *, merged: bool = False) -> int:
+def checkpoint_bytes(
+    model: LanguageModel, renewed_reference: LanguageModel | None, *, merged: bool = False, states: str = "float32"
+) -> int:
     """Bytes of one checkpoint: the weights that are trained, their optimizer state, a reference that is renewed.
 
-    `merged`: and a full model, the adapter added into it.
+    `merged`: and a full model, the adapter added into it. states: of the optimizer, float32 | 8bit.
     """
     adapted = model.adapter is not None
+    trained = [weight for weight in model.model.parameters() if weight.requires_grad]
     weights = disk.checkpoint_bytes(
         own=_count(model.frozen_weights() if adapted else model.model.parameters()),
         own_bytes=model.weights_dtype.itemsize,  # frozen ones may be held in another dtype than they are saved in
-        adapter=_count(weight for weight in model.model.parameters() if weight.requires_grad) if adapted else 0,
+        moments=sum(moment_bytes(weight.numel(), states) for weight in trained),
+        adapter=_count(trained) if adapted else 0,
         merged=merged,
         renewed=0 if renewed_reference is None else _weight_bytes(renewed_reference),
     )

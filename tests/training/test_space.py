@@ -12,7 +12,7 @@ from collected_factory import COLLECTED, request, rewards
 from model_factory import save_random_model
 
 from dgpo_cli.config.commands import OptimConfig, TrainConfig
-from dgpo_cli.config.groups import SaveRollouts, Signal
+from dgpo_cli.config.groups import OptimizerStates, SaveRollouts, Signal
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.models.frozen import renewable_reference
 from dgpo_cli.models.language_model import LanguageModel
@@ -28,6 +28,7 @@ from dgpo_cli.training.space import SMALL, TOKENIZER, DiskNeed, check_space, che
 from dgpo_cli.types import Rollout, Verdict
 
 WEIGHTS = ("model", "adapter_model", "optimizer")  # beginnings of the names of files with weights and moments
+TABLES = 1 << 16  # what the codes of 8 bits stand for, of every tensor
 HEADERS = 1 << 15  # bytes of names and shapes that stand before the numbers in such files
 
 
@@ -37,19 +38,20 @@ def files_of(folder: Path, *names: str) -> int:
     return sum(file.stat().st_size for file in files if not names or file.name.startswith(names))
 
 
-def updated(model: LanguageModel) -> Optimizer:
+def updated(model: LanguageModel, states: str = "float32") -> Optimizer:
     """The optimizer after an update of every weight, so that it has moments of each."""
-    optimizer = Optimizer(model.model, OptimConfig())
+    optimizer = Optimizer(model.model, OptimConfig(states=OptimizerStates[states]))
     for parameter in optimizer.parameters:
         parameter.grad = torch.ones_like(parameter)
     optimizer.update(1e-3)
     return optimizer
 
 
-def planned(base: Path, *, rank: int = 0, merge: bool = False, renews: bool = False) -> int:
+def planned(base: Path, *, rank: int = 0, merge: bool = False, renews: bool = False, states: str = "float32") -> int:
     """What the plan of a run says of a checkpoint, from config.json alone."""
     config = TrainConfig()
     config.model.lora.rank, config.model.lora.merge = rank, merge
+    config.optim.states = OptimizerStates[states]
     config.gating.signal = Signal.hellinger
     config.reference.refresh_every = int(renews)
     setting = setting_of(config, layout_of(config, Machine()), trains=True)
@@ -68,6 +70,17 @@ def test_a_checkpoint_takes_what_was_predicted_and_planned(tmp_path: Path, vocab
     weights = files_of(path, *WEIGHTS)
     assert weights == pytest.approx(planned(base, renews=renews), rel=0.002, abs=HEADERS)
     assert predicted - planned(base, renews=renews) == (1 + renews) * vocabulary * TOKENIZER + SMALL
+
+
+def test_a_checkpoint_holds_moments_of_8_bits_in_the_bytes_that_the_plan_counts(tmp_path: Path) -> None:
+    base = save_random_model(tmp_path / "model", vocab_size=20_000, hidden_size=64)
+    model = load_model(str(base))
+    path = Checkpoints(tmp_path, keep=1).save(RunState(step=1), model, updated(model, "8bit"), None)
+    weights = files_of(path, *WEIGHTS)
+    assert weights == pytest.approx(planned(base, states="8bit"), rel=0.002, abs=HEADERS + TABLES)
+    assert planned(base, states="8bit") < 0.55 * planned(base)  # 6 bytes a weight, and some, in place of 12
+    predicted = checkpoint_bytes(model, None, states="8bit")
+    assert predicted - planned(base, states="8bit") == 20_000 * TOKENIZER + SMALL
 
 
 @pytest.mark.parametrize(("merged", "renews"), [(False, False), (False, True), (True, False), (True, True)])
