@@ -25,7 +25,7 @@ from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.commands import COMMANDS
 from dgpo_cli.config.compose import BASE, composed, hydra_ready, other_compositions, own_overrides, register
-from dgpo_cli.config.finish import finish
+from dgpo_cli.config.finish import finish, finish_each
 from dgpo_cli.config.keys import config_roots
 from dgpo_cli.config.overrides import Request
 from dgpo_cli.config.plan import Plan
@@ -119,9 +119,9 @@ def job(config: DictConfig) -> float | None:
 
 
 def typed_configs(config: DictConfig, request: Request) -> list[Any]:
-    """The typed configurations of a job: one, or one a benchmark of `dgpo eval benchmark=[a,b]`."""
+    """The typed configurations of a job: one, or one a benchmark of `dgpo eval benchmark=[a,b]` or of a run."""
     if len(request.benchmarks) < 2:
-        return [finish(request.command, config, request.overrides, request.base)]
+        return finish_each(request.command, config, request.overrides, request.base)
     if request.command == "train":
         with hydra_ready(request):
             compositions = other_compositions(request, request.overrides)

@@ -52,6 +52,8 @@ FREE_ON_RESUME = (
 )
 # Keys of `model` that a run's folder brings.
 FROM_A_RUN = ("dtype", "quantization", "chat_template", "template", "stop_tokens", "threads", "training")
+# Keys that say which benchmark, so that a run's are not asked for.
+CHOOSE_ONE = ("data", catalogue.RECIPES, "benchmark", "benchmark.completions", "benchmark.path", *OF_ONE)
 # Keys that are about one start of the program, and not about the experiment.
 OF_ONE_START = ("resume", "resume_allow", "overwrite", "dry_run", "probe")
 
@@ -62,11 +64,13 @@ def finish(
     overrides: list[str],
     base: Path | None = None,
     others: Sequence[DictConfig] = (),
+    place: int = 0,
 ) -> Any:
     """The typed configuration of a job composed from `overrides` (those of the command, not Hydra's).
 
     base: a whole configuration that the overrides change, in place of conf/.
     others: of training, the compositions of the further benchmarks of `benchmark=[a,b]`.
+    place: of an evaluation of a run, which of the run's benchmarks.
     """
     typed = {parsed.key_or_group: parsed.value() for parsed in map(parse, overrides) if not parsed.is_delete()}
     config = config.copy()
@@ -84,7 +88,7 @@ def finish(
         elif base is not None:
             config = _changed(command, base, config, typed)
         elif "model" in config:
-            _follow_run_folders(config, typed, command)
+            _follow_run_folders(config, typed, command, place)
         if command == "rollout" and config.rollouts and not any(name in typed for name in CHOOSES):
             _take_gating_of_file(config, typed)
         result = OmegaConf.to_object(config)
@@ -97,6 +101,18 @@ def finish(
     if isinstance(result, EvalConfig | TrainConfig) and not resumed and base is None:
         evaluation_reward.choose(result, typed)
     return result
+
+
+def finish_each(command: str, config: DictConfig, overrides: list[str], base: Path | None = None) -> list[Any]:
+    """As `finish`: one configuration, or of an evaluation of a run one for each of its benchmarks, if none is typed."""
+    typed = {parsed.key_or_group for parsed in map(parse, overrides)}
+    count = 1
+    if command == "eval" and base is None and "model.path" in typed and not typed.intersection(CHOOSE_ONE):
+        run, is_study = str(config.model.path), config.swap.path or config.study.name != "none"
+        if not is_study and run_model(run) is not None:
+            stored = OmegaConf.load(Path(run) / "config.yaml")
+            count += len(stored.get("other_benchmarks") or ()) if isinstance(stored, DictConfig) else 0
+    return [finish(command, config, overrides, base, place=place) for place in range(count)]
 
 
 def _changed(command: str, base: Path, config: DictConfig, typed: dict[str, Any]) -> DictConfig:
@@ -135,18 +151,18 @@ def run_model(path: str) -> Path | None:
     return model.resolve()
 
 
-def _follow_run_folders(config: DictConfig, typed: dict[str, Any], command: str) -> None:
+def _follow_run_folders(config: DictConfig, typed: dict[str, Any], command: str, place: int) -> None:
     for group in ("model", "reference", "swap"):
         path = config.get(group, {}).get("path")
         model = run_model(path) if path else None
         if model is None:
             continue
         if group == "model" and "model.path" in typed:
-            _take_from_run(config, Path(path), typed, command)
+            _take_from_run(config, Path(path), typed, command, place)
         config[group].path = escaped(str(model))
 
 
-def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command: str) -> None:
+def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command: str, place: int) -> None:
     """The run's data, reward, benchmark and ways of prompting and training, except for typed keys."""
     stored = OmegaConf.load(run / "config.yaml")
     assert isinstance(stored, DictConfig)
@@ -155,7 +171,7 @@ def _take_from_run(config: DictConfig, run: Path, typed: dict[str, Any], command
         taken += [group for group in ("data", "reward", "benchmark") if group not in typed]
         taken += ["other_benchmarks"] if "benchmark" in taken else []
     for name in taken:
-        node = OmegaConf.select(stored, name)
+        node = OmegaConf.select(stored, f"other_benchmarks[{place - 1}]" if name == "benchmark" and place else name)
         if node is not None and catalogue.keys(command).get(name) is not None:
             OmegaConf.update(config, name, node, merge=True)
     for name, value in typed.items():

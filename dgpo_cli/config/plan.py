@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from dgpo_cli.config.checks import validate
 from dgpo_cli.config.choices import against_each_other
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.compose import complete, composed, first_job, other_compositions
-from dgpo_cli.config.finish import finish
+from dgpo_cli.config.finish import finish, finish_each
 from dgpo_cli.config.hydra_errors import config_error
 from dgpo_cli.config.overrides import Request, parse
 from dgpo_cli.environment import is_follower
@@ -83,11 +84,13 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
                 node = composition if variant == request.overrides else composed(request, variant)
                 nodes.append(node)
                 others = other_compositions(request, job)
-                configs.append(finish(request.command, node, _task(variant), request.base, others))
-                for view, keys in zip(_views(configs[-1]), variants if others else [variant], strict=False):
+                made = _finished(request, node, _task(variant), others)
+                configs += made
+                seen = [view for config in made for view in _views(config)]
+                for view, keys in zip(seen, variants if others else repeat(variant), strict=False):
                     views.append(view)
                     typed.append(_typed(keys))
-                found = validate(configs[-1], request.command) if check else []
+                found = [p for config in made for p in validate(config, request.command)] if check else []
             except ConfigError as error:
                 found = list(error.problems)
             for problem in found:
@@ -96,11 +99,19 @@ def plan(request: Request, problems: list[Problem], check: bool = True) -> Plan:
         planned.append(PlannedJob(job, configs, nodes[0] if nodes else composition))
     wrong, notes = against_each_other(request.command, views, typed) if check else ([], [])
     wrong += _without_a_sweep(request) if check else []
+    notes = [*notes, *_of_runs(request, planned)]
     problems += [problem for problem in wrong if not _is_said(problem, problems)]
     if problems:
         raise ConfigError("", problems=tuple(problems))
     listed = len(jobs) if _lists_jobs(composition) else None
     return Plan(request, composition, planned, listed, tuple(notes))
+
+
+def _of_runs(request: Request, planned: list[PlannedJob]) -> list[str]:
+    """What is said of runs that are evaluated on several benchmarks, if none was typed."""
+    several = [job.configs for job in planned if len(job.configs) > 1 and not request.benchmarks]
+    names = dict.fromkeys(str(config.benchmark.name) for configs in several for config in configs)
+    return [f"evaluating on each benchmark of the run: {', '.join(names)}"] if names else []
 
 
 def _without_a_sweep(request: Request) -> list[Problem]:
@@ -116,6 +127,12 @@ def folder_name(job: PlannedJob, number: int, command: str) -> str:
     with open_dict(node):
         node.hydra.job.num = number
     return _resolved(node, "hydra.sweep.subdir", command)
+
+
+def _finished(request: Request, node: DictConfig, overrides: list[str], others: list[DictConfig]) -> list[Any]:
+    if others:
+        return [finish(request.command, node, overrides, request.base, others)]
+    return finish_each(request.command, node, overrides, request.base)
 
 
 def _views(config: Any) -> list[Any]:

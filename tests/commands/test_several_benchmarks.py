@@ -94,6 +94,18 @@ def test_dgpo_compare_compares_each_benchmark_by_itself(
     ]
 
 
+def test_dgpo_eval_of_the_run_repeats_its_last_evaluations(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", f"model.path={run}", f"hydra.run.dir={tmp_path}"]) == 0
+    output = capsys.readouterr()
+    assert "note: evaluating on each benchmark of the run: digit_chain, val" in output.err
+    assert [record["benchmark"] for record in json.loads(output.out)] == ["digit_chain", "val"]
+    for name in ("digit_chain", "val"):
+        ours, theirs = (rows(folder / name / "samples.jsonl") for folder in (tmp_path, run / "evals" / "step_000001"))
+        assert [row["completion"] for row in ours] == [row["completion"] for row in theirs]
+
+
 def test_the_first_benchmark_says_which_checkpoint_is_the_best(tmp_path: Path) -> None:
     (tmp_path / "reward.py").write_text(REWARD)
     for way in ("up", "down", "level"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dgpo_cli.config.compose import compose
+from dgpo_cli.config.compose import compose, hydra_ready
 from dgpo_cli.config.groups import RewardConfig
+from dgpo_cli.config.overrides import prepare
+from dgpo_cli.config.plan import plan
 from dgpo_cli.config.stored import save
 from dgpo_cli.errors import ConfigError
 
@@ -173,6 +177,40 @@ def test_the_further_benchmarks_of_a_run_go_with_its_first(tmp_path: Path) -> No
     assert [one.benchmark.k for one in compose("train", [*other, "benchmark.k=2"]).for_each_benchmark()] == [2, 2, 2]
     with pytest.raises(ConfigError, match=r"other_benchmarks\.1\.path differs .* test\.jsonl there, new\.jsonl here"):
         compose("train", [*resumed, SEVERAL[0], "benchmark.path=[null,a/val.jsonl,new.jsonl]", "benchmark.k=3"])
+
+
+def evaluated(overrides: list[str]) -> list[Any]:
+    """The configurations of `dgpo eval`, one a benchmark, and their notes."""
+    request, problems = prepare("eval", overrides)
+    with hydra_ready(request):
+        planned = plan(request, problems, check=False)
+    return [*planned.configs, *planned.notes]
+
+
+def test_an_evaluation_of_a_run_is_one_on_each_of_its_benchmarks_unless_one_is_named(tmp_path: Path) -> None:
+    for name in ("a/val.jsonl", "test.jsonl"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({"problem": "1 + 1 =", "answer": "2"}) + "\n")
+    paths = f"benchmark.path=[null,{tmp_path / 'a/val.jsonl'},{tmp_path / 'test.jsonl'}]"
+    save(compose("train", [SEVERAL[0], paths, "benchmark.k=3"]), tmp_path / "config.yaml")
+    model = tmp_path / "checkpoints/step_000001/model"
+    model.mkdir(parents=True)
+    (tmp_path / "checkpoints/latest").write_text("step_000001")
+    run = f"model.path={tmp_path}"
+    *configs, note = evaluated([run, "benchmark.limit=2"])
+    assert note == "evaluating on each benchmark of the run: digit_chain, val, test"
+    assert [(one.benchmark.name, one.benchmark.k, one.benchmark.limit) for one in configs] == [
+        *(("digit_chain", 3, 2), ("val", 3, 2), ("test", 3, 2))
+    ]
+    assert [Path(one.benchmark.path).name for one in configs] == ["bundled:digit_chain", "val.jsonl", "test.jsonl"]
+    assert {one.model.path for one in configs} == {str(model)}
+    assert {one.reward.name for one in evaluated([run, "reward=exact"])[:3]} == {"exact"}
+    for named in (["benchmark=digit_chain"], ["benchmark=file", f"benchmark.path={tmp_path / 'test.jsonl'}"]):
+        [config] = evaluated([run, *named])
+        assert config.benchmark.k == 1
+    [studied] = evaluated([run, "study=localisation", "reference=tiny"])
+    assert studied.benchmark.name == "digit_chain"
 
 
 def test_two_files_of_one_name_are_refused() -> None:
