@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dgpo_cli.reporting.comparison import Pair
-from dgpo_cli.reporting.learning_curves import AXES, METRICS, Axis, Curve, Curves, Metric
+from dgpo_cli.reporting.learning_curves import AXES, Axis, Curve, Curves, Metric, drawn_metrics
 from dgpo_cli.reporting.tables import confidence
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def colour(number: int) -> str:
 
 def curves_png(curves: Curves) -> bytes:
     """A PNG of all metrics (rows) against all axes (columns)."""
-    metrics = [metric for metric in METRICS if any(key == metric.key for _, key in curves)]
+    metrics = drawn_metrics(curves)
     names = _legend(curves)
     columns = max(1, min(len(names), 130 // (max(map(len, names.values()), default=0) + 8)))
     top = 0.45 + 0.2 * -(-len(names) // columns)  # inches, for as many lines of names as it takes
@@ -79,7 +79,7 @@ def curves_png(curves: Curves) -> bytes:
 
 def curves_svg(curves: Curves, axis: Axis) -> str:
     """All metrics against one axis, for the page."""
-    metrics = [metric for metric in METRICS if (axis.name, metric.key) in curves]
+    metrics = [metric for metric in drawn_metrics(curves) if (axis.name, metric.key) in curves]
     with drawing() as new_figure:
         rows = (len(metrics) + 2) // 3
         figure = new_figure(11, 2.6 * rows)
@@ -134,7 +134,7 @@ def _draw_panel(panel: Axes, curves: Sequence[Curve], metric: Metric, axis: Axis
             panel.fill_between(band.x, band.low, band.high, color=hue, alpha=0.18, linewidth=0)
         marker = "o" if len(band.x) == 1 else ""
         panel.plot(band.x, band.mean, color=hue, linestyle=STYLES[curve.number % len(STYLES)], marker=marker)
-    panel.set_title(metric.title, fontsize=10, loc="left", fontweight="bold")
+    panel.set_title(drawable(metric.title, 40), fontsize=10, loc="left", fontweight="bold")
     panel.set_ylabel(metric.unit)
     panel.set_xlabel(axis.title)
     panel.ticklabel_format(useOffset=False)

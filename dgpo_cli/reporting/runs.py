@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ class Run:
     wall_seconds: float | None
     rows: list[Json]  # of metrics.jsonl; empty for an evaluation
     subject: str  # what was evaluated: the run, or the folder that holds its evaluations on several benchmarks
+    held_out: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # by benchmark: steps with their avg@k
 
     @property
     def last_step(self) -> int | None:
@@ -146,6 +147,7 @@ def _training_run(folder: Path) -> Run:
     facts = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     rows, evaluations = read_rows(folder / "metrics.jsonl"), read_rows(folder / "eval.jsonl")
     first, *others = _benchmarks(settings)
+    held_out = _held_out(evaluations)
     if others:
         evaluations = [row for row in evaluations if row["benchmark"] == first]
     best = {name: found for name in BEST_OF if (found := _best(rows, name)) is not None}
@@ -164,7 +166,17 @@ def _training_run(folder: Path) -> Run:
         wall_seconds=facts.get("wall_seconds"),
         rows=rows,
         subject=str(folder),
+        held_out=held_out,
     )
+
+
+def _held_out(evaluations: list[Json]) -> dict[str, list[tuple[int, float]]]:
+    """What eval.jsonl says of each benchmark; nothing of rewards that know no right and wrong."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in evaluations:
+        if row["avg_at_k"]:
+            found.setdefault(str(row["benchmark"]), []).append((row.get("step", 0), row["avg_at_k"]["value"]))
+    return found
 
 
 def _other_evaluations(run: Run, folder: Path) -> list[Run]:
@@ -182,7 +194,7 @@ def _other_evaluations(run: Run, folder: Path) -> list[Run]:
             place_of_it = folder / "evals" / f"step_{evaluation.step or 0:06d}" / name
             of_name = run.settings | {BENCHMARK: name}
             other = replace(run, name=str(place_of_it), settings=of_name, best=_best_score(rows), evaluation=evaluation)
-            found.append(replace(other, rows=[], final={}, wall_seconds=None))
+            found.append(replace(other, rows=[], held_out={}, final={}, wall_seconds=None))
     return found
 
 

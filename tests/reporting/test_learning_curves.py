@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from run_factory import training
 
-from dgpo_cli.reporting.learning_curves import learning_curves
+from dgpo_cli.reporting.learning_curves import AXES, drawn_metrics, learning_curves
+from dgpo_cli.reporting.plots import curves_svg
 from dgpo_cli.reporting.runs import find_runs
 from dgpo_cli.reporting.sides import sides
 
@@ -38,6 +40,40 @@ def test_samples_and_time_add_up_and_seeds_are_averaged_where_both_are(tmp_path:
     time = curves["time", "accuracy"][0].band
     assert (time.x[0], time.x[-1]) == (1.0, 1.5)
     assert time.mean[-1] == pytest.approx((25.0 + 50.0) / 2)  # half way from 0 to 50 in the first run
+
+
+def evaluated(folder: Path, seed: int, scores: dict[str, list[float]], drawn: list[int]) -> str:
+    """A run whose eval.jsonl has the shares right of each benchmark before the first step and after each."""
+    run = training(folder, [1], seed=seed, rows=rows(drawn, 60.0, [0.5] * len(drawn)))
+    lines = [
+        {"step": step, "benchmark": name, "avg_at_k": {"k": 1, "value": value}}
+        for name, values in scores.items()
+        for step, value in enumerate(values)
+    ]
+    (folder / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def test_held_out_accuracy_is_drawn_by_benchmark_against_what_each_step_had_taken(tmp_path: Path) -> None:
+    runs = [
+        evaluated(tmp_path / "0", 0, {"b": [0.0, 0.2, 0.4], "other": [0.5, 0.5, 0.5]}, [100, 100]),
+        evaluated(tmp_path / "1", 1, {"b": [0.2, 0.4, 0.6], "other": [0.1, 0.3, 0.5]}, [100, 300]),
+    ]
+    curves = learning_curves(sides(find_runs(runs)[0]))
+    assert [metric.title for metric in drawn_metrics(curves)] == ["accuracy", "b, held out", "other, held out"]
+    [steps] = curves["steps", "eval/b"]
+    assert (steps.band.x.tolist(), steps.band.runs) == ([0, 1, 2], 2)
+    assert steps.band.mean.tolist() == pytest.approx([10.0, 30.0, 50.0])
+    assert curves["steps", "eval/other"][0].band.low.tolist() == pytest.approx([10.0, 30.0, 50.0])
+    samples = curves["samples", "eval/b"][0].band  # both reach from 0 to 200, where the second stands at 50%
+    assert samples.x.tolist() == [0, 100, 200]
+    assert samples.mean[-1] == pytest.approx((40 + (40 + 20 * 100 / 300)) / 2)
+    assert "other, held out" in curves_svg(curves, AXES[0])
+
+
+def test_one_evaluation_before_and_one_after_are_no_curve(tmp_path: Path) -> None:
+    runs = [evaluated(tmp_path / "0", 0, {"b": [0.0, 0.2]}, [100])]
+    assert {key for _, key in learning_curves(sides(find_runs(runs)[0]))} == {"accuracy"}
 
 
 def test_a_metric_that_no_row_has_is_not_drawn(tmp_path: Path) -> None:
