@@ -16,6 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TextIO
 
 PATIENCE = 2.0  # seconds
@@ -52,15 +53,28 @@ def put(text: str, end: str = "\n") -> None:
 
 
 @contextlib.contextmanager
-def phase(text: str, after: float = PATIENCE) -> Iterator[None]:
+def phase(text: str, after: float | None = None) -> Iterator[None]:
     """What is done within: it is said as soon as it lasts longer than a person waits in silence."""
-    timer = threading.Timer(after, say, args=(f"{text} ...",))
+    timer = threading.Timer(PATIENCE if after is None else after, say, args=(f"{text} ...",))
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+@dataclass
+class FirstPhases:
+    """`phase` for work that comes again and again: said while it is done for the first time, then no longer."""
+
+    seen: set[str] = field(default_factory=set)
+
+    def __call__(self, kind: str, text: str) -> contextlib.AbstractContextManager[None]:
+        if kind in self.seen:
+            return contextlib.nullcontext()
+        self.seen.add(kind)
+        return phase(text)
 
 
 class CleanStream(io.TextIOBase):

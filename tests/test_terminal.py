@@ -17,9 +17,10 @@ from run_factory import evaluation
 from small_server import Reply, serving
 
 import dgpo_cli
+from dgpo_cli import terminal
 from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.tables import make_table
-from dgpo_cli.terminal import CleanStream, phase, put, say, say_block, visible
+from dgpo_cli.terminal import CleanStream, FirstPhases, phase, put, say, say_block, visible
 from dgpo_cli.training.tracker import _warn
 
 PACKAGE = Path(dgpo_cli.__file__).parent
@@ -205,6 +206,22 @@ def test_nothing_else_prints() -> None:
             if (prints and place != "terminal.py") or (draws and place != "reporting/clean_console.py"):
                 wrong.append(f"{place} line {node.lineno}")
     assert not wrong
+
+
+def test_work_that_comes_again_is_said_while_it_is_done_for_the_first_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "PATIENCE", 0.0)
+    phases = FirstPhases()
+    said = ""
+    with phases("draw", "step 1: drawing"):
+        deadline = time.monotonic() + 60
+        while not said and time.monotonic() < deadline:
+            said = capsys.readouterr().err
+    assert said == "step 1: drawing ...\n"
+    with phases("draw", "step 2: drawing"):
+        time.sleep(0.05)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_phase_is_said_only_if_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ from dgpo_cli.reporting.evaluation_view import EvaluationView, result_line, resu
 from dgpo_cli.reporting.tables import show
 from dgpo_cli.rewards import READS_MATHEMATICS, load_grader
 from dgpo_cli.rewards.trial import columns_asked, try_grader
-from dgpo_cli.terminal import say
+from dgpo_cli.terminal import phase, say
 from dgpo_cli.types import Grader, Problem, Prompt, Unanswered
 
 MOSTLY = 0.9  # of the completions without an answer, from which on that is said
@@ -137,7 +137,8 @@ def _prepare(config: EvalConfig, folder: Path, view: EvaluationView, stack: Exit
     if file is not None and file.key == "gold":
         completions = with_own_golds(file, reduce_golds=grader.name in READS_MATHEMATICS, columns=columns_asked(grader))
         return Task(config, folder, grader, None, _limited(completions, benchmark.limit, view))
-    loaded = load_benchmark(benchmark, grader=grader, limit=benchmark.limit if file is None else None)
+    with phase(f"reading {benchmark.path or benchmark.hub or benchmark.name}"):
+        loaded = load_benchmark(benchmark, grader=grader, limit=benchmark.limit if file is None else None)
     for note in benchmark_notes(benchmark, loaded, grader):
         view.note(note)
     stored = None if file is None else _of_problems(file, loaded.problems, benchmark.limit, view)
@@ -175,7 +176,8 @@ def _ready(tasks: list[Task], view: EvaluationView, stack: ExitStack) -> list[Ca
         else:
             assert task.problems is not None
             if model is None:
-                model = evaluated_model(task.config, task.problems, view.note)
+                with phase(_model_phase(task.config)):
+                    model = evaluated_model(task.config, task.problems, view.note)
                 stack.enter_context(closing(model.engine))
             prompts = model.prompts(task.problems, task.config.benchmark)
             try_grader(task.grader, prompts[0])
@@ -186,26 +188,32 @@ def _ready(tasks: list[Task], view: EvaluationView, stack: ExitStack) -> list[Ca
     return ready
 
 
+def _model_phase(config: EvalConfig) -> str:
+    names = {"openai": f"trying {config.engine.url}", "vllm": "waiting for vLLM's servers"}
+    return names.get(config.engine.name, f"loading the weights of {config.model.path}")
+
+
 def _evaluate(task: Task, view: EvaluationView, model: EvaluatedModel, prompts: list[Prompt]) -> EvaluationResult:
     config, benchmark = task.config, task.config.benchmark
     if config.overwrite:
         clear(task.folder)
-    return evaluate(
-        model.engine,
-        task.grader,
-        prompts,
-        benchmark=str(benchmark.name),
-        k=benchmark.k,
-        sampling=sampling_of(benchmark),
-        seed=config.seed,
-        batch_size=config.engine.batch_size,
-        pass_at=benchmark.pass_at,
-        folder=task.folder,
-        progress=view.progress,
-        model=model.name,
-        manifest=_manifest(task, model),
-        failed=_first_of_each_cause(view),
-    )
+    with phase(f"{benchmark.name}: drawing and grading {len(prompts) * benchmark.k} completions"):
+        return evaluate(
+            model.engine,
+            task.grader,
+            prompts,
+            benchmark=str(benchmark.name),
+            k=benchmark.k,
+            sampling=sampling_of(benchmark),
+            seed=config.seed,
+            batch_size=config.engine.batch_size,
+            pass_at=benchmark.pass_at,
+            folder=task.folder,
+            progress=view.progress,
+            model=model.name,
+            manifest=_manifest(task, model),
+            failed=_first_of_each_cause(view),
+        )
 
 
 def _first_of_each_cause(view: EvaluationView) -> Callable[[Unanswered], None]:

@@ -39,7 +39,7 @@ from dgpo_cli.records.stored_rollouts import StoredRollouts, rollouts_at_hand
 from dgpo_cli.records.token_spelling import token_speller
 from dgpo_cli.rewards import load_grader
 from dgpo_cli.rewards.requests import of_rollout
-from dgpo_cli.terminal import put, say
+from dgpo_cli.terminal import phase, put, say
 from dgpo_cli.types import Grader, Problem, Prompt, Rollout, SampleRequest, Sampling, Verdict
 
 
@@ -57,11 +57,13 @@ def run(config: RolloutConfig, folder: Path) -> None:
         return
     refuse_unmeasured(config)
     placement = prepare_device(config.strategy, config.model)
-    policy = load_policy(config.model, placement)
+    with phase(f"loading the weights of {config.model.path}"):
+        policy = load_policy(config.model, placement)
     threads = threads_of(config.strategy, config.model)
     served = Served(config.model, placement.computes_in, trained=False, trainers=1, threads=threads)
     rollouts, verdicts = _drawn(config, policy, served)
-    records = _records(config, policy, placement, rollouts, verdicts)
+    with phase(f"scoring {len(rollouts)} completions"):
+        records = _records(config, policy, placement, rollouts, verdicts)
     lines = "".join(to_json(record) + "\n" for record in records)
     with writing(target, len(lines)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,8 +88,13 @@ def _drawn(config: RolloutConfig, policy: Policy, served: Served) -> tuple[list[
         grader = held.enter_context(closing(load_grader(config.reward))) if config.prompt is None else None
         prompts = _prompts(config, policy, grader)
         engine = held.enter_context(closing(make_engine(config.engine, policy=policy, served=served)))
-        rollouts = completed(engine.generate(_requests(config, prompts), sampling))
-        return rollouts, None if grader is None else grader.grade([of_rollout(one) for one in rollouts])
+        requests = _requests(config, prompts)
+        with phase(f"drawing {len(requests)} completions"):
+            rollouts = completed(engine.generate(requests, sampling))
+        if grader is None:
+            return rollouts, None
+        with phase(f"grading {len(rollouts)} completions"):
+            return rollouts, grader.grade([of_rollout(one) for one in rollouts])
 
 
 def _show(config: RolloutConfig, stored: StoredRollouts, lines: str, folder: Path) -> None:

@@ -18,6 +18,7 @@ from dgpo_cli.engines import completed
 from dgpo_cli.errors import RunError
 from dgpo_cli.rewards.requests import of_rollout
 from dgpo_cli.rewards.several import scores_given
+from dgpo_cli.terminal import FirstPhases
 from dgpo_cli.types import (
     Engine,
     Grader,
@@ -93,6 +94,7 @@ class Collector:
         self.seed = seed
         self.group_size = group_size
         self.prompts_per_step = prompts_per_step
+        self._phase = FirstPhases()
 
     def collect(self, step: int, draw: int) -> Collected:
         """The rollouts of `step`, the first prompt being draw number `draw`.
@@ -128,9 +130,11 @@ class Collector:
         """Prompts -> rollouts -> verdicts, of `count` prompts."""
         requests = self._requests(step, range(first_draw, first_draw + count))
         started = time.perf_counter()
-        rollouts = completed(self.engine.generate(requests, self.sampling))
+        with self._phase("draw", f"step {step}: drawing {len(requests)} completions"):
+            rollouts = completed(self.engine.generate(requests, self.sampling))
         drawn = time.perf_counter()
-        verdicts = self.grader.grade([of_rollout(rollout) for rollout in rollouts])
+        with self._phase("grade", f"step {step}: grading {len(rollouts)} completions"):
+            verdicts = self.grader.grade([of_rollout(rollout) for rollout in rollouts])
         graded = time.perf_counter()
         size = self.group_size
         groups = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.reporting.tables import score_of
-from dgpo_cli.terminal import phase
+from dgpo_cli.terminal import FirstPhases, phase
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
 from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.journal import Journal, is_due
@@ -74,6 +74,7 @@ class Trainer:
     first_errors: FirstErrors | None = None  # of an oracle gating alone
 
     def __post_init__(self) -> None:
+        self._first_phases = FirstPhases()
         self.journal = Journal(
             self.config, self.folder, self.tracker, self.view, self.state, self.model, self.algorithm
         )
@@ -104,22 +105,24 @@ class Trainer:
         collected = self.supply.take(step, self.state.next_draw)
         # -> advantages
         batch = self._batch(step, collected)
-        noise_floor = self._noise_floor(batch)
+        with self._phase("noise", f"step {step}: measuring the noise floor of the distance"):
+            noise_floor = self._noise_floor(batch)
         lr = learning_rate(step, self.config.steps, self.config.optim, self.state.decay_from)
         evaluates = self._owed is not None
         self.supply.begin(step + 1, collected.next_draw, self._evaluate_beside if evaluates else None)
         self.guard.agree()
         with self.guard.protected():  # from the first update to the row and the checkpoint, all or nothing
             # -> credit -> loss -> step
-            result = self.updater.run(
-                batch,
-                lr=lr,
-                noise_floor=noise_floor,
-                guard=self.guard,
-                terms=is_due(step, self.config.optim.grad_norms_every),
-                cosines=is_due(step, self.config.optim.grad_cos_every),
-                nonfinite_streak=self.state.nonfinite_streak,
-            )
+            with self._phase("update", f"step {step}: scoring and updating on {len(batch.rollouts)} completions"):
+                result = self.updater.run(
+                    batch,
+                    lr=lr,
+                    noise_floor=noise_floor,
+                    guard=self.guard,
+                    terms=is_due(step, self.config.optim.grad_norms_every),
+                    cosines=is_due(step, self.config.optim.grad_cos_every),
+                    nonfinite_streak=self.state.nonfinite_streak,
+                )
             self._guard_against_nonfinite(step, batch, collected, result)
             diagnostics = self._diagnostics(batch, result)
             self.supply.finish()
@@ -134,6 +137,10 @@ class Trainer:
             self._refresh_reference(step)
             if is_due(step, self.config.checkpoint.every) or step == self.config.steps:
                 self.save()
+
+    def _phase(self, kind: str, text: str) -> AbstractContextManager[None]:
+        """What the first step does, in the main process's words; the lines of steps speak for the later ones."""
+        return self._first_phases(kind, text) if self.processes.main else nullcontext()
 
     def save(self) -> None:
         """Checkpoint the state as it stands, unless that was done already."""
