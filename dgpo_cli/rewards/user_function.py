@@ -117,6 +117,8 @@ def _reward_with_parts(returned: dict[Any, Any]) -> dict[str, Any]:
         wanted = "a dict without a score" if "score" not in returned else "a score and a correct that cannot be used"
         return {"invalid": f"{wanted}: {_shown(returned)}"}
     parts = {name: value for name, value in returned.items() if name not in ("score", "correct")}
+    if isinstance(parts.get("parts"), dict):
+        parts |= parts.pop("parts")
     numbers: dict[str, float] = {}
     for name, value in parts.items():
         if not isinstance(name, str) or not PART_NAME.fullmatch(name):

@@ -23,6 +23,13 @@ def test_a_dict_needs_a_score_alone() -> None:
     assert reward_in({"score": 2}) == {"score": 2.0, "correct": None}
 
 
+def test_parts_may_stand_in_a_dict_of_their_own() -> None:
+    apart = reward_in({"score": 1, "correct": True, "parts": {"right": True, "brief": 0.5}})
+    assert apart == reward_in({"score": 1, "correct": True, "right": True, "brief": 0.5})
+    assert apart["parts"] == {"right": 1.0, "brief": 0.5}
+    assert "a part called 'mean'" in reward_in({"score": 1.0, "parts": {"mean": 0.5}})["invalid"]
+
+
 def test_numbers_of_numpy_and_torch_are_numbers() -> None:
     returned = {"score": np.float32(0.5), "correct": np.bool_(False), "style": torch.tensor(0.25)}
     assert reward_in(returned) == {"score": 0.5, "correct": False, "parts": {"style": 0.25}}
