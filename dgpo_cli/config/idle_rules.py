@@ -146,7 +146,9 @@ RULES: tuple[Rule, ...] = (
         why.not_of_hub("data"),
         "they choose among a hub data set's files",
     ),
-    Rule(("data.validation_fraction",), TRAIN, why.no_validation, "leave out benchmark="),
+    Rule(
+        ("data.validation_fraction",), TRAIN, why.no_validation, "leave out benchmark=, or data.validation_fraction=0"
+    ),
     Rule(("data.size",), ("train", "rollout"), why.not_generated, "data.limit=N uses the first rows"),
     Rule(("data.system_prompt",), ("train", "rollout"), why.no_chat, "model.chat_template=true"),
     # Rewards.
