@@ -336,7 +336,7 @@ class RewardConfig:
         "file.py:function, called as function(prompt, completion, answer). Further parameters get by name what they "
         "ask for: messages, truncated, completion_tokens, a column of the data, or row for all columns. It returns a "
         "number, true or false, (number, correct), or a dict with score, correct and parts by name, which are logged "
-        "as reward/NAME. One that names prompts or completions gets lists, by TRL's convention. A list of such paths "
+        "as reward/NAME. One that names prompts or completions gets lists, as in TRL. A list of such paths "
         "and of graders ([robust,my.py:brief]) is a weighted sum",
     )
     weights: list[float] | None = key(None, "of several rewards, in their order; null is 1 each")
