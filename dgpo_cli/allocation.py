@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 
 import torch
@@ -21,3 +22,10 @@ def reason(error: BaseException) -> str:
     text = (str(error).splitlines() or [""])[0] or type(error).__name__
     found = CPU_ALLOCATOR.search(text)
     return text[found.start() :] if found else text
+
+
+def give_back() -> None:
+    """Return to the GPU what torch keeps of it for later allocations; nothing on a CPU."""
+    if torch.cuda.is_initialized():
+        gc.collect()  # tensors in circles of references count as used
+        torch.cuda.empty_cache()

@@ -202,7 +202,7 @@ class EngineFacts:
 class Engine(Protocol):
     """Draws completions with the policy's weights.
 
-    If a run has several processes, each has an engine: `load` and `close` are called by all of them together,
+    If a run has several processes, each has an engine: `load`, `rest` and `close` are called by all of them together,
     `generate` by the main one alone.
     """
 
@@ -231,6 +231,16 @@ class Engine(Protocol):
 
         Raises:
             RunError: the engine holds weights of its own, which nobody here can replace.
+        """
+        ...
+
+    def rest(self) -> None:
+        """Nothing is drawn until the next `load`, which may have to bring the same version again.
+
+        An engine that takes turns with the trainer on its devices gives back their memory. All processes call it.
+
+        Raises:
+            RunError: it cannot.
         """
         ...
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from dgpo_cli.algorithm import Algorithm
+from dgpo_cli.allocation import give_back
 from dgpo_cli.commands.main_only import Everywhere, elsewhere, main_only
 from dgpo_cli.commands.resumption import checkpoint_to_resume, move_the_end, state_to_resume
 from dgpo_cli.config.attempts import begin
@@ -59,6 +60,8 @@ def build(
     if run.checkpoint is not None:
         optimizer.load(run.checkpoint / "state")
     move_the_end(run.state, config, says=processes.main)
+    if run.engine.facts.shares_devices:
+        give_back()  # a server that starts on this GPU counts what is free
     sharers = sharers_of(processes, sharded=run.policy.model.shards is not None)
     main = elsewhere(config, folder) if grader is None else main_only(config, run, grader, sharers)
     processes.highest(0)  # no process goes on before the main one has opened the folder

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dgpo_cli.algorithm import Algorithm
-from dgpo_cli.commands.machine_checks import check_run_memory, disk_warnings
+from dgpo_cli.commands.machine_checks import check_run_memory, check_share, disk_warnings
 from dgpo_cli.commands.parts import load_data_prompts
 from dgpo_cli.commands.training_evaluation import evaluations_after_steps, longest_evaluated
 from dgpo_cli.config.attempts import begin
@@ -82,6 +82,8 @@ def main_only(config: TrainConfig, run: Everywhere, grader: Grader, sharers: Sha
         tokens = run.state.tokens_per_microbatch or config.optim.tokens_per_microbatch
         resumed = run.checkpoint is not None
         check_run_memory(config, prompts, run.policy.model, run.crew.processes, tokens, sharers, resumed=resumed)
+    elif config.engine.name == "vllm" and config.engine.colocated:
+        check_share(config, run.policy.model, sharers, resumed=run.checkpoint is not None)
     warnings = config_warnings(config, "train")
     warnings += disk_warnings(config, run.folder.folder, run.state, run.policy.model, run.reference)
     longest = max(len(prompt.token_ids) for prompt in prompts) + config.rollout.max_completion_tokens

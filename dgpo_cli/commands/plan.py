@@ -87,6 +87,8 @@ def _with_number_of_gpus(made: Plan, config: TrainConfig, model: Architecture, m
     sizes = GPU_SIZES if machine.gpu_bytes is None else {"this size": machine.gpu_bytes}
     counts = {name: fewest_gpus(config, model, capacity, *facts) for name, capacity in sizes.items()}
     told = [f"{count} GPUs of {name}" for name, count in counts.items() if count is not None]
+    if not told and made.peak_phase == "rollout" and made.servers.get("colocated"):
+        return made  # the share of a colocated server is too large, whatever their number
     text = f"it fits from {' or '.join(told)} on" if told else f"no number of GPUs up to {MOST_GPUS} makes it fit"
     return replace(made, warnings=(made.warnings[0], text, *made.warnings[1:]))
 

@@ -12,6 +12,7 @@ from dgpo_cli.allocation import is_out_of_memory
 from dgpo_cli.command_lines import command
 from dgpo_cli.commands.build import build
 from dgpo_cli.commands.hub_upload import upload
+from dgpo_cli.commands.machine_checks import check_gpus_to_share
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import Device, StrategyConfig
 from dgpo_cli.environment import Place, place
@@ -38,6 +39,7 @@ def run(config: TrainConfig, folder: Path) -> None:
     Raises:
         DgpoError: nothing was started (exit 2), the run failed (1), or a signal ended it after it was saved (130, 143).
     """
+    check_gpus_to_share(config)
     here = place()
     if here is None and config.strategy.name != "single":
         launch(config, folder, workers_of(config.strategy))

@@ -11,7 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig, TrainConfig
-from dgpo_cli.config.engine_groups import EngineConfig
+from dgpo_cli.config.engine_groups import EngineConfig, Sync
+from dgpo_cli.config.groups import Device
 from dgpo_cli.errors import Problem
 
 # Words of vLLM's command line that dgpo says itself, with the key that changes each; "" if none may.
@@ -25,6 +26,7 @@ SAID_BY_DGPO = {
     "--tensor-parallel-size": "engine.tensor_parallel",
     "-tp": "engine.tensor_parallel",
     "--gpu-memory-utilization": "engine.gpu_memory_fraction",
+    "--enable-sleep-mode": "engine.colocated",
     "--seed": "",
     "--served-model-name": "",
     "--generation-config": "",
@@ -56,6 +58,8 @@ def known_engine(config: Any) -> Iterator[Problem]:
     elif engine.name == "vllm":
         yield from _addresses(engine) if engine.urls else _own_servers(engine)
         yield from _sampling(config)
+        if engine.colocated and isinstance(config, TrainConfig):
+            yield from _in_turns(config)
 
 
 def _openai_server(engine: EngineConfig) -> Iterator[Problem]:
@@ -110,6 +114,34 @@ def _own_servers(engine: EngineConfig) -> Iterator[Problem]:
             by = SAID_BY_DGPO[name]
             hint = f"{by}= changes it" if by else "leave it out: rollouts would not be what dgpo takes them for"
             yield Problem(f"engine.extra_args: {name} is said by dgpo itself", hint)
+
+
+def _in_turns(config: TrainConfig) -> Iterator[Problem]:
+    """Servers that share the trainer's GPUs and sleep while it trains."""
+    engine, strategy = config.engine, config.strategy
+    apart = "engine.colocated=false gives the servers GPUs of their own"
+    if engine.urls:
+        message = "engine.colocated: the servers of engine.urls are not dgpo's, which puts only its own to sleep"
+        yield Problem(message, "leave out engine.urls, or engine.colocated=false")
+    if engine.devices is not None:
+        yield Problem("engine.devices: colocated servers are on the trainer's own GPUs", f"leave it out; {apart}")
+    if config.rollout.lag:
+        message = f"rollout.lag={config.rollout.lag}: a colocated engine sleeps while the trainer works"
+        yield Problem(message, f"rollout.lag=0; {apart}")
+    if engine.sync is Sync.group:
+        message = "engine.sync=group: nccl connects no two processes on one GPU, as colocated servers and trainer are"
+        yield Problem(message, "engine.sync=files")
+    if strategy.device is Device.cpu:
+        message = "engine.colocated: strategy.device=cpu, and vLLM's servers can sleep on GPUs alone"
+        yield Problem(message, "engine.colocated=false")
+    trainers = 1 if strategy.name == "single" else strategy.num_processes
+    wanted = engine.replicas * engine.tensor_parallel
+    if trainers is not None and wanted > trainers:
+        message = (
+            f"engine.colocated: {engine.replicas} servers on {engine.tensor_parallel} GPUs each need {wanted}, and "
+            f"the trainer has {trainers}"
+        )
+        yield Problem(message, f"a smaller engine.replicas or engine.tensor_parallel; {apart}")
 
 
 def _sampling(config: Any) -> Iterator[Problem]:

@@ -86,6 +86,11 @@ class EngineConfig:
         "engine=vllm: ids of the GPUs of all servers together, engine.tensor_parallel for each in turn; null takes "
         "those after the trainer's own. On a CPU there are none",
     )
+    colocated: bool = key(
+        False,
+        "engine=vllm, dgpo train: servers on the trainer's own GPUs, in turns with it: they sleep without weights and "
+        "cache while it trains, and it gives back unused memory before they wake. Needs GPUs",
+    )
     gpu_memory_fraction: float = key(
         0.9, "engine=vllm: share of a GPU's memory that a server takes for weights and cache; no effect on a CPU"
     )

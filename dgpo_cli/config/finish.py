@@ -47,6 +47,7 @@ FREE_ON_RESUME = (
     "sweep",
     # Where and how a server draws; not in which dtype, nor over how many devices, which change its rounding.
     *("engine.urls", "engine.python", "engine.replicas", "engine.devices", "engine.gpu_memory_fraction"),
+    "engine.colocated",
     *("engine.max_model_len", "engine.start_seconds", "engine.sync", "engine.sync_folder"),
     *("engine.concurrency", "engine.retries", "engine.timeout_seconds"),
 )

@@ -248,7 +248,7 @@ RULES: tuple[Rule, ...] = (
         "leave it out, or leave out engine.urls=",
     ),
     Rule(
-        ("engine.sync", "engine.sync_folder"),
+        ("engine.sync", "engine.sync_folder", "engine.colocated"),
         ("eval", "rollout"),
         why.always("nothing is trained here"),
         "leave it out",

@@ -63,6 +63,9 @@ class TransformersEngine:
     def prepare(self, longest: int) -> None:
         """Nothing is to be started."""
 
+    def rest(self) -> None:
+        """It holds nothing that training needs."""
+
     def measured(self) -> dict[str, float]:
         """Nothing is pushed anywhere."""
         return {}

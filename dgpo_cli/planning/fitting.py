@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from dgpo_cli.config.strategies import SHARDED
@@ -16,9 +17,20 @@ USABLE = 0.92  # of a device's memory: the rest is the driver's context and what
 def judged(made: Plan, machine: Machine, warnings: tuple[str, ...]) -> Plan:
     """The plan with its warnings, and with the devices that it was held against."""
     sizes = _device_sizes(made.layout, machine)
-    fits = {name: made.peak_bytes <= USABLE * capacity for name, capacity in sizes.items()}
+    fits = {name: _peak(made, capacity)[1] <= USABLE * capacity for name, capacity in sizes.items()}
     misfits = [] if any(fits.values()) or not fits else [_misfit(made, sizes)]
     return replace(made, fits=fits, warnings=(*misfits, *warnings))
+
+
+def largest_fraction(kept: int, gpu_bytes: int) -> float:
+    """The share of a GPU that is left beside `kept` bytes of the trainer's, in hundredths; 0 if there is none."""
+    return max(0, math.floor(100 * (USABLE * gpu_bytes - kept) / gpu_bytes)) / 100
+
+
+def _peak(made: Plan, capacity: int) -> tuple[str, int]:
+    """The largest phase on a device of this size, and its bytes."""
+    totals = {name: phase.total for name, phase in made.on_a_gpu_of(capacity).items()}
+    return max(totals.items(), key=lambda item: item[1])
 
 
 def _device_sizes(layout: Layout, machine: Machine) -> dict[str, int]:
@@ -32,17 +44,22 @@ def _device_sizes(layout: Layout, machine: Machine) -> dict[str, int]:
 
 def _misfit(made: Plan, sizes: dict[str, int]) -> str:
     name, capacity = max(sizes.items(), key=lambda item: item[1])
+    peak, taken = _peak(made, capacity)
     return (
-        f"does not fit: a process takes {size(made.peak_bytes)} in its {made.peak_phase} phase, {name} has "
-        f"{size(int(USABLE * capacity))} to give ({USABLE:.0%} of it); {_remedy(made)}"
+        f"does not fit: a process takes {size(taken)} in its {peak} phase, {name} has "
+        f"{size(int(USABLE * capacity))} to give ({USABLE:.0%} of it); {_remedy(made, peak, capacity)}"
     )
 
 
-def _remedy(made: Plan) -> str:
+def _remedy(made: Plan, peak: str, capacity: int) -> str:
     """What makes the largest part of the largest phase smaller."""
-    phase = made.phases[made.peak_phase]
+    phase = made.phases[peak]
+    if phase.engine and peak == "rollout":
+        most = largest_fraction(phase.total - phase.engine, capacity)
+        if most:
+            return f"engine.gpu_memory_fraction={most:g}, or less"
     movable = {"cache": phase.cache, "activations": phase.activations, "weights": 0}
-    movable["weights"] = phase.total - phase.cache - phase.activations - phase.scoring
+    movable["weights"] = phase.total - phase.cache - phase.activations - phase.scoring - phase.engine
     largest = max(movable, key=lambda part: movable[part])
     if largest == "cache":
         return "a smaller engine.batch_size"

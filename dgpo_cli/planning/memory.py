@@ -7,6 +7,7 @@
     activations  what a forward saves for its backward, and the widest moment of a layer
     scoring      hidden states of the counted tokens, and the tiles that their log-probs are streamed through
     cache        keys and values of generation, and the distributions that are sampled from
+    engine       a colocated server of engine=vllm on the same GPU: its share while it draws, a rest while it sleeps
 
 float32 weights, gradients and two moments are the 16 bytes a parameter of mixed precision. Phases follow one another,
 so their parts are never added up across phases. Nothing here knows a configuration: `phases` reads that.
@@ -37,6 +38,7 @@ class Memory:
     activations: int = 0
     scoring: int = 0
     cache: int = 0
+    engine: int = 0
 
     @property
     def total(self) -> int:

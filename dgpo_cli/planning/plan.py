@@ -16,7 +16,7 @@ from dgpo_cli.planning.disk import planned_disk
 from dgpo_cli.planning.fitting import judged
 from dgpo_cli.planning.hours import estimated_hours
 from dgpo_cli.planning.layout import Machine, layout_of, setting_of
-from dgpo_cli.planning.memory import Batch, Setting, host_bytes, trained_parameters
+from dgpo_cli.planning.memory import Batch, Setting, host_bytes, standing, trained_parameters
 from dgpo_cli.planning.phases import (
     generated_together,
     kept_states,
@@ -28,7 +28,13 @@ from dgpo_cli.planning.phases import (
 )
 from dgpo_cli.planning.plan_record import Plan
 from dgpo_cli.planning.remarks import batch_warnings, context_warnings, disk_warnings
-from dgpo_cli.planning.servers import planned_servers, server_warnings
+from dgpo_cli.planning.servers import (
+    are_colocated,
+    colocated_facts,
+    planned_servers,
+    server_warnings,
+    with_colocated,
+)
 
 
 def plan_training(
@@ -51,10 +57,15 @@ def plan_training(
     prompt = prompt_tokens(completion, model, data)
     batch = micro_batch(config, layout, prompt)
     phases = phases_of_training(config, model, setting, layout, batch, prompt, benchmark)
+    fraction = config.engine.gpu_memory_fraction
+    colocated = are_colocated(config, layout)
+    if colocated:
+        phases = with_colocated(phases, standing(model, setting), fraction, machine)
     if reference is not None:
         phases = with_other_reference(phases, model, reference)
     disk = planned_disk(config, model, setting)
     servers = planned_servers(config, model, setting, layout, machine, prompt + completion)
+    in_turns = {"colocated": colocated_facts(phases, fraction, machine)} if colocated else {}
     kept = 0 if setting.device == "cpu" else kept_states(config, model, setting, layout)
     made = Plan(
         command="train",
@@ -65,7 +76,7 @@ def plan_training(
         phases=phases,
         host_bytes=host_bytes(model, setting) + kept,
         loading_bytes=setting.weight_bytes * model.parameters if setting.sharded else 0,
-        servers=servers.as_record() if servers else {},
+        servers={**servers.as_record(), **in_turns} if servers else {},
         time=estimated_hours(config, model, layout, prompt),
         disk=disk,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from dgpo_cli.planning.layout import Layout
@@ -35,6 +35,13 @@ class Plan:
     def memory(self) -> dict[str, int]:
         """The most of each part in any phase."""
         return {part: max(getattr(phase, part) for phase in self.phases.values()) for part in PARTS}
+
+    def on_a_gpu_of(self, capacity: int) -> dict[str, Memory]:
+        """The phases, with the share of a GPU of so many bytes that a colocated server takes while it draws."""
+        if not self.servers.get("colocated"):
+            return self.phases
+        share = int(self.servers["colocated"]["fraction"] * capacity)
+        return {**self.phases, "rollout": replace(self.phases["rollout"], engine=share)}
 
     @property
     def peak_phase(self) -> str:

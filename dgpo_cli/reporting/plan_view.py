@@ -44,6 +44,8 @@ def _arithmetic(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("time, an estimate", _time(plan.time)))
     if plan.servers:
         rows.append(("servers of vLLM", _servers(plan.servers)))
+    if plan.servers.get("colocated"):
+        rows.append(("their GPU, in turns", _turns(plan)))
     if plan.fits:
         rows.append(("fits", ", ".join(f"{name}: {'yes' if fits else 'no'}" for name, fits in plan.fits.items())))
     return rows
@@ -66,6 +68,24 @@ def _servers(servers: dict[str, Any]) -> str:
     cache = "" if servers["cache"] is None else f", {size(servers['cache'])} of cache"
     side = "" if servers["cache"] is None else f" ({servers['sequences_at_once']:,} full sequences at once)"
     return f"{servers['servers']}{each}: {size(servers['weights'])} of weights{cache}{side} a device"
+
+
+def _turns(plan: Plan) -> str:
+    """What both sides hold of a GPU that they share, at the peak of training and of drawing."""
+    facts = plan.servers["colocated"]
+    asleep, kept = facts["asleep"], facts["kept_by_trainer"]
+    name, training = max(
+        ((name, phase.total) for name, phase in plan.phases.items() if name != "rollout"), key=lambda item: item[1]
+    )
+    drawing = ", ".join(
+        f"{size(kept + share)} of {gpu} ({size(kept)} of the trainer, {size(share)} of the server; "
+        f"engine.gpu_memory_fraction up to {facts['largest_fraction'][gpu]:g} fits)"
+        for gpu, share in facts["share"].items()
+    )
+    return (
+        f"training {size(training)} at its peak, {name} ({size(training - asleep)} of the trainer, an allowance of "
+        f"{size(asleep)} of the sleeping server); drawing {drawing}"
+    )
 
 
 def _memory(plan: Plan) -> list[list[str]]:

@@ -103,6 +103,7 @@ class Trainer:
         # prompts -> rollouts -> rewards
         self.engine.load(step - 1)
         collected = self.supply.take(step, self.state.next_draw)
+        self.engine.rest()
         # -> advantages
         batch = self._batch(step, collected)
         with self._phase("noise", f"step {step}: measuring the noise floor of the distance"):

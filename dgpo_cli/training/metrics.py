@@ -74,7 +74,7 @@ KEYS = (
     "memory/peak_bytes",
 )
 # Everything else is a function of the configuration and the seed, on one machine.
-CLOCKED = ("time", "seconds/", "tokens/per_second", "memory/", "engine/sync_seconds")
+CLOCKED = ("time", "seconds/", "tokens/per_second", "memory/", "engine/sync_seconds", "engine/turn_seconds")
 
 
 def metrics_row(

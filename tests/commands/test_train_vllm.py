@@ -98,3 +98,17 @@ def test_rollout_shows_what_a_server_drew(tmp_path: Path) -> None:
     assert main(["rollout", f"hydra.run.dir={tmp_path}", *options]) == 0
     found = rows(tmp_path / "rollouts.jsonl")
     assert len(found) == 4
+
+
+@pytest.mark.slow  # starts two servers
+def test_servers_that_take_turns_with_the_trainer_draw_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's CPU build takes the calls of `engine.colocated`, pauses and goes on, but gives back no memory."""
+    monkeypatch.setattr("dgpo_cli.commands.train.check_gpus_to_share", lambda config: None)
+    settings = ["engine=vllm", "steps=3", "benchmark=none", "optim.lr=1e-3"]
+    assert train(tmp_path / "apart", *settings) == 0
+    assert train(tmp_path / "turns", *settings, "engine.colocated=true") == 0
+    apart, turns = (rows(tmp_path / name / "metrics.jsonl") for name in ("apart", "turns"))
+    assert [without_clocks(row) for row in turns] == [without_clocks(row) for row in apart]
+    assert all(row["engine/turn_seconds"] > 0 for row in turns)

@@ -11,7 +11,8 @@ import pytest
 
 from dgpo_cli.config.checks import validate, warnings
 from dgpo_cli.config.compose import compose
-from dgpo_cli.config.groups import ComputeDtype, Dtype, Form, Normalizer, Signal
+from dgpo_cli.config.engine_groups import Sync
+from dgpo_cli.config.groups import ComputeDtype, Device, Dtype, Form, Normalizer, Signal
 
 Change = Callable[[str, dict[str, Any]], Any]  # command, values by dotted path -> configuration
 
@@ -48,6 +49,7 @@ def test_the_defaults_have_no_problem(bases: dict[str, Any], command: str) -> No
 NONE = {"reference.name": "none"}
 OPENAI = {"engine.name": "openai", "engine.url": "http://127.0.0.1:8000/v1"}
 VLLM = {"engine.name": "vllm"}
+TURNS = {**VLLM, "engine.colocated": True}
 FUNCTION = {"reward.name": "function", "reward.path": f"{__file__}:score"}
 SEVERAL = {"reward.name": "function", "reward.path": ["robust", f"{__file__}:score"]}
 WRONG = [
@@ -155,6 +157,17 @@ WRONG = [
     ("train", {**VLLM, "engine.devices": ["0"], "engine.replicas": 2}, "engine.devices: 1 for 2 servers on 1 devices"),
     ("train", {**VLLM, "engine.devices": ["0", "0"], "engine.replicas": 2}, "engine.devices: [0,0] names one twice"),
     ("train", {**VLLM, "engine.extra_args": ["--port=1"]}, "engine.extra_args: --port is said by dgpo itself"),
+    (
+        "train",
+        {**TURNS, "engine.extra_args": ["--enable-sleep-mode"]},
+        "engine.extra_args: --enable-sleep-mode is said",
+    ),
+    ("train", {**TURNS, "engine.urls": ["http://h:1"]}, "engine.colocated: the servers of engine.urls are not dgpo's"),
+    ("train", {**TURNS, "engine.devices": ["0"]}, "engine.devices: colocated servers are on the trainer's own GPUs"),
+    ("train", {**TURNS, "rollout.lag": 1}, "rollout.lag=1: a colocated engine sleeps while the trainer works"),
+    ("train", {**TURNS, "engine.sync": Sync.group}, "engine.sync=group: nccl connects no two processes on one GPU"),
+    ("train", {**TURNS, "strategy.device": Device.cpu}, "engine.colocated: strategy.device=cpu"),
+    ("train", {**TURNS, "engine.replicas": 2}, "engine.colocated: 2 servers on 1 GPUs each need 2"),
     ("train", {**VLLM, "engine.urls": ["127.0.0.1:8000"]}, "engine.urls: expected http://HOST:PORT, got '127.0"),
     ("train", {**VLLM, "engine.urls": ["http://h:x"]}, "engine.urls: expected http://HOST:PORT, got 'http://h:x'"),
     ("train", {**VLLM, "engine.urls": ["http://h:1/v1"]}, "engine.urls: expected http://HOST:PORT"),

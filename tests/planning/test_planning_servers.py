@@ -1,4 +1,4 @@
-"""Memory of vLLM's servers: beside the trainer's, on devices of their own."""
+"""Memory of vLLM's servers: on devices of their own, or on the trainer's in turns with it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dgpo_cli.planning.batches import ASSUMED_PROMPT_TOKENS, Data
 from dgpo_cli.planning.layout import Machine
 from dgpo_cli.planning.plan import plan_evaluation, plan_training
 from dgpo_cli.planning.plan_record import Plan
+from dgpo_cli.planning.servers import ASLEEP
 
 GPUS = Machine(gpus=8, gpu_bytes=80_000_000_000)
 
@@ -71,6 +72,56 @@ def test_servers_without_room_are_said(qwen7b: Any, engine: dict[str, Any], mach
     assert bool(found) == bool(warning)
     if warning:
         assert warning in found[0]
+
+
+def test_a_gpu_in_turns_holds_the_trainer_and_a_share_or_a_sleeping_server(qwen7b: Any) -> None:
+    """Four processes keep a fourth of weights and moments (4 + 8 bytes) and of a reference in bfloat16 (2), and gather
+    two layers, the embedding and the head in bfloat16."""
+    model = sizes(qwen7b)
+    made = planned(qwen7b, colocated=True, gpu_memory_fraction=0.4)
+    gathered = 2 * (2 * model.layer_parameters + 2 * model.embedding_parameters)
+    kept = 14 * model.parameters // 4 + gathered
+    apart = planned(qwen7b, gpu_memory_fraction=0.4).phases
+    assert made.phases["rollout"].engine == 32_000_000_000
+    assert made.phases["rollout"].total == pytest.approx(kept + 32_000_000_000, abs=4)
+    for name, phase in apart.items():
+        assert made.phases[name] == replace(phase, engine=ASLEEP)
+    facts = made.servers["colocated"]
+    assert facts["kept_by_trainer"] == pytest.approx(kept, abs=4)
+    assert facts["largest_fraction"] == {"this GPU": int(100 * (0.92 - kept / 80e9)) / 100}
+    assert made.fits == {"this GPU": True}
+
+
+def test_a_share_that_does_not_fit_is_refused_with_one_that_does(qwen7b: Any) -> None:
+    made = planned(qwen7b, colocated=True)
+    most = made.servers["colocated"]["largest_fraction"]["this GPU"]
+    assert made.fits == {"this GPU": False}
+    assert "in its rollout phase" in made.warnings[0]
+    assert made.warnings[0].endswith(f"engine.gpu_memory_fraction={most:g}, or less")
+    assert planned(qwen7b, colocated=True, gpu_memory_fraction=most).fits == {"this GPU": True}
+    assert planned(qwen7b, colocated=True, gpu_memory_fraction=most + 0.01).fits == {"this GPU": False}
+
+
+def test_gpus_of_unknown_size_are_each_held_against_their_own_share(qwen7b: Any) -> None:
+    """0.65 of 85 GB leaves too little for what four processes keep; of 150 GB, enough."""
+    made = planned(qwen7b, Machine(), colocated=True, gpu_memory_fraction=0.65)
+    kept = made.servers["colocated"]["kept_by_trainer"]
+    assert kept + 0.65 * 85e9 > 0.92 * 85e9
+    assert kept + 0.65 * 150e9 < 0.92 * 150e9
+    assert made.fits == {"80 GB": False, "141 GB": True}
+
+
+@pytest.mark.parametrize(
+    ("engine", "warning"),
+    [
+        ({"tensor_parallel": 2}, "2 of 4 GPUs draw while the others wait: engine.replicas=2 takes all"),
+        ({"replicas": 2, "tensor_parallel": 2}, ""),
+        ({"replicas": 3, "tensor_parallel": 2}, "the servers need 6 GPUs, and 4 train"),
+    ],
+)
+def test_gpus_in_turns_that_no_server_has_are_said(qwen7b: Any, engine: dict[str, Any], warning: str) -> None:
+    found = [text for text in planned(qwen7b, colocated=True, **engine).warnings if "engine.colocated" in text]
+    assert [text.removeprefix("engine.colocated: ") for text in found] == ([warning] if warning else [])
 
 
 def test_on_a_cpu_the_servers_memory_comes_on_top() -> None:

@@ -40,6 +40,13 @@ def test_a_plan_shows_parts_by_phase_with_the_peak_and_its_warnings() -> None:
     assert "does not fit" in text
 
 
+def test_a_gpu_that_trainer_and_server_share_is_shown_at_both_peaks() -> None:
+    plan = plan_of(compose("train", ["model=qwen7b", "engine=vllm", "engine.colocated=true"]))
+    text = " ".join(" ".join(shown(plan_tables(plan)).replace("│", " ").split()).split())
+    assert "an allowance of 4.0 GiB of the sleeping server" in text
+    assert "86.6 GiB of 80 GB (15.3 GiB of the trainer, 71.2 GiB of the server" in text
+
+
 def test_a_probe_shows_predicted_beside_measured() -> None:
     plan = plan_of(compose("train", []))
     record = {

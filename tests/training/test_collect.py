@@ -45,6 +45,8 @@ class WritingEngine:
 
     def load(self, version: int) -> None: ...
 
+    def rest(self) -> None: ...
+
     def measured(self) -> dict[str, float]:
         return {}
 

@@ -65,6 +65,8 @@ class ApartEngine:
 
     def prepare(self, longest: int) -> None: ...
 
+    def rest(self) -> None: ...
+
     def measured(self) -> dict[str, float]:
         return {}
 

@@ -20,6 +20,7 @@ DEV_HINT = (
     "and dgpo's plugin folder on its PYTHONPATH"
 )
 LOG_HINT = "the server's log may say why"
+WEIGHTS, CACHE = "weights", "kv_cache"  # what sleeps, as vLLM calls it
 DRAIN_SECONDS = 60.0  # for what other requests have in flight; then they are aborted
 
 
@@ -101,6 +102,26 @@ class Conversation:
     def resume(self) -> None:
         """Compute again."""
         self._post("/resume", {})
+
+    def sleep(self) -> None:
+        """Give back the memory of weights and cache, whose content is lost. What is in flight is aborted.
+
+        Raises:
+            RunError: it does not.
+        """
+        self._post("/sleep?level=2&mode=abort", {})
+
+    def wake_up(self, part: str) -> None:
+        """Take memory for `weights`, whose content has to be pushed, or for the `kv_cache`; with both it computes.
+
+        Raises:
+            RunError: it does not: there is too little memory, for example. Or it has both parts, and sleeps on.
+        """
+        answer = self._post(f"/wake_up?tags={part}", {})
+        record = answer.json()
+        status = record.get("status") if isinstance(record, dict) else None
+        if status != "awake" and (part == CACHE or status != "sleeping"):
+            raise RunError(f"{self.url}: /wake_up?tags={part} leaves the server {status}", LOG_HINT)
 
     def name_version(self, version: str) -> None:
         """What every token from here on says in `weight_versions`."""

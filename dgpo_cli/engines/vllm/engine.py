@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from dgpo_cli.crew import Crew
 from dgpo_cli.engines.vllm.client import FIRST_WEIGHTS, STALE, Drawn, Limits, VllmClient
 from dgpo_cli.engines.vllm.fleet import Dealt, Fleet
+from dgpo_cli.engines.vllm.turns import Turns
 from dgpo_cli.errors import RunError, ServerError
 from dgpo_cli.models.policy import Policy
 from dgpo_cli.processes import SOLO
@@ -105,9 +106,19 @@ class VllmEngine:
     """Draws with servers of vLLM. weights: None if the servers keep those that they were started with."""
 
     def __init__(
-        self, policy: Policy, hosts: Hosts | None, weights: Weights | None, asking: Asking, crew: Crew | None = None
+        self,
+        policy: Policy,
+        hosts: Hosts | None,
+        weights: Weights | None,
+        asking: Asking,
+        crew: Crew | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        """hosts: of the main process; None in the others. crew: the processes of a run; None: this one alone."""
+        """hosts: of the main process; None in the others. crew: the processes of a run; None: this one alone.
+
+        turns: with the trainer on its GPUs; None if the servers have devices of their own.
+        """
+        self.turns = turns
         self.policy = policy
         self.hosts = hosts
         self.weights = weights
@@ -116,7 +127,7 @@ class VllmEngine:
         self.processes = SOLO if crew is None else crew.processes
         self.version: int | None = None
         self.fleet = Fleet([], concurrency=asking.concurrency, retries=asking.retries)
-        self._connected = False
+        self._connected = self._asleep = False
         self._said: Mapping[str, Any] = {}
         self._measured: dict[str, float] = {}
         # What the others do while the main process draws: they learn of signals, and push again if all servers died.
@@ -129,7 +140,7 @@ class VllmEngine:
             depends_on_unit=False,
             units_at_once=max(1, len(self.fleet.clients) * self.asking.concurrency // self.asking.batch_size),
             gives_logprobs=True,
-            shares_devices=False,
+            shares_devices=self.turns is not None,
             computes_as_trained=False,  # other kernels, often another dtype
             manifest={"engine": "vllm", "stop_ids": sorted(self.policy.stop_ids), **self._said},
         )
@@ -154,7 +165,7 @@ class VllmEngine:
         """
         if self.weights is None:
             raise RunError("these servers keep the weights that they were started with", "engine=vllm in dgpo train")
-        if self.processes.from_main(self.version == version and not self.fleet.dead):
+        if self.processes.from_main(self.version == version and not self._asleep and not self.fleet.dead):
             return
         self._load(version)
 
@@ -166,6 +177,7 @@ class VllmEngine:
         Raises:
             RunError: a server goes on to draw by weights that are not those loaded, or belongs to another run by now.
         """
+        assert not self._asleep
         if not self.fleet.clients:
             self.prepare(max(len(one.prompt.token_ids) for one in requests) + sampling.max_tokens)
         total: Dealt[Drawn] = Dealt()
@@ -184,10 +196,20 @@ class VllmEngine:
             self.weights.check_owned()
         return [self._answer(one, total, position, None) for position, one in enumerate(requests)]
 
+    def rest(self) -> None:
+        """Servers that share the trainer's GPUs sleep from here on; others stay as they are.
+
+        Raises:
+            RunError: one does not sleep.
+        """
+        if self.turns is not None and not self._asleep:
+            self.turns.sleep([] if self.hosts is None else self.hosts.urls)
+            self._asleep = True
+
     def measured(self) -> dict[str, float]:
         """What the pushes since the last call took and found, for the metrics of a step."""
         found, self._measured = self._measured, {}
-        return found
+        return found if self.turns is None else {**found, "engine/turn_seconds": self.turns.spent()}
 
     def close(self) -> None:
         """End the servers that were started here."""
@@ -258,6 +280,8 @@ class VllmEngine:
         return True
 
     def _load(self, version: int) -> None:
+        if self.turns is not None:
+            self.turns.give_back()
         for attempt in range(RESTARTS + 1):
             self.processes.agreed(self._restart_dead)
             if not self.processes.from_main(self._connected):
@@ -297,7 +321,7 @@ class VllmEngine:
         for name, value in found.items():  # several pushes in one step: the times and bytes of all, the largest gap
             before = self._measured.get(name, 0.0)
             self._measured[name] = max(before, value) if name.endswith("_gap") else before + value
-        self.version = version
+        self.version, self._asleep = version, False
 
     def _restart_dead(self) -> None:
         """In the main process: servers that are dead come up again, with the weights of their folder."""

@@ -57,6 +57,7 @@ def command(settings: EngineConfig, launch: Launch, port: int, owner: int) -> li
     ]
     if launch.gpus:
         words += ["--gpu-memory-utilization", str(settings.gpu_memory_fraction)]
+        words += ["--enable-sleep-mode"] * settings.colocated
     else:
         # Whole prompts alone: vLLM turns a seeded generator back after a part of one, which a CPU's cannot do.
         most = max(launch.longest, BATCHED_TOKENS)
@@ -100,8 +101,12 @@ def free_port(taken: Collection[int] = ()) -> int:
             return port
 
 
-def devices_of_servers(settings: EngineConfig, *, seen: int, trainers: int) -> list[tuple[str, ...]]:
-    """The GPUs of each server: those named, else those after the trainer's own; none on a machine without.
+def devices_of_servers(
+    settings: EngineConfig, *, seen: int, trainers: int, visible: str | None = None
+) -> list[tuple[str, ...]]:
+    """The GPUs of each server: those named, else those after the trainer's own, or these if they are shared.
+
+    None on a machine without. visible: CUDA_VISIBLE_DEVICES of this process, whose first entry is torch's GPU 0.
 
     Raises:
         ConfigError: there are not enough.
@@ -109,7 +114,15 @@ def devices_of_servers(settings: EngineConfig, *, seen: int, trainers: int) -> l
     each, wanted = settings.tensor_parallel, settings.replicas * settings.tensor_parallel
     if settings.devices is None and not seen:
         return [()] * settings.replicas
-    ids = settings.devices or [str(one) for one in range(trainers, seen)]
+    here = [one.strip() for one in visible.split(",")] if visible else [str(one) for one in range(seen)]
+    ids = settings.devices or (here[:trainers] if settings.colocated else here[trainers:])
+    if len(ids) < wanted and settings.colocated:
+        raise ConfigError(
+            f"engine.colocated: {settings.replicas} servers on {each} GPUs each need {wanted}, and the trainer has "
+            f"{len(ids)} on this machine",
+            "smaller engine.replicas or engine.tensor_parallel; engine.colocated=false gives the servers GPUs of "
+            "their own",
+        )
     if len(ids) < wanted:
         raise ConfigError(
             f"engine=vllm: {settings.replicas} servers on {each} GPUs each need {wanted} beside the trainer's "

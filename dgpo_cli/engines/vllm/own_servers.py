@@ -63,7 +63,12 @@ class OwnServers:
         self.settings = settings
         self.served = served
         self.python = find_interpreter(settings).path
-        self.devices = devices_of_servers(settings, seen=torch.cuda.device_count(), trainers=served.trainers)
+        self.devices = devices_of_servers(
+            settings,
+            seen=torch.cuda.device_count(),
+            trainers=served.trainers,
+            visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        )
         self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
         self._launches: list[Launch] = []
         self._running: list[_Running] = []

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from dgpo_cli.engines.vllm.client import VllmClient
+from dgpo_cli.engines.vllm.conversation import CACHE, WEIGHTS
 from dgpo_cli.engines.vllm.differences import different
 from dgpo_cli.engines.vllm.engine import PushRefused
 from dgpo_cli.engines.vllm.probe import LostServer, probe_gap, too_far
 from dgpo_cli.engines.vllm.sync import WeightSync
+from dgpo_cli.engines.vllm.turns import Turns
 from dgpo_cli.models.export import exported
 from dgpo_cli.models.policy import Policy
 from dgpo_cli.processes import Processes
@@ -22,10 +24,18 @@ class PolicyWeights:
     """The policy's weights on their way. dtype: that of the servers' weights."""
 
     def __init__(
-        self, policy: Policy, sync: WeightSync, dtype: torch.dtype, processes: Processes, *, timeout_seconds: float
+        self,
+        policy: Policy,
+        sync: WeightSync,
+        dtype: torch.dtype,
+        processes: Processes,
+        *,
+        timeout_seconds: float,
+        turns: Turns | None = None,
     ) -> None:
         self.policy = policy
         self.sync = sync
+        self.turns = turns
         self.dtype = dtype
         self.processes = processes
         self.timeout_seconds = timeout_seconds
@@ -38,11 +48,15 @@ class PolicyWeights:
 
     def push(self, version: int, clients: Sequence[VllmClient]) -> Mapping[str, float]:
         """Seconds, bytes, and the gap of the probe. Raises as `engine.Weights.push` does."""
+        if self.turns is not None:  # the cache sleeps on meanwhile: its room may be needed to load
+            self.turns.wake(self._urls, WEIGHTS)
         pushed = self.sync.push(version, exported(self.policy.model, self.dtype))
         if pushed.refusals:
             shown = "; ".join(f"{url}: {refusal.reason}" for url, refusal in pushed.refusals.items())
             dead = [self._urls.index(url) for url, refusal in pushed.refusals.items() if refusal.touched]
             raise PushRefused(f"the weights of step {version} were refused: {shown}", HINT, dead)
+        if self.turns is not None:
+            self.turns.wake(self._urls, CACHE)
         try:
             gap, limit = probe_gap(
                 self._urls, self.policy.model, self.dtype, self.processes, seconds=self.timeout_seconds

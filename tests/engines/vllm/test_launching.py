@@ -77,6 +77,8 @@ def test_on_gpus_a_server_sees_its_own_and_takes_its_share() -> None:
     words = command(settings, launch(gpus=("4", "5")), 8123, 77)
     assert dict(pairwise(words))["--gpu-memory-utilization"] == "0.5"
     assert "--enforce-eager" not in words
+    assert "--enable-sleep-mode" not in words
+    assert "--enable-sleep-mode" in command(replace(settings, colocated=True), launch(gpus=("4", "5")), 8123, 77)
     assert environment(settings, launch(gpus=("4", "5")), GIVEN)["CUDA_VISIBLE_DEVICES"] == "4,5"
 
 
@@ -93,6 +95,32 @@ def test_servers_take_the_gpus_after_the_trainers(
     settings: dict[str, Any], seen: int, trainers: int, devices: list[tuple[str, ...]]
 ) -> None:
     assert devices_of_servers(EngineConfig(name="vllm", **settings), seen=seen, trainers=trainers) == devices
+
+
+@pytest.mark.parametrize(
+    ("settings", "visible", "devices"),
+    [
+        ({"replicas": 2, "tensor_parallel": 2}, None, [("0", "1"), ("2", "3")]),
+        ({"replicas": 3}, None, [("0",), ("1",), ("2",)]),
+        ({"replicas": 2}, "7, 3,5,1,GPU-a,GPU-b,GPU-c,GPU-d", [("7",), ("3",)]),
+    ],
+)
+def test_colocated_servers_take_the_trainers_own_gpus(
+    settings: dict[str, Any], visible: str | None, devices: list[tuple[str, ...]]
+) -> None:
+    asked = EngineConfig(name="vllm", colocated=True, **settings)
+    assert devices_of_servers(asked, seen=8, trainers=4, visible=visible) == devices
+
+
+def test_gpus_after_the_trainers_are_those_that_this_process_sees() -> None:
+    asked = EngineConfig(name="vllm", replicas=2)
+    assert devices_of_servers(asked, seen=3, trainers=1, visible="6,2,4") == [("2",), ("4",)]
+
+
+def test_more_servers_than_the_trainer_has_gpus_are_an_error() -> None:
+    asked = EngineConfig(name="vllm", colocated=True, replicas=2, tensor_parallel=2)
+    with pytest.raises(ConfigError, match="need 4, and the trainer has 2 on this machine"):
+        devices_of_servers(asked, seen=8, trainers=2)
 
 
 def test_too_few_gpus_are_an_error() -> None:
