@@ -93,7 +93,8 @@ class SleepingServer:
             found = self.model(torch.tensor([ids])).logits[0].log_softmax(-1)
             rows = [None, *({str(token): {"logprob": float(found[at, token])}} for at, token in enumerate(ids[1:]))]
             return {"prompt_logprobs": rows, "choices": []}
-        generator, content, stops = torch.Generator().manual_seed(sampling["seed"]), [], sampling["stop_token_ids"]
+        generator, stops = torch.Generator().manual_seed(sampling["seed"]), sampling["stop_token_ids"]
+        content: list[dict[str, Any]] = []
         while len(content) < sampling["max_tokens"]:
             logprobs = self.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
             token = int(torch.multinomial(logprobs.exp(), 1, generator=generator))
