@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -26,12 +26,10 @@ from dgpo_cli.models.policy import Policy
 from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Sampling
 
-DRAW = "/inference/v1/generate"
+DRAW = "/inference/v1/generate"  # of the probe, too
 ASLEEP = "/sleep?level=2&mode=abort"
 AWAKE = ["/wake_up?tags=weights", "dgpo_verify", "dgpo_load", "/wake_up?tags=kv_cache"]  # and a push in between
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_tokens=4)
-
-Making = Callable[..., None]
 
 
 def order(server: SleepingServer) -> list[str]:
@@ -91,6 +89,17 @@ def test_whoever_is_gone_has_nothing_to_give_back(servers: list[SleepingServer])
         servers[1].http.close()
         engine.rest()
     assert order(servers[0])[-1] == ASLEEP
+
+
+def test_a_server_that_died_in_its_sleep_is_started_anew(servers: list[SleepingServer]) -> None:
+    with engine_of() as engine:
+        engine.load(0)
+        engine.rest()
+        servers[1].http.close()
+        engine.load(1)
+        assert len(completed(engine.generate(asked(8), SAMPLING))) == 8
+    assert order(servers[0]) == [*AWAKE, DRAW, ASLEEP, *AWAKE, DRAW]
+    assert order(servers[1]) == [*AWAKE, DRAW]
 
 
 def test_a_server_that_cannot_sleep_ends_the_run(servers: list[SleepingServer]) -> None:
