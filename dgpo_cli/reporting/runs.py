@@ -21,7 +21,7 @@ from dgpo_cli.reporting.run_files import Json, flat, read_json, read_rows, read_
 # Settings that decide nothing of what a run computes, or not as a choice of its user.
 IGNORED = (
     *("overwrite", "resume", "resume_allow", "dry_run", "probe", "logger.", "checkpoint.", "eval.every", "sweep."),
-    *("rollout.save", "benchmark.pass_at", "other_benchmarks"),
+    *("rollout.save", "benchmark.pass_at", "other_benchmarks", "name", "push_to_hub"),
 )
 BEST_OF = ("accuracy", "reward/mean")
 BENCHMARK = "benchmark"  # the setting that tells the evaluations of one run on several apart

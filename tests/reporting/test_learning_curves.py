@@ -76,6 +76,13 @@ def test_one_evaluation_before_and_one_after_are_no_curve(tmp_path: Path) -> Non
     assert {key for _, key in learning_curves(sides(find_runs(runs)[0]))} == {"accuracy"}
 
 
+def test_two_seeds_of_a_sweep_with_a_name_are_one_side(tmp_path: Path) -> None:
+    """A job's name holds its seed."""
+    jobs = [training(tmp_path / str(seed), [1], seed=seed, name=f"pair-{seed}_seed-{seed}") for seed in (0, 1)]
+    [side] = sides(find_runs(jobs)[0])
+    assert (side.label, len(side.runs)) == ("all", 2)
+
+
 def test_a_metric_that_no_row_has_is_not_drawn(tmp_path: Path) -> None:
     runs = find_runs([training(tmp_path / "0", [1], rows=rows([1, 1], 1.0, [None, None]))])[0]
     assert learning_curves(sides(runs)) == {}
