@@ -14,7 +14,7 @@ from dgpo_cli.planning.fitting import largest_fraction
 from dgpo_cli.planning.remarks import size
 from dgpo_cli.processes import Processes
 from dgpo_cli.training.checkpoint import RunState
-from dgpo_cli.training.host_memory import MOMENTS, Sharers, check_memory
+from dgpo_cli.training.host_memory import Sharers, bytes_of_moments, check_memory
 from dgpo_cli.training.space import check_space, checkpoint_bytes, predicted_need
 from dgpo_cli.types import Prompt
 
@@ -68,8 +68,8 @@ def check_share(config: TrainConfig, model: LanguageModel, sharers: Sharers, *, 
     Raises:
         ConfigError: it is not.
     """
-    trained = sum(weight.numel() for weight in model.model.parameters() if weight.requires_grad) // sharers.shards
-    to_come = 0 if resumed or config.strategy.name == OFFLOADED else trained * MOMENTS
+    moments = bytes_of_moments(model, config.optim.states.value) // sharers.shards
+    to_come = 0 if resumed or config.strategy.name == OFFLOADED else moments
     held, total = torch.cuda.memory_allocated(), torch.cuda.mem_get_info()[1]
     refuse_share(config.engine.gpu_memory_fraction, kept=held + to_come, gpu_bytes=total)
 

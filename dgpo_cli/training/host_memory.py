@@ -65,7 +65,7 @@ def check_memory(
         ConfigError: they do not fit.
     """
     tensors = [weight.numel() for weight in model.model.parameters() if weight.requires_grad]
-    moments = sum(moment_bytes(elements, states) for elements in tensors) // sharers.shards
+    moments = bytes_of_moments(model, states) // sharers.shards
     parts = {
         "gradients": sum(tensors) // sharers.shards * GRADIENT,
         "optimizer": moments if moments_to_come else 0,
@@ -87,6 +87,11 @@ def check_memory(
         "a smaller model; optim.tokens_per_microbatch=TOKENS makes the micro-batch smaller"
         + ("; a smaller strategy.num_processes" if several else ""),
     )
+
+
+def bytes_of_moments(model: LanguageModel, states: str) -> int:
+    """AdamW's of all trained weights. states: of the optimizer, float32 | 8bit."""
+    return sum(moment_bytes(weight.numel(), states) for weight in model.model.parameters() if weight.requires_grad)
 
 
 def shared_bytes() -> int:
