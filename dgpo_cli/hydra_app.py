@@ -83,6 +83,7 @@ def run_sweep(planned: Plan, flags: list[str], folder: Path, record: SweepRecord
         record = SweepRecord(request.command, overrides, str(request.base) if request.base else None, dirs)
     if sweep_run.is_ours(planned):
         return sweep_run.run_sweep(planned, folder, record)
+    sweep_run.refuse_what_is_ours(planned)
     record.save(folder)
     if continues:
         overrides = [*request.overrides, f"+hydra.job.env_set.{CONTINUED}=1"]
@@ -91,9 +92,7 @@ def run_sweep(planned: Plan, flags: list[str], folder: Path, record: SweepRecord
     STATE.interruption = Interruption(raises=True)
     with STATE.interruption.listening():
         code = jobs.guarded(lambda: codes.append(run_hydra(request, flags, folder)))
-    found = sweep_run.jobs_of_files(folder)
-    reported = jobs.guarded(lambda: sweep_run.report(folder, request.command, found))
-    return code or codes[0] or reported
+    return code or codes[0] or sweep_run.conclude(folder, planned, sweep_run.jobs_of_files(folder))
 
 
 def job(config: DictConfig) -> float | None:

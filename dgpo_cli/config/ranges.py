@@ -77,7 +77,11 @@ COMMON_RULES: list[Rule] = [
     *above(0, "reward.timeout_seconds", "engine.timeout_seconds", "engine.start_seconds"),
     *a_share("engine.gpu_memory_fraction"),
 ]
-SWEEP_RULES: list[Rule] = [*at_least(1, "sweep.jobs_at_once", "sweep.gpus_per_job"), *at_least(0, "sweep.retries")]
+SWEEP_RULES: list[Rule] = [
+    *at_least(1, "sweep.jobs_at_once", "sweep.gpus_per_job"),
+    *at_least(2, "sweep.max_seeds"),
+    *at_least(0, "sweep.retries"),
+]
 COMPARE_RULES: list[Rule] = [("compare.alpha", lambda value: 0 < value < 1, "more than 0 and less than 1")]
 
 

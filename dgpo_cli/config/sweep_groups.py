@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from dgpo_cli.config.groups import key
+
+
+class StopWhen(Enum):
+    """When a sweep ends."""
+
+    ended = "ended"
+    decided = "decided"
 
 
 @dataclass
@@ -24,3 +32,12 @@ class SweepConfig:
         "GPUs",
     )
     retries: int = key(0, "times that a job which failed is started again, from its last checkpoint", "times")
+    compare: bool = key(
+        False, "end with the verdicts of dgpo compare; its page and files are in compare/ of the sweep's folder"
+    )
+    stop_when: StopWhen = key(
+        StopWhen.ended,
+        "ended: when the listed jobs have | decided: seeds are added to each side until every comparison of final "
+        "accuracies is decided, at the error rate of one look (alpha 0.05), or sweep.max_seeds is reached",
+    )
+    max_seeds: int = key(8, "sweep.stop_when=decided: most seeds a side", "seeds")

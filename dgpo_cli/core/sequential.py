@@ -24,17 +24,21 @@ from dgpo_cli.core.comparison import smallest_seed_p
 Floats = NDArray[np.float64]
 
 GRID = 1001  # points of the density between the bounds: halving their distance moves a level by less than 1e-6
+FINEST = 1e-12  # p-values in smaller steps are as good as continuous
 WIDEST = 8.0  # standard deviations; further out there is nothing
 
 
 def spent(fraction: float, alpha: float) -> float:
     """Of alpha, what may be spent by the look at which `fraction` of the largest number of runs is there.
 
-        alpha log(1 + (e - 1) t)
+        4 - 4 Phi(z(1 - alpha / 4) / sqrt(t))
 
-    It goes with a bound that is about the same at each look (of Pocock's type).
+    For either side half of alpha. It goes with bounds of O'Brien and Fleming's type: little is spent on few runs, so
+    that a study which goes to its end finds about as much as one of that size without looks.
     """
-    return alpha * math.log(1 + (math.e - 1) * min(1.0, fraction))
+    if fraction <= 0:
+        return 0.0
+    return 4 * float(ndtr(ndtri(alpha / 4) / math.sqrt(min(1.0, fraction))))
 
 
 def look_levels(looks: Sequence[int], alpha: float, most: int | None = None) -> list[float]:
@@ -70,6 +74,7 @@ def _level(
     allowed: float, smallest: float, density: Floats | None, points: Floats, step: float, deviation: float
 ) -> float:
     """The largest multiple of `smallest` with which no more than `allowed` is spent; 0 if one is too many."""
+    smallest = max(smallest, FINEST)
     low, high = 0, int(1 / smallest) + 1
     while high - low > 1:
         middle = (low + high) // 2

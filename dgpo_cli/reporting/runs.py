@@ -113,10 +113,20 @@ def find_runs(paths: list[str]) -> tuple[list[Run], list[str]]:
             )
         runs += [run for _, inside in found for run in inside]
         notes += [f"{job}: holds no run, left out" for job, inside in found if not inside and _is_job(job)]
+        if _was_looked_at(folder):
+            notes.append(
+                f"{path}: seeds were added until its comparisons were decided (sweep.stop_when); the verdicts in its "
+                "sweep.json know how often was looked, p-values here do not"
+            )
     unique = {Path(run.name).resolve(): run for run in reversed(runs)}
     if len(unique) < len(runs):
         notes.append("a folder that was given twice counts once")
     return list(reversed(unique.values())), notes
+
+
+def _was_looked_at(sweep: Path) -> bool:
+    """Whether a sweep's length hung on what it found."""
+    return bool((sweep / "sweep.json").is_file() and read_json(sweep / "sweep.json").get("looks"))
 
 
 def _runs_of(folder: Path) -> list[Run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from dgpo_cli.jobs import JOB_FILE, read_job, write_job
 
 def first_configs(configs: list[Any], folder: Path) -> list[Any]:
     """The configurations of a job that begins: with a name of its own in the W&B group of the sweep."""
+    configs = copy.deepcopy(configs)
     for config in configs:
         if hasattr(config, "logger") and config.logger.group is None:
             config.logger.group = folder.parent.name

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from dgpo_cli.jobs import Stopped, accuracy
 from dgpo_cli.reporting.sweep_view import JobLine, SweepView, clock, figure, what_differs
 from dgpo_cli.sweeps import job_files
 from dgpo_cli.sweeps.children import LOG, exit_code, last_words, log_size, start_job
+from dgpo_cli.sweeps.growth import Growth, look_text
 from dgpo_cli.sweeps.interruption import Interruption
 from dgpo_cli.sweeps.slots import Slots
 from dgpo_cli.sweeps.sweep_record import DONE, FAILED, INTERRUPTED, RUNNING, WAITING, Job, SweepRecord
@@ -57,7 +57,7 @@ class Scheduler:
     steps: int | None = None
     interruption: Interruption = field(default_factory=Interruption)
     view: SweepView = field(default_factory=SweepView)
-    grow: Callable[[], bool] = lambda: False  # adds jobs when all have ended; whether it did
+    growth: Growth | None = None  # adds jobs when all have ended
     underway: list[Underway] = field(default_factory=list)
     _spent: list[float] = field(default_factory=list)  # seconds of the jobs that ended since the start
 
@@ -74,7 +74,7 @@ class Scheduler:
         self._await_orphans()
         with self.view:
             while self.interruption.signal_number is None:
-                if not (self._fill() or self.underway or self.grow()):
+                if not (self._fill() or self.underway or self._grow()):
                     break
                 self._look()
             while self.underway:
@@ -82,6 +82,18 @@ class Scheduler:
             self.view.show(self._lines(), now=True)
         if self.interruption.signal_number is not None:
             raise Stopped(self.interruption.signal_number)
+
+    def _grow(self) -> bool:
+        """Whether there is more to do when all jobs have ended."""
+        if self.growth is None:
+            return False
+        looks = len(self.record.looks)
+        grown = self.growth.grow()
+        self.record.save(self.folder)
+        for look in self.record.looks[looks:]:
+            for line in look_text(look, self.growth.most):
+                self.view.note(line)
+        return grown
 
     def _await_orphans(self) -> None:
         """Jobs of a sweep that was killed save and end by themselves; until then their folders are theirs."""

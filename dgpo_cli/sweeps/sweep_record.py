@@ -43,6 +43,31 @@ class Job:
 
 
 @dataclass
+class PairAtLook:
+    """Side b against side a. verdict: of b, once a look has decided it."""
+
+    a: str
+    b: str
+    difference: float
+    p_value: float
+    level: float  # that p is held against
+    runs: int  # a side
+    verdict: str | None = None
+
+
+@dataclass
+class Look:
+    """A look at all comparisons of a sweep that stops when they are decided."""
+
+    runs: int  # seeds a side
+    pairs: list[PairAtLook]
+
+    @property
+    def decided(self) -> bool:
+        return all(pair.verdict is not None for pair in self.pairs)
+
+
+@dataclass
 class SweepRecord:
     """A sweep. `overrides` are those of its files and of the command line, `base` a whole configuration beneath."""
 
@@ -51,6 +76,8 @@ class SweepRecord:
     base: str | None = None
     config_dirs: list[str] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    max_seeds: int | None = None  # that the looks were planned for
 
     def save(self, folder: Path) -> None:
         """Raises RunError where the disk is full."""
@@ -70,7 +97,8 @@ class SweepRecord:
             if version != VERSION:
                 raise ValueError(f"version {version}, and this dgpo reads {VERSION}")
             jobs = [Job(**{**job, "process": job["process"] and Holder(**job["process"])}) for job in stored["jobs"]]
-            return cls(**{**stored, "jobs": jobs})
+            looks = [Look(look["runs"], [PairAtLook(**pair) for pair in look["pairs"]]) for look in stored["looks"]]
+            return cls(**{**stored, "jobs": jobs, "looks": looks})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder / FILE}: not the record of a sweep: {error}", "start the sweep again") from error
 

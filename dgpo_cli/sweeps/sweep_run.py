@@ -12,15 +12,18 @@ from dgpo_cli.command_lines import command as command_line
 from dgpo_cli.command_lines import shell_word
 from dgpo_cli.config.benchmarks import joined as benchmarks_joined
 from dgpo_cli.config.plan import Plan, PlannedJob, folder_name
-from dgpo_cli.errors import RunError
+from dgpo_cli.config.sweep_groups import StopWhen
+from dgpo_cli.errors import RunError, UsageError
 from dgpo_cli.files import shown_path
 from dgpo_cli.jobs import JOB_FILE, accuracy, guarded, read_job
 from dgpo_cli.reporting.sweep_view import figure, final_lines, what_differs
 from dgpo_cli.sweeps.children import LOG
+from dgpo_cli.sweeps.growth import Growth
 from dgpo_cli.sweeps.interruption import Interruption
 from dgpo_cli.sweeps.scheduler import Scheduler
 from dgpo_cli.sweeps.slots import slots_for
 from dgpo_cli.sweeps.sweep_record import DONE, FAILED, WAITING, Job, SweepRecord
+from dgpo_cli.sweeps.verdicts import say_verdicts
 from dgpo_cli.terminal import put, say
 from dgpo_cli.training.lock import locked
 
@@ -30,6 +33,16 @@ def is_ours(planned: Plan) -> bool:
     hydra = planned.composition.hydra
     plain = [str(hydra[name].get("_target_", "")).rpartition(".")[2] for name in ("launcher", "sweeper")]
     return plain == ["BasicLauncher", "BasicSweeper"] and not hydra.get("callbacks") and not hydra.job.chdir
+
+
+def refuse_what_is_ours(planned: Plan) -> None:
+    """Raises UsageError for keys of `sweep.*` that another launcher or sweeper does not know."""
+    for text in planned.request.overrides:
+        if text.startswith("sweep.") and not text.startswith("sweep.compare="):
+            hint = "its own keys: hydra.launcher.* and hydra.sweeper.*"
+            raise UsageError(
+                f"{text} changes nothing: another launcher or sweeper than Hydra's own runs the jobs", hint
+            )
 
 
 def run_sweep(planned: Plan, folder: Path, record: SweepRecord) -> int:
@@ -47,8 +60,15 @@ def run_sweep(planned: Plan, folder: Path, record: SweepRecord) -> int:
 
     with interruption.listening():
         code = guarded(action)
-    reported = guarded(lambda: report(folder, record.command, record.jobs)) if begun else 0
-    return code or reported
+    concluded = conclude(folder, planned, record.jobs) if begun else 0
+    return code or concluded
+
+
+def conclude(folder: Path, planned: Plan, jobs: Sequence[Job]) -> int:
+    """The table of the jobs, and the verdicts if they are asked for; the exit code."""
+    reported = guarded(lambda: report(folder, planned.request.command, jobs))
+    wanted = planned.configs[0].sweep.compare and all(job.status in (DONE, FAILED) for job in jobs)
+    return (guarded(lambda: say_verdicts(folder)) if wanted else 0) or reported
 
 
 def _scheduler(planned: Plan, folder: Path, record: SweepRecord, interruption: Interruption) -> Scheduler:
@@ -67,7 +87,10 @@ def _scheduler(planned: Plan, folder: Path, record: SweepRecord, interruption: I
     record.jobs = [job for job in record.jobs if job.begun or job.number in configs]
     slots = slots_for(settings, [config for job in planned.jobs for config in job.configs])
     steps = getattr(planned.configs[0], "steps", None)
-    return Scheduler(record, folder, configs, slots, settings.retries, environment, steps, interruption)
+    growth = None
+    if settings.stop_when is StopWhen.decided:
+        growth = Growth(record, configs, settings.max_seeds, slots.count)
+    return Scheduler(record, folder, configs, slots, settings.retries, environment, steps, interruption, growth=growth)
 
 
 def _environment(job: PlannedJob) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,8 +24,9 @@ from dgpo_cli.sweeps.sweep_record import DONE, SweepRecord
 
 Start = Callable[..., subprocess.Popen[str]]
 JOBS = """
-import json, os, signal, sys, time, types
+import json, os, shutil, signal, sys, time, types
 from pathlib import Path
+import run_factory
 
 def train(config, folder):
     from dgpo_cli.config.stored import save
@@ -46,7 +48,12 @@ def train(config, folder):
         time.sleep(0.2)
         (folder / "saved").write_text(str(received))
         raise Interrupted("stopped after it was saved", exit_code=128 + received[0])
-    (folder / "eval.jsonl").write_text(json.dumps({"avg_at_k": {"value": config.seed / 100}}) + "\\n")
+    if config.algo.name == "dgpo":
+        (folder / "eval.jsonl").write_text(json.dumps({"avg_at_k": {"value": config.seed / 100}}) + "\\n")
+    else:
+        shutil.rmtree(folder / "evals", ignore_errors=True)
+        ahead = 2 * (config.algo.name == "dapo")
+        run_factory.training(folder, [2 + ahead, ahead, 1, config.seed % 4], seed=config.seed, algo=config.algo.name)
 
 module = types.ModuleType("dgpo_cli.commands.train")
 module.run = train
@@ -59,7 +66,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(JOBS)
-    paths = [str(tmp_path / "path"), str(Path(dgpo_cli.__file__).parent.parent)]
+    paths = [str(tmp_path / "path"), str(Path(dgpo_cli.__file__).parent.parent), str(Path(__file__).parent.parent)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     environment.pop("HYDRA_FULL_ERROR", None)
 
@@ -125,6 +132,9 @@ def test_a_failed_job_is_tried_again_and_more_seeds_run_alone(start: Start) -> N
 def test_ctrl_c_saves_every_job_and_the_sweep_goes_on_with_them(start: Start) -> None:
     process = start("seed=20,21,1", "sweep.jobs_at_once=2", "hydra.sweep.dir=sweep")
     wait_for(process, "0_seed-20/waits", "1_seed-21/waits")
+    code, err = ended(start("resume=sweep"))
+    assert code == 2
+    assert "at work in sweep" in err, "two sweeps in one folder are refused"
     process.send_signal(signal.SIGINT)
     code, err = ended(process)
     assert code == 130
@@ -142,7 +152,9 @@ def test_ctrl_c_saves_every_job_and_the_sweep_goes_on_with_them(start: Start) ->
     assert [row[1] for row in table(err)] == ["done"] * 3
 
 
-@pytest.mark.parametrize("machine", [False, True], ids=["sweep killed", "machine killed"])
+@pytest.mark.parametrize(
+    "machine", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["sweep killed", "machine killed"]
+)
 def test_a_killed_sweep_leaves_no_job_running_and_goes_on(start: Start, machine: bool) -> None:
     process = start("seed=20,1", "sweep.jobs_at_once=1", "hydra.sweep.dir=sweep")
     wait_for(process, "0_seed-20/waits")
@@ -162,11 +174,16 @@ def test_a_killed_sweep_leaves_no_job_running_and_goes_on(start: Start, machine:
     assert all(one.status == DONE for one in SweepRecord.read(Path("sweep")).jobs)
 
 
-def test_two_sweeps_in_one_folder_are_refused(start: Start) -> None:
-    process = start("seed=20,21", "hydra.sweep.dir=sweep", "sweep.jobs_at_once=1")
-    wait_for(process, "0_seed-20/waits")
-    code, err = ended(start("resume=sweep"))
-    assert code == 2
-    assert "at work in sweep" in err
-    process.terminate()
-    assert ended(process)[0] == 143
+@pytest.mark.slow
+def test_seeds_are_added_until_the_comparison_is_decided_and_the_verdicts_end_it(start: Start) -> None:
+    """All runs of dapo are ahead: 2/70 with 4 seeds a side is not enough at that look, 2/252 with 5 is."""
+    typed = ["algo=grpo,dapo", "seed=0,1,2,3", "sweep.stop_when=decided", "sweep.compare=true", "hydra.sweep.dir=sweep"]
+    code, err = ended(start(*typed, "sweep.jobs_at_once=2"))
+    assert code == 0
+    assert [row[4:6] for row in table(err)][-2:] == [["algo=grpo"], ["algo=dapo"]]
+    assert len(table(err)) == 10
+    assert "4 of at most 8 seeds a side: algo=dapo and algo=grpo: undecided" in err
+    assert "5 of at most 8 seeds a side: algo=dapo better than algo=grpo (+" in err
+    assert re.search(r"algo=dapo against algo=grpo, b: \+\d.*, p 0.00794: better", err)
+    assert "note: sweep: seeds were added until its comparisons were decided" in err
+    assert Path("sweep", "compare", "compare.html").is_file()
