@@ -128,6 +128,9 @@ def _in_turns(config: TrainConfig) -> Iterator[Problem]:
     if config.rollout.lag:
         message = f"rollout.lag={config.rollout.lag}: a colocated engine sleeps while the trainer works"
         yield Problem(message, f"rollout.lag=0; {apart}")
+    if config.eval.overlap:
+        message = "eval.overlap=true: a colocated engine sleeps while the trainer works"
+        yield Problem(message, f"eval.overlap=false; {apart}")
     if engine.sync is Sync.group:
         message = "engine.sync=group: nccl connects no two processes on one GPU, as colocated servers and trainer are"
         yield Problem(message, "engine.sync=files")

@@ -165,6 +165,7 @@ WRONG = [
     ("train", {**TURNS, "engine.urls": ["http://h:1"]}, "engine.colocated: the servers of engine.urls are not dgpo's"),
     ("train", {**TURNS, "engine.devices": ["0"]}, "engine.devices: colocated servers are on the trainer's own GPUs"),
     ("train", {**TURNS, "rollout.lag": 1}, "rollout.lag=1: a colocated engine sleeps while the trainer works"),
+    ("train", {**TURNS, "eval.overlap": True}, "eval.overlap=true: a colocated engine sleeps while the trainer works"),
     ("train", {**TURNS, "engine.sync": Sync.group}, "engine.sync=group: nccl connects no two processes on one GPU"),
     ("train", {**TURNS, "strategy.device": Device.cpu}, "engine.colocated: strategy.device=cpu"),
     ("train", {**TURNS, "engine.replicas": 2}, "engine.colocated: 2 servers on 1 GPUs each need 2"),

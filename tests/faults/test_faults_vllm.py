@@ -101,9 +101,11 @@ def test_servers_are_killed_at_random_moments(tmp_path: Path) -> None:
     session = launch(folder, settings)
     while entry.tried < KILLS:
         before = last_row(folder)
-        assert session.wait_for(lambda seen=before: last_row(folder) > seen)  # type: ignore[misc]
+        lives = session.wait_for(lambda seen=before: last_row(folder) > seen)  # type: ignore[misc]
+        assert lives, session.end()
         until = time.monotonic() + generator.uniform(0.0, 2.0)
-        assert session.wait_for(lambda late=until: time.monotonic() >= late)  # type: ignore[misc]
+        lives = session.wait_for(lambda late=until: time.monotonic() >= late)  # type: ignore[misc]
+        assert lives, session.end()
         for one in servers(session):
             one.kill()
         entry.tried += 1
