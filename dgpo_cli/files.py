@@ -20,13 +20,13 @@ from dgpo_cli.progress import beat
 CHUNK = 1 << 22  # bytes that are hashed or synced between two beats
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace `path` in one move: a reader, or a run killed meanwhile, sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        # A lone surrogate becomes its own escape, which JSON reads back as it was.
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(text)
+        with temporary.open("wb") as stream:
+            # A lone surrogate becomes its own escape, which JSON reads back as it was.
+            stream.write(content if isinstance(content, bytes) else content.encode("utf-8", errors="backslashreplace"))
             stream.flush()
             sync(stream)
         os.replace(temporary, path)

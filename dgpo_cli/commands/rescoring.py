@@ -6,11 +6,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from dgpo_cli.commands.foreign_rollouts import unscored
 from dgpo_cli.commands.gating_choice import gating_of_stored, gatings_of, warn_of_other_credit
 from dgpo_cli.config.commands import RolloutConfig
+from dgpo_cli.config.rollout_files import is_of_others
 from dgpo_cli.config.stored import save as save_config
 from dgpo_cli.disk import writing
+from dgpo_cli.errors import DataError
 from dgpo_cli.files import to_json, write_atomically
+from dgpo_cli.records.exported import encoded, exported
 from dgpo_cli.records.regated import SHOWN, Gated, as_trained, diagnosed, regate, rescored
 from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored
 from dgpo_cli.reporting.clean_console import CleanConsole
@@ -28,7 +32,8 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
     Raises:
         DataError: records that cannot be used, or a signal that a gating needs and the file does not hold.
     """
-    stored = read_stored(Path(str(config.rollouts)), seed=config.seed)
+    others = is_of_others(config.rollouts)
+    stored = unscored(config) if others else read_stored(Path(str(config.rollouts)), seed=config.seed)
     if config.vocabulary_size is not None:
         stored = stored.with_vocabulary(config.vocabulary_size)
     config = replace(config, gating=gating_of_stored(config, stored))
@@ -59,6 +64,7 @@ def rescore(config: RolloutConfig, folder: Path) -> None:
         show([], summary)
     say(f"rollouts: {target}")
     report(config, stored, gated, folder)
+    export(config, stored, gated)
 
 
 def show_tokens(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated]) -> None:
@@ -79,6 +85,26 @@ def report(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated], fo
         with writing(path, len(page)):
             write_atomically(path, page)
         say(f"report: {path}")
+
+
+def export(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated]) -> None:
+    """Write the weights by gating= to export=, if it was asked for.
+
+    Raises:
+        DataError: no credit by that gating could be computed.
+    """
+    if config.export is None:
+        return
+    chosen = next((item for item in gated if item.gating == config.gating), None)
+    if chosen is None:
+        raise DataError(f"export: {stored.source} has no credit by gating={config.gating.name}", "gating=uniform")
+    path = Path(config.export)
+    rows = exported(stored, chosen)
+    content = encoded(rows, path.suffix.lower())
+    with writing(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    say(f"export: {path}: the weights of {sum(bool(row['weights']) for row in rows)} rollouts by {chosen.label}")
 
 
 def _number(value: float | None) -> str:

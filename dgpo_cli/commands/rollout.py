@@ -6,37 +6,26 @@ import sys
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from dgpo_cli.algorithm import Algorithm
-from dgpo_cli.commands.gating_choice import computable, gatings_of, needs_of_reference, refuse_unmeasured
+from dgpo_cli.commands.foreign_rollouts import scores_others, to_be_scored
+from dgpo_cli.commands.gating_choice import computable, gatings_of, refuse_unmeasured
 from dgpo_cli.commands.parts import load_data_prompts
-from dgpo_cli.commands.rescoring import report, rescore, show_tokens
+from dgpo_cli.commands.rescoring import export, report, rescore, show_tokens
+from dgpo_cli.commands.scored_records import Worth, scored_records
 from dgpo_cli.config.commands import RolloutConfig
-from dgpo_cli.config.gating_needs import needs_advantages, reads_answer
-from dgpo_cli.config.gatings import gatings_by_label, hydra_config_dirs
 from dgpo_cli.config.groups import ComputeDtype
 from dgpo_cli.config.stored import save as save_config
-from dgpo_cli.core.credit import TokenSignals, marked
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.prompts import make_prompts
 from dgpo_cli.disk import writing
 from dgpo_cli.engines import Served, completed, make_engine
 from dgpo_cli.errors import ConfigError
-from dgpo_cli.evidence.first_errors import FirstErrors
 from dgpo_cli.files import to_json, write_atomically
-from dgpo_cli.models.language_model import LanguageModel
-from dgpo_cli.models.noise_floor import measure_noise_floor
 from dgpo_cli.models.placement import Placement, prepare_device, threads_of
 from dgpo_cli.models.policy import Policy, load_policy
-from dgpo_cli.models.reference import load_reference
-from dgpo_cli.models.scoring import score_rollouts
 from dgpo_cli.records.regated import regate
-from dgpo_cli.records.rollout_records import rollout_records
 from dgpo_cli.records.stored_rollouts import StoredRollouts, rollouts_at_hand
-from dgpo_cli.records.token_spelling import token_speller
 from dgpo_cli.rewards import load_grader
 from dgpo_cli.rewards.requests import of_rollout
 from dgpo_cli.terminal import phase, put, say
@@ -52,18 +41,21 @@ def run(config: RolloutConfig, folder: Path) -> None:
     """
     target = folder / "rollouts.jsonl"
     _check(config, folder, target)
-    if config.rollouts is not None:
+    if config.rollouts is not None and not scores_others(config):
         rescore(config, folder)
         return
     refuse_unmeasured(config)
     placement = prepare_device(config.strategy, config.model)
     with phase(f"loading the weights of {config.model.path}"):
         policy = load_policy(config.model, placement)
-    threads = threads_of(config.strategy, config.model)
-    served = Served(config.model, placement.computes_in, trained=False, trainers=1, threads=threads)
-    rollouts, verdicts = _drawn(config, policy, served)
+    if config.rollouts is not None:
+        rollouts, worth = to_be_scored(config, policy.model)
+    else:
+        threads = threads_of(config.strategy, config.model)
+        served = Served(config.model, placement.computes_in, trained=False, trainers=1, threads=threads)
+        rollouts, worth = _drawn(config, policy, served)
     with phase(f"scoring {len(rollouts)} completions"):
-        records = _records(config, policy, placement, rollouts, verdicts)
+        records = scored_records(config, policy, placement, rollouts, worth)
     lines = "".join(to_json(record) + "\n" for record in records)
     with writing(target, len(lines)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,8 +72,8 @@ def _check(config: RolloutConfig, folder: Path, target: Path) -> None:
         raise ConfigError(f"{target} exists already", hint)
 
 
-def _drawn(config: RolloutConfig, policy: Policy, served: Served) -> tuple[list[Rollout], list[Verdict] | None]:
-    """Prompts -> rollouts -> verdicts. A prompt that was typed has no gold, so there are no verdicts."""
+def _drawn(config: RolloutConfig, policy: Policy, served: Served) -> tuple[list[Rollout], Worth]:
+    """Prompts -> rollouts -> verdicts. A prompt that was typed has no gold, so nothing grades its rollouts."""
     rollout = config.rollout
     sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_completion_tokens)
     with ExitStack() as held:
@@ -92,9 +84,10 @@ def _drawn(config: RolloutConfig, policy: Policy, served: Served) -> tuple[list[
         with phase(f"drawing {len(requests)} completions"):
             rollouts = completed(engine.generate(requests, sampling))
         if grader is None:
-            return rollouts, None
+            return rollouts, _worth(config, rollouts, None)
         with phase(f"grading {len(rollouts)} completions"):
-            return rollouts, grader.grade([of_rollout(one) for one in rollouts])
+            verdicts = grader.grade([of_rollout(one) for one in rollouts])
+        return rollouts, _worth(config, rollouts, verdicts)
 
 
 def _show(config: RolloutConfig, stored: StoredRollouts, lines: str, folder: Path) -> None:
@@ -106,6 +99,7 @@ def _show(config: RolloutConfig, stored: StoredRollouts, lines: str, folder: Pat
         put(lines, end="")
     say(f"rollouts: {stored.source}")
     report(config, stored, gated, folder)
+    export(config, stored, gated)
 
 
 def _as_computed(config: RolloutConfig, placement: Placement) -> RolloutConfig:
@@ -149,74 +143,12 @@ def _requests(config: RolloutConfig, prompts: list[Prompt]) -> list[SampleReques
     ]
 
 
-def _reference(config: RolloutConfig, policy: LanguageModel, placement: Placement) -> LanguageModel | None:
-    if config.reference.name == "none":
-        return None
-    return load_reference(config.reference, config.model, policy, placement)
-
-
-def _records(
-    config: RolloutConfig,
-    policy: Policy,
-    placement: Placement,
-    rollouts: list[Rollout],
-    verdicts: list[Verdict] | None,
-) -> list[dict[str, Any]]:
-    """Signals always; credit if they are all that the gating needs."""
-    algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
-    model, reference = policy.model, _reference(config, policy.model, placement)
-    rewards, advantages = _worth(config, algorithm, rollouts, verdicts)
-    lengths = [len(rollout.token_ids) for rollout in rollouts]
-    temperature, tokens = config.rollout.temperature or 1.0, config.tokens_per_microbatch
-    signals = score_rollouts(model, reference, rollouts, lengths, temperature=temperature, tokens=tokens)
-    if any(map(reads_answer, gatings_by_label(config.gating, config.gatings or [], hydra_config_dirs()).values())):
-        signals = _informed(policy, rollouts, verdicts, signals)
-    seeds = [
-        derive_seed("control", config.seed, 0, rollout.request.draw, rollout.request.sample) for rollout in rollouts
-    ]
-    floor, credit = None, None
-    if reference is not None:
-        floor = measure_noise_floor(model, rollouts, lengths, temperature=temperature, tokens=tokens)
-    graded = None not in advantages or not needs_advantages(config.gating)
-    if graded and (reference is not None or not needs_of_reference(config.gating)):
-        credit = algorithm.credit(
-            signals,
-            advantages=torch.tensor([advantage or 0.0 for advantage in advantages]),
-            vocabulary_size=model.vocabulary_size,
-            noise_floor=floor or 0.0,
-            control_seeds=seeds,
-        )
-    return rollout_records(
-        rollouts,
-        verdicts or [Verdict(0.0, None)] * len(rollouts),
-        rewards,
-        advantages,
-        signals,
-        credit,
-        spell=token_speller(policy.model.tokenizer),
-        vocabulary_size=policy.model.vocabulary_size,
-        noise_floor=floor,
-        control_seeds=seeds,
-    )
-
-
-def _informed(
-    policy: Policy, rollouts: list[Rollout], verdicts: list[Verdict] | None, signals: TokenSignals
-) -> TokenSignals:
-    """With what an oracle knows; without a gold nothing is."""
-    if verdicts is None:
-        return signals
-    places = FirstErrors(policy.model.tokenizer, policy.stop_ids).places(rollouts, verdicts)
-    return replace(signals, first_error=marked(places, signals.mask))
-
-
-def _worth(
-    config: RolloutConfig, algorithm: Algorithm, rollouts: list[Rollout], verdicts: list[Verdict] | None
-) -> tuple[list[float | None], list[float | None]]:
-    """Reward and advantage of each rollout; None for what nothing graded, and for a group of one."""
+def _worth(config: RolloutConfig, rollouts: list[Rollout], verdicts: list[Verdict] | None) -> Worth:
     nothing: list[float | None] = [None] * len(rollouts)
     if verdicts is None:
-        return nothing, nothing
+        return Worth([Verdict(0.0, None)] * len(rollouts), nothing, nothing, graded=False)
+    algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=config.rollout.max_completion_tokens)
     size, own_scores = config.rollout.group_size, config.reward.name == "function"
     graded = algorithm.rewards(rollouts, verdicts, group_size=size, own_scores=own_scores)
-    return list(graded.final.tolist()), list(algorithm.advantages(graded).tolist()) if size > 1 else nothing
+    advantages = list(algorithm.advantages(graded).tolist()) if size > 1 else nothing
+    return Worth(verdicts, list(graded.final.tolist()), advantages, graded=True)

@@ -34,6 +34,7 @@ from dgpo_cli.config.ranges import (
     ranges,
 )
 from dgpo_cli.config.reward_checks import rewards
+from dgpo_cli.config.rollout_files import EXPORTED, is_of_others
 from dgpo_cli.config.strategy_checks import one_process, several_processes
 from dgpo_cli.config.study_checks import distinct_reference, studies
 from dgpo_cli.config.wandb_checks import tensorboard, wandb_names
@@ -191,6 +192,22 @@ def _stored_rollouts(config: RolloutConfig) -> Iterator[Problem]:
         yield Problem(f"rollouts: no file '{path}'", "a rollouts.jsonl, or a step of a run's rollouts/")
 
 
+def _export(config: RolloutConfig) -> Iterator[Problem]:
+    if config.export is None:
+        return
+    path = Path(config.export)
+    if path.suffix.lower() not in EXPORTED:
+        yield Problem(f"export: cannot write '{config.export}' by its ending", f"one of {', '.join(EXPORTED)}")
+    elif path.exists() and not config.overwrite:
+        yield Problem(f"export: {config.export} exists already", "another name, or overwrite=true")
+    reads_alone = config.rollouts is not None and not is_of_others(config.rollouts)
+    if not reads_alone and config.reference.name == "none" and needed_from_reference(config.gating):
+        message = (
+            f"export: gating={config.gating.name} needs a reference, and reference=none: there would be no weights"
+        )
+        yield Problem(message, "reference=NAME or reference.path=FOLDER; or gating=uniform, gating=top_entropy")
+
+
 def _graded_file(config: RolloutConfig) -> Iterator[Problem]:
     if config.grade is None:
         return
@@ -280,6 +297,7 @@ CHECKS: dict[str, list[Callable[[Any], Iterator[Problem]]]] = {
         _gating,
         oracle,
         _stored_rollouts,
+        _export,
         _graded_file,
         distinct_reference,
         known_engine,

@@ -199,7 +199,8 @@ class RolloutConfig:
     rollouts: str | None = key(
         None,
         "score a stored file again, without any model: a rollouts.jsonl, or a step of a run's rollouts/. Without "
-        "gating= by its own, which the config.yaml beside it or of the run names; uniform if it lacks a signal",
+        "gating= by its own, which the config.yaml beside it or of the run names; uniform if it lacks a signal. "
+        "Completions of TRL, verl and prime-rl are read, too, and with model.path= scored (docs/rollouts.md)",
     )
     grade: str | None = key(
         None,
@@ -207,6 +208,11 @@ class RolloutConfig:
         "errors. Rows hold `completion` and `gold`, or `id` or `index` of a row of the data",
     )
     report: bool = key(False, "write report.html: every token shaded by its credit, in one file that needs no network")
+    export: str | None = key(
+        None,
+        "write each token's weight by gating= and its share of the advantage, by prompt and sample: a file that ends "
+        "in .npz, .jsonl or .parquet (docs/rollouts.md)",
+    )
     gatings: list[str] | None = key(
         None,
         "gatings shown beside gating=; null is paper and calibrated, if their signals are there. Named ones that "

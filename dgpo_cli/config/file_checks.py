@@ -14,6 +14,7 @@ from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.groups import BenchmarkConfig, ComputeDtype, DataConfig, Dtype
 from dgpo_cli.config.lora_checks import adapter_folder, holds_adapter
+from dgpo_cli.config.rollout_files import is_of_others
 from dgpo_cli.errors import Problem
 
 DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
@@ -36,7 +37,9 @@ def models(config: Any) -> Iterator[Problem]:
 def _loads_a_model(config: Any) -> bool:
     if isinstance(config, EvalConfig):
         return not config.benchmark.completions and config.engine.name != "openai"
-    return not (isinstance(config, RolloutConfig) and (config.rollouts is not None or config.grade is not None))
+    if isinstance(config, RolloutConfig):
+        return config.grade is None and (config.rollouts is None or is_of_others(config.rollouts))
+    return True
 
 
 def _precision(config: Any) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ USAGE = {
     "train": "dgpo train [FILE.yaml] [GROUP=OPTION] [KEY=VALUE] ...\n       dgpo train resume=FOLDER [KEY=VALUE] ...",
     "eval": "dgpo eval [GROUP=OPTION] [KEY=VALUE] ...",
     "rollout": 'dgpo rollout [prompt="..."] [GROUP=OPTION] [KEY=VALUE] ...\n'
-    "       dgpo rollout rollouts=FILE [gating=...] [report=true]\n"
+    "       dgpo rollout rollouts=FILE [gating=...] [report=true] [export=FILE]\n"
     "       dgpo rollout grade=FILE reward.path=FILE.py:FUNCTION",
     "compare": "dgpo compare runs=[FOLDER,FOLDER] [KEY=VALUE] ...",
 }
@@ -36,7 +36,17 @@ MOST_USED = {
         *("benchmark.top_p", "benchmark.max_tokens", "benchmark.completions", "engine.batch_size", "seed"),
     ],
     "rollout": [
-        *("prompt", "limit", "rollouts", "grade", "report", "model.path", "reference.path", "rollout.group_size"),
+        *(
+            "prompt",
+            "limit",
+            "rollouts",
+            "grade",
+            "report",
+            "export",
+            "model.path",
+            "reference.path",
+            "rollout.group_size",
+        ),
         *("rollout.temperature", "seed"),
     ],
     "compare": ["runs", "compare.alpha", "seed", "force"],

@@ -13,6 +13,7 @@ from typing import Any
 from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.gating_needs import needs_reference, shapes_credit
 from dgpo_cli.config.groups import Form, Normalizer, Schedule
+from dgpo_cli.config.rollout_files import is_of_others, names_model
 from dgpo_cli.config.strategies import SHARDED
 from dgpo_cli.config.wandb_checks import goes_to_tensorboard, goes_to_wandb
 
@@ -312,6 +313,18 @@ def stored_completions(config: Any, _: Typed) -> str | None:
 
 def stored_rollouts(config: Any, _: Typed) -> str | None:
     return None if config.rollouts is None else "stored rollouts are read, none are sampled"
+
+
+def unscored_rollouts(config: Any, typed: Typed) -> str | None:
+    """What another trainer wrote is scored if a model is named."""
+    if is_of_others(config.rollouts):
+        return None if names_model(typed) else "no model is named to score the file's rollouts"
+    return stored_rollouts(config, typed)
+
+
+def scored_rollouts(config: Any, typed: Typed) -> str | None:
+    is_scored = is_of_others(config.rollouts) and names_model(typed)
+    return "the model says it" if is_scored else None
 
 
 def grades_alone(config: Any, _: Typed) -> str | None:

@@ -73,10 +73,17 @@ RULES: tuple[Rule, ...] = (
         "leave it out; without benchmark.completions= a model draws them",
     ),
     Rule(
-        ("model", "model.", "reference", "reference.", "data", "data.", "reward", "reward.", "engine", "engine."),
+        ("data", "data.", "reward", "reward.", "engine", "engine.", "rollout."),
         ROLLOUT,
         why.stored_rollouts,
         "leave it out; without rollouts= a model samples",
+        but=("rollout.temperature",),
+    ),
+    Rule(
+        ("model", "model.", "reference", "reference.", "strategy", "strategy.", "rollout.temperature"),
+        ROLLOUT,
+        why.unscored_rollouts,
+        "leave it out; without rollouts= a model samples, and model.path= scores a file of another trainer",
     ),
     Rule(
         ("model", "model.", "reference", "reference.", "algo", "algo.", "gating", "gating.", "engine", "engine."),
@@ -85,17 +92,18 @@ RULES: tuple[Rule, ...] = (
         "leave it out; without grade= a model samples",
     ),
     Rule(
-        ("strategy", "strategy.", "rollout.", "tokens_per_microbatch", "limit", "report", "gatings", "shade"),
+        ("strategy", "strategy.", "rollout.", "tokens_per_microbatch", "limit", "report", "export", "gatings", "shade"),
         ROLLOUT,
         why.grades_alone,
         "leave it out; without grade= a model samples",
     ),
+    Rule(("vocabulary_size",), ROLLOUT, why.scored_rollouts, "leave it out"),
     Rule(("vocabulary_size", "overwrite"), ROLLOUT, why.grades_alone, "leave it out; nothing is written"),
     Rule(
-        ("strategy", "strategy.", "rollout.", "algo.", "tokens_per_microbatch"),
+        ("algo.", "tokens_per_microbatch"),
         ROLLOUT,
-        why.stored_rollouts,
-        "leave it out; without rollouts= a model samples",
+        why.unscored_rollouts,
+        "leave it out; without rollouts= a model samples, and model.path= scores a file of another trainer",
     ),
     Rule(
         ("data.", "reward", "reward.", "algo."),

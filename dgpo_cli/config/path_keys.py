@@ -15,6 +15,7 @@ PATHS = (
         "benchmark.path",
         "benchmark.completions",
         "rollouts",
+        "export",
         "grade",
         "band",
         "resume",
@@ -26,7 +27,9 @@ ROWS = (".jsonl", ".json", ".csv", ".parquet")
 # The files that a key takes, beside folders on the way to them; a key that is not here takes a folder.
 ENDINGS = {
     **dict.fromkeys(("data.path", "benchmark.path"), ROWS),
-    **dict.fromkeys(("benchmark.completions", "rollouts", "grade"), (".jsonl",)),
+    **dict.fromkeys(("benchmark.completions", "grade"), (".jsonl",)),
+    "rollouts": (".jsonl", ".parquet"),
+    "export": (".npz", ".jsonl", ".parquet"),
     "reward.path": (".py",),
     "band": (".yml", ".yaml"),
     **dict.fromkeys(("model.template", "data.template", "benchmark.template"), ("",)),

@@ -9,6 +9,7 @@ from typing import Any
 from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.groups import OptimizerStates
 from dgpo_cli.config.model_groups import Quantization
+from dgpo_cli.config.rollout_files import is_of_others
 from dgpo_cli.config.strategies import SHARDED
 from dgpo_cli.errors import Problem
 
@@ -52,7 +53,7 @@ def quantized_evaluation(config: EvalConfig | RolloutConfig) -> Iterator[Problem
         return
     if isinstance(config, EvalConfig) and config.benchmark.completions:
         return  # no model is loaded
-    if isinstance(config, RolloutConfig) and (config.rollouts or config.grade):
+    if isinstance(config, RolloutConfig) and (config.grade or (config.rollouts and not is_of_others(config.rollouts))):
         return
     asked = f"model.quantization={kind.value}"
     yield from _needs_bitsandbytes(asked)

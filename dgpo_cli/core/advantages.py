@@ -38,6 +38,27 @@ def group_advantages(rewards: Tensor, *, group_size: int, scale: str = "group") 
     return centred.reshape(-1).float()
 
 
+def advantages_of_groups(
+    rewards: list[float | None], groups: list[list[int]], *, scale: str = "group"
+) -> list[float | None]:
+    """`group_advantages` of groups of any sizes. `groups`: the rows of each.
+
+    None for a row without a reward, which is no part of its group's mean, and for a row that nothing stands beside.
+    """
+    known = torch.tensor([reward for reward in rewards if reward is not None], dtype=torch.float64)
+    spread = float(known.std()) + STD_EPSILON if scale == "batch" and len(known) > 1 else 1.0
+    found: list[float | None] = [None] * len(rewards)
+    for rows in groups:
+        graded = [(row, reward) for row in rows if (reward := rewards[row]) is not None]
+        if len(graded) < 2:
+            continue
+        of_group = torch.tensor([reward for _, reward in graded], dtype=torch.float64)
+        values = group_advantages(of_group, group_size=len(graded), scale="none" if scale == "batch" else scale)
+        for (row, _), value in zip(graded, (values / spread).tolist(), strict=True):
+            found[row] = value
+    return found
+
+
 def groups_are_equal(values: Tensor, group_size: int) -> Tensor:
     """[N] True where all values of a group are within 1e-8 of each other. values: [B]."""
     groups = values.double().view(values.numel() // group_size, group_size)

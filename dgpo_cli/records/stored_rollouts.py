@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from dgpo_cli.algorithm import Credit
+from dgpo_cli.config.rollout_files import OWN
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.core.seeds import derive_seed
 from dgpo_cli.data.rows import Row, raise_all, read_rows
 from dgpo_cli.files import finite
+from dgpo_cli.records.foreign import unknown_form
 from dgpo_cli.records.record_checks import SIGNALS, record_problems
 
 # What stands for null, a number that was not finite: a log-prob is most likely that of a probability of 0. Else NaN.
@@ -78,7 +80,10 @@ def read_stored(path: Path, *, seed: int = 0) -> StoredRollouts:
     Raises:
         DataError: names each record that cannot be used.
     """
-    return stored_rollouts(read_rows(path, ("tokens",)), str(path), seed=seed)
+    rows = read_rows(path, (OWN,))
+    if not any(OWN in row.fields for row in rows):
+        raise unknown_form(rows[0], str(path))
+    return stored_rollouts(rows, str(path), seed=seed)
 
 
 def rollouts_at_hand(records: list[dict[str, Any]], source: str) -> StoredRollouts:
