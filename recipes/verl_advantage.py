@@ -6,7 +6,8 @@
 
 verl calls an estimator with token_level_rewards, response_mask, index and config, and gives log-probs to estimators of
 its own alone. `with_batch` therefore keeps the batch at hand while verl computes advantages: old_log_probs, and with a
-reference ref_log_prob. The signature is that of verl at commit 012be9d; this has not run inside verl.
+reference ref_log_prob; it has to be set in the process that runs the trainer. The signature is that of verl at commits
+012be9d (core_algos.py) and 0040110 (ray_trainer.py); this has not run inside verl.
 """
 
 from __future__ import annotations

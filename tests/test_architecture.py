@@ -96,6 +96,8 @@ OF_NO_MODULE = {
     "faults/test_faults_vllm.py": "kills of a run that draws with vLLM",
     "recipes/test_job_files.py": "the job files in recipes/skypilot and recipes/kubernetes",
     "recipes/test_reward_recipes.py": "the files of recipes/rewards",
+    "recipes/test_trl_token_credit.py": "recipes/trl_token_credit.py",
+    "recipes/test_verl_advantage.py": "recipes/verl_advantage.py",
     "rewards/test_adversarial.py": "the graders together, on adversarial completions",
     "rewards/test_grading_pairs.py": "the graders together, on a table of answers",
     "training/test_several_processes.py": "the parts of training, on any number of processes",
