@@ -18,8 +18,10 @@ if [ ! -x "$home/bin/python" ]; then
     made=$(mktemp -d "$home.XXXXXX") # made beside its place and renamed, so that a folder of this name is always whole
     trap 'rm -rf "$made"' EXIT
     {
-        "$python" -m venv "$made"
-        "$made/bin/python" -m pip install --quiet --no-deps "trl==$version" "datasets>=4.7" "dill<0.4.2" multiprocess "pandas>=2.1.1"
+        "$python" -m venv --without-pip "$made"
+        # Without what they need: that is there already, but for these.
+        "$python" -m pip --python "$made/bin/python" install --quiet --no-deps "trl==$version" \
+            "datasets>=4.7" dill multiprocess "pandas>=2.1.1" pytz
         mv --no-target-directory "$made" "$home"
     } >&2
 fi

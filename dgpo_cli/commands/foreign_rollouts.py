@@ -34,10 +34,12 @@ def to_be_scored(config: RolloutConfig, model: LanguageModel) -> tuple[list[Roll
     say(_summary(foreign))
     for note in found.notes:
         say(note)
-    verdicts = [Verdict(one.reward or 0.0, None, parts=one.parts or None) for one in foreign.rollouts]
-    advantages = _advantages(config, foreign)
-    rewards = [one.reward for one in foreign.rollouts]
-    worth = Worth(*([values[row] for row in found.rows] for values in (verdicts, rewards, advantages)))  # type: ignore[arg-type]
+    kept, advantages = [foreign.rollouts[row] for row in found.rows], _advantages(config, foreign)
+    worth = Worth(
+        [Verdict(one.reward or 0.0, None, parts=one.parts or None) for one in kept],
+        [one.reward for one in kept],
+        [advantages[row] for row in found.rows],
+    )
     return found.rollouts, worth
 
 

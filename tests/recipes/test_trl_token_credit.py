@@ -45,8 +45,9 @@ def test_trl_computes_the_loss_of_dgpo_from_advantages_of_two_dimensions(tmp_pat
             assert step["trl"] == pytest.approx(step["dgpo"], abs=1e-6)
             assert step["gradient_distance"] < 1e-5
         assert max(step["largest_ratio"] for step in steps) > 1.01  # a second iteration, by a model that has moved
-        assert max(step["largest_weight"] for step in steps) > 1.05
-        assert any(abs(step["trl"] - step["without_credit"]) > 1e-4 for step in steps)
+        # That is no agreement of uniform credit with itself.
+        assert all(step["gradient_distance_without_credit"] > 1e-3 for step in steps)
+        assert any(abs(step["trl"] - step["without_credit"]) > 1e-5 for step in steps)
     # The completions that it wrote on the way are read as docs/rollouts.md says.
     foreign = read_foreign(parquet)
     assert foreign.trainer == "TRL"

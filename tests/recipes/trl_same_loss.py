@@ -2,7 +2,7 @@
 
 Two steps of training with two iterations each, so that the ratios of the second are not 1. For every loss that TRL
 computes: TRL's number, dgpo's for the same log-probs, weights and advantages, the relative distance of the gradients,
-and what the loss would be without credit.
+and loss and distance without credit.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from datasets import Dataset
 from model_factory import save_random_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig
-from trl_token_credit import CreditTrainer, credit_of, signals_of
+from trl import GRPOConfig  # type: ignore[import-not-found]
+from trl_token_credit import CreditTrainer, credit_of, signals_of  # type: ignore[import-not-found]
 
 from dgpo_cli.core.policy_loss import policy_loss, token_weights
 
@@ -48,17 +48,18 @@ class Watched(CreditTrainer):
             for w in (factors, torch.ones_like(factors))
         )
         parameters = [one for one in model.parameters() if one.requires_grad]
-        theirs_grad, ours_grad = (
+        theirs_grad, ours_grad, plain_grad = (
             torch.cat([grad.flatten() for grad in torch.autograd.grad(value, parameters, retain_graph=True)])
-            for value in (loss, ours)
+            for value in (loss, ours, plain)
         )
         self.seen.append(
             {
-                "trl": float(loss),
-                "dgpo": float(ours),
-                "without_credit": float(plain),
+                "trl": float(loss.detach()),
+                "dgpo": float(ours.detach()),
+                "without_credit": float(plain.detach()),
                 "gradient_distance": float((theirs_grad - ours_grad).norm() / ours_grad.norm()),
-                "largest_ratio": float((logprobs - old).exp()[mask].max()),
+                "gradient_distance_without_credit": float((plain_grad - ours_grad).norm() / ours_grad.norm()),
+                "largest_ratio": float((logprobs - old).detach().exp()[mask].max()),
                 "largest_weight": float(factors[mask].max()),
                 "from_signals": self._distance_of_credit(inputs, factors, mask) if not len(self.seen) else 0.0,
             }
@@ -74,7 +75,7 @@ class Watched(CreditTrainer):
 
 
 def main(folder: Path) -> dict[str, Any]:
-    paths = [save_random_model(folder / str(seed), seed=seed, scale=0.1) for seed in (1, 2)]
+    paths = [save_random_model(folder / str(seed), seed=seed, scale=1.0) for seed in (1, 2)]
     tokenizer = AutoTokenizer.from_pretrained(paths[0], padding_side="left")
     found = {}
     for name in ("surprisal", "hellinger"):

@@ -55,7 +55,7 @@ def test_ids_of_the_file_are_taken_as_they_are(tmp_path: Path) -> None:
 
 def test_ids_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None:
     foreign = read_foreign(write_lines(tmp_path / "a.jsonl", [trace()]))
-    small = SimpleNamespace(**(vars(model()) | {"embedded_ids": 9}))
+    small: Any = SimpleNamespace(**(vars(model()) | {"embedded_ids": 9}))
     with pytest.raises(DataError, match="rollout 1 has token 9, and the model embeds 9"):
         retokenised(foreign, small)
 
