@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dgpo_cli.core.advantages import group_advantages, groups_are_equal, overlong_penalty
+from dgpo_cli.core.advantages import advantages_of_groups, group_advantages, groups_are_equal, overlong_penalty
 
 
 def test_one_right_of_four() -> None:
@@ -54,3 +54,13 @@ def test_overlong_penalty_ramps_over_the_buffer() -> None:
 
 def test_overlong_penalty_is_half_the_reward_range() -> None:
     assert overlong_penalty(torch.tensor([100]), max_tokens=100, buffer_tokens=20, reward_range=1.0).tolist() == [-0.5]
+
+
+def test_groups_of_any_size_have_the_advantages_of_their_graded_rows() -> None:
+    rewards: list[float | None] = [1.0, 0.0, 5.0, None, 0.0, 3.0]
+    groups = [[0, 4, 5], [2, 3], [1]]  # 1, 0, 3; one graded row of two; a row alone
+    std = (7 / 3) ** 0.5  # mean 4/3, squares 1/9 + 16/9 + 25/9 over 2
+    centred = [1 - 4 / 3, None, None, None, -4 / 3, 3 - 4 / 3]
+    for scale, divisor in (("group", std + 1e-4), ("none", 1.0), ("batch", 4.7**0.5 + 1e-4)):  # all five: mean 1.8
+        expected = [None if value is None else pytest.approx(value / divisor) for value in centred]
+        assert advantages_of_groups(rewards, groups, scale=scale) == expected
