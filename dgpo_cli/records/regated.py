@@ -53,7 +53,8 @@ def lacking(stored: StoredRollouts, gating: GatingConfig, label: str) -> DataErr
     if needed and not stored.scored:
         return DataError(
             f"{stored.source}: no rollout in it was scored: gating {label} needs {', '.join(needed)}",
-            f"a step where no advantage differs from 0, or a run without token-level credit; {UNIFORM}",
+            "a step where no advantage differs from 0, a run without token-level credit, or another trainer's file "
+            f"that no model scored (model.path=MODEL); {UNIFORM}",
         )
     for name, reason in needed.items():
         if name in stored.missing:

@@ -81,7 +81,7 @@ def read_stored(path: Path, *, seed: int = 0) -> StoredRollouts:
         DataError: names each record that cannot be used.
     """
     rows = read_rows(path, (OWN,))
-    if not any(OWN in row.fields for row in rows):
+    if not any(name in row.fields for row in rows for name in (OWN, "token_ids", "prompt_id")):
         raise unknown_form(rows[0], str(path))
     return stored_rollouts(rows, str(path), seed=seed)
 
