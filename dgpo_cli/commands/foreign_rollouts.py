@@ -39,6 +39,7 @@ def to_be_scored(config: RolloutConfig, model: LanguageModel) -> tuple[list[Roll
         [Verdict(one.reward or 0.0, None, parts=one.parts or None) for one in kept],
         [one.reward for one in kept],
         [advantages[row] for row in found.rows],
+        graded=False,
     )
     return found.rollouts, worth
 
