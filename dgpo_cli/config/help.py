@@ -36,17 +36,7 @@ MOST_USED = {
         *("benchmark.top_p", "benchmark.max_tokens", "benchmark.completions", "engine.batch_size", "seed"),
     ],
     "rollout": [
-        *(
-            "prompt",
-            "limit",
-            "rollouts",
-            "grade",
-            "report",
-            "export",
-            "model.path",
-            "reference.path",
-            "rollout.group_size",
-        ),
+        *("prompt", "limit", "rollouts", "grade", "report", "model.path", "reference.path", "rollout.group_size"),
         *("rollout.temperature", "seed"),
     ],
     "compare": ["runs", "compare.alpha", "seed", "force"],
