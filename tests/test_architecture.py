@@ -101,6 +101,7 @@ OF_NO_MODULE = {
     "rewards/test_adversarial.py": "the graders together, on adversarial completions",
     "rewards/test_grading_pairs.py": "the graders together, on a table of answers",
     "training/test_several_processes.py": "the parts of training, on any number of processes",
+    "sweeps/test_launchers.py": "the plug-ins of other launchers",
     "sweeps/test_sweeps_long.py": "sweeps of real training, killed",
     "test_architecture.py": "the package and its tests as a whole",
     "test_browser.py": "tests/browser.py",

@@ -24,7 +24,7 @@ from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.choices import against_each_other
 from dgpo_cli.config.commands import TrainConfig
-from dgpo_cli.config.compose import complete, composed, first_job, other_compositions
+from dgpo_cli.config.compose import complete, composed, first_job, hydra_ready, other_compositions
 from dgpo_cli.config.finish import finish, finish_each
 from dgpo_cli.config.hydra_errors import config_error
 from dgpo_cli.config.overrides import Request, parse
@@ -112,6 +112,23 @@ def _of_runs(request: Request, planned: list[PlannedJob]) -> list[str]:
     several = [job.configs for job in planned if len(job.configs) > 1 and not request.benchmarks]
     names = dict.fromkeys(str(config.benchmark.name) for configs in several for config in configs)
     return [f"evaluating on each benchmark of the run: {', '.join(names)}"] if names else []
+
+
+def job_configs(request: Request, overrides: list[str]) -> list[Any]:
+    """The typed configurations of one more job of a sweep, whose own overrides these are.
+
+    Raises:
+        ConfigError: they cannot be composed.
+    """
+    others = [text for text in request.overrides if text.lstrip("+").startswith(("hydra.", "hydra/"))]
+    job = [*others, *overrides]
+    found: list[Any] = []
+    with hydra_ready(request):
+        variants = _benchmark_variants(job, request)
+        for variant in variants[:1] if request.command == "train" else variants:
+            node, further = composed(request, variant), other_compositions(request, job)
+            found += _finished(request, node, _task(variant), further)
+    return found
 
 
 def _without_a_sweep(request: Request) -> list[Problem]:

@@ -83,6 +83,17 @@ class Growth:
                 if self._job(side.overrides, seed) is None:
                     self._add(side, seed)
 
+    def propose(self, places: int, running: int) -> bool:
+        """As `grow`, once all jobs have ended."""
+        return not running and self.grow()
+
+    def is_hopeless(self, job: Job) -> bool:
+        """Never: each run counts."""
+        return False
+
+    def ended(self, job: Job) -> None:
+        """The next look reads the record."""
+
     def grow(self) -> bool:
         """Look, and add a seed to every side unless that decides everything; whether there are new jobs."""
         seeds = self._seeds()

@@ -7,6 +7,7 @@ the sweep is continued meanwhile.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,15 @@ from dgpo_cli.jobs import Stopped, accuracy
 from dgpo_cli.reporting.sweep_view import JobLine, SweepView, clock, figure, what_differs
 from dgpo_cli.sweeps import job_files
 from dgpo_cli.sweeps.children import LOG, exit_code, last_words, log_size, start_job
-from dgpo_cli.sweeps.growth import Growth, look_text
+from dgpo_cli.sweeps.growth import look_text
 from dgpo_cli.sweeps.interruption import Interruption
 from dgpo_cli.sweeps.slots import Slots
-from dgpo_cli.sweeps.sweep_record import DONE, FAILED, INTERRUPTED, RUNNING, WAITING, Job, SweepRecord
+from dgpo_cli.sweeps.sources import Source
+from dgpo_cli.sweeps.sweep_record import DONE, FAILED, INTERRUPTED, PRUNED, RUNNING, WAITING, Job, SweepRecord
 from dgpo_cli.training.lock import Holder
 
 POLL_SECONDS = 0.05
+PRUNE_SECONDS = 0.5  # between two looks at evaluations
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Underway:
     place: int
     log_from: int
     since: float = field(default_factory=time.monotonic)
+    pruned: bool = False
 
 
 @dataclass
@@ -57,8 +61,9 @@ class Scheduler:
     steps: int | None = None
     interruption: Interruption = field(default_factory=Interruption)
     view: SweepView = field(default_factory=SweepView)
-    growth: Growth | None = None  # adds jobs when all have ended
+    source: Source | None = None  # of further jobs
     underway: list[Underway] = field(default_factory=list)
+    _asked: float = 0.0
     _spent: list[float] = field(default_factory=list)  # seconds of the jobs that ended since the start
 
     def run(self) -> None:
@@ -68,13 +73,14 @@ class Scheduler:
             Stopped: a signal came, and the jobs that ran have saved and ended.
         """
         for job in self.record.jobs:
-            if job.status != DONE:
+            if job.status not in (DONE, PRUNED):
                 job.status, job.attempts = WAITING, 0
         self.record.save(self.folder)
         self._await_orphans()
         with self.view:
             while self.interruption.signal_number is None:
-                if not (self._fill() or self.underway or self._grow()):
+                busy = self._fill() or self._propose()
+                if not (busy or self.underway):
                     break
                 self._look()
             while self.underway:
@@ -83,17 +89,18 @@ class Scheduler:
         if self.interruption.signal_number is not None:
             raise Stopped(self.interruption.signal_number)
 
-    def _grow(self) -> bool:
-        """Whether there is more to do when all jobs have ended."""
-        if self.growth is None:
+    def _propose(self) -> bool:
+        """Ask for more jobs while places are free; whether there are any."""
+        free = self.slots.count - len(self.underway)
+        if self.source is None or not free:
             return False
         looks = len(self.record.looks)
-        grown = self.growth.grow()
+        more = self.source.propose(free, len(self.underway))
         self.record.save(self.folder)
         for look in self.record.looks[looks:]:
-            for line in look_text(look, self.growth.most):
+            for line in look_text(look, self.record.max_seeds or 0):
                 self.view.note(line)
-        return grown
+        return more
 
     def _await_orphans(self) -> None:
         """Jobs of a sweep that was killed save and end by themselves; until then their folders are theirs."""
@@ -148,20 +155,35 @@ class Scheduler:
             self.interruption.children.remove(one.process)
             one.job.seconds += time.monotonic() - one.since
             self._spent.append(time.monotonic() - one.since)
-            self._end(one.job, exit_code(one.process.returncode), one.log_from)
+            self._end(one.job, exit_code(one.process.returncode), one.log_from, pruned=one.pruned)
+        self._prune()
         self.view.show(self._lines())
 
-    def _end(self, job: Job, code: int, log_from: int = 0) -> None:
+    def _prune(self) -> None:
+        """End the jobs that a search expects nothing of; they save."""
+        if self.source is None or time.monotonic() - self._asked < PRUNE_SECONDS:
+            return
+        self._asked = time.monotonic()
+        for one in self.underway:
+            if not one.pruned and self.source.is_hopeless(one.job):
+                one.pruned = True
+                one.process.terminate()
+
+    def _end(self, job: Job, code: int, log_from: int = 0, *, pruned: bool = False) -> None:
         folder = self.folder / job.folder
         job.exit_code = code
         again = False
         if code == 0:
             job.status, job.accuracy = DONE, accuracy(folder)
+        elif pruned and code == 128 + signal.SIGTERM:
+            job.status, job.accuracy = PRUNED, accuracy(folder)
         elif self.interruption.signal_number is not None:
             job.status = INTERRUPTED
         else:
             again = job.attempts <= self.retries and code != UsageError.exit_code  # what is refused stays refused
             job.status = WAITING if again else FAILED
+        if self.source is not None and not again:
+            self.source.ended(job)
         job_files.note_exit(folder, code)
         self.record.save(self.folder)
         self._say_end(job, code, log_from, again=again)
@@ -170,7 +192,7 @@ class Scheduler:
         ended = sum(one.ended for one in self.record.jobs)
         name = self._name(job)
         where = shown_path(self.folder / job.folder / LOG)
-        if code:
+        if code and job.status != PRUNED:
             what = "started again" if again else job.status
             self.view.note(f"{name}: {what}, exit {code}; all that it said: {where}")
             for line in last_words(self.folder / job.folder, log_from):
@@ -183,7 +205,7 @@ class Scheduler:
                 else ""
             )
             took = f" in {clock(job.seconds)}" if job.seconds else ""
-            self.view.note(f"{name}: done{took}, accuracy {figure(job.accuracy)} ({ended} ended{rest})")
+            self.view.note(f"{name}: {job.status}{took}, accuracy {figure(job.accuracy)} ({ended} ended{rest})")
 
     def _name(self, job: Job) -> str:
         return f"job {job.number + 1} of {len(self.record.jobs)}"

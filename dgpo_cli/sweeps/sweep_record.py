@@ -20,6 +20,7 @@ FILE = "sweep.json"
 VERSION = 1
 ONE_JOB = 4096  # bytes, at most
 WAITING, RUNNING, DONE, FAILED, INTERRUPTED = "waiting", "running", "done", "failed", "interrupted"
+PRUNED = "pruned"  # ended by a search that expects nothing of it
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        return self.status in (DONE, FAILED, INTERRUPTED)
+        return self.status in (DONE, FAILED, INTERRUPTED, PRUNED)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from omegaconf import OmegaConf
 from dgpo_cli.command_lines import command as command_line
 from dgpo_cli.command_lines import shell_word
 from dgpo_cli.config.benchmarks import joined as benchmarks_joined
-from dgpo_cli.config.plan import Plan, PlannedJob, folder_name
+from dgpo_cli.config.checks import validate
+from dgpo_cli.config.plan import Plan, PlannedJob, folder_name, job_configs
 from dgpo_cli.config.sweep_groups import StopWhen
-from dgpo_cli.errors import RunError, UsageError
+from dgpo_cli.errors import ConfigError, RunError, UsageError
 from dgpo_cli.files import shown_path
 from dgpo_cli.jobs import JOB_FILE, accuracy, guarded, read_job
 from dgpo_cli.reporting.sweep_view import figure, final_lines, what_differs
@@ -21,8 +23,10 @@ from dgpo_cli.sweeps.children import LOG
 from dgpo_cli.sweeps.growth import Growth
 from dgpo_cli.sweeps.interruption import Interruption
 from dgpo_cli.sweeps.scheduler import Scheduler
+from dgpo_cli.sweeps.search import TARGET, Search, Settings, best_text, space_of
 from dgpo_cli.sweeps.slots import slots_for
-from dgpo_cli.sweeps.sweep_record import DONE, FAILED, WAITING, Job, SweepRecord
+from dgpo_cli.sweeps.sources import Source
+from dgpo_cli.sweeps.sweep_record import DONE, FAILED, PRUNED, WAITING, Job, SweepRecord
 from dgpo_cli.sweeps.verdicts import say_verdicts
 from dgpo_cli.terminal import put, say
 from dgpo_cli.training.lock import locked
@@ -31,8 +35,9 @@ from dgpo_cli.training.lock import locked
 def is_ours(planned: Plan) -> bool:
     """Whether dgpo runs the jobs itself: with Hydra's own launcher and sweeper, and nothing that hooks into them."""
     hydra = planned.composition.hydra
-    plain = [str(hydra[name].get("_target_", "")).rpartition(".")[2] for name in ("launcher", "sweeper")]
-    return plain == ["BasicLauncher", "BasicSweeper"] and not hydra.get("callbacks") and not hydra.job.chdir
+    names = [str(hydra[name].get("_target_", "")).rpartition(".")[2] for name in ("launcher", "sweeper")]
+    plain = names[0] == "BasicLauncher" and names[1] in ("BasicSweeper", "Search")
+    return plain and not hydra.get("callbacks") and not hydra.job.chdir
 
 
 def refuse_what_is_ours(planned: Plan) -> None:
@@ -67,7 +72,9 @@ def run_sweep(planned: Plan, folder: Path, record: SweepRecord) -> int:
 def conclude(folder: Path, planned: Plan, jobs: Sequence[Job]) -> int:
     """The table of the jobs, and the verdicts if they are asked for; the exit code."""
     reported = guarded(lambda: report(folder, planned.request.command, jobs))
-    wanted = planned.configs[0].sweep.compare and all(job.status in (DONE, FAILED) for job in jobs)
+    if planned.composition.hydra.sweeper.get("_target_") == TARGET and (best := best_text(jobs)):
+        say(best)
+    wanted = planned.configs[0].sweep.compare and all(job.status in (DONE, FAILED, PRUNED) for job in jobs)
     return (guarded(lambda: say_verdicts(folder)) if wanted else 0) or reported
 
 
@@ -75,7 +82,8 @@ def _scheduler(planned: Plan, folder: Path, record: SweepRecord, interruption: I
     settings = planned.configs[0].sweep
     configs: dict[int, list[Any]] = {}
     environment: dict[int, dict[str, str]] = {}
-    for job in planned.jobs:
+    searches = planned.composition.hydra.sweeper.get("_target_") == TARGET
+    for job in [] if searches else planned.jobs:
         overrides = own_overrides(planned, job.overrides)
         known = record.job_of(overrides)
         if known is None:
@@ -85,12 +93,31 @@ def _scheduler(planned: Plan, folder: Path, record: SweepRecord, interruption: I
         configs[known.number], environment[known.number] = job.configs, _environment(job)
     # A job that has not begun may be asked for no more.
     record.jobs = [job for job in record.jobs if job.begun or job.number in configs]
-    slots = slots_for(settings, [config for job in planned.jobs for config in job.configs])
+    wanted = [config for job in planned.jobs for config in job.configs]
+    slots = slots_for(settings, wanted * planned.composition.hydra.sweeper.n_trials if searches else wanted)
     steps = getattr(planned.configs[0], "steps", None)
-    growth = None
-    if settings.stop_when is StopWhen.decided:
-        growth = Growth(record, configs, settings.max_seeds, slots.count)
-    return Scheduler(record, folder, configs, slots, settings.retries, environment, steps, interruption, growth=growth)
+    source: Source | None = None
+    if searches:
+        source = _search(planned, folder, record, configs)
+    elif settings.stop_when is StopWhen.decided:
+        source = Growth(record, configs, settings.max_seeds, slots.count)
+    return Scheduler(record, folder, configs, slots, settings.retries, environment, steps, interruption, source=source)
+
+
+def _search(planned: Plan, folder: Path, record: SweepRecord, configs: dict[int, list[Any]]) -> Search:
+    request, sweeper = planned.request, planned.composition.hydra.sweeper
+    settings = Settings(**{one.name: sweeper[one.name] for one in fields(Settings)})
+    theirs = [text for text in request.overrides if text.lstrip("+").startswith(("hydra.", "hydra/", "sweep."))]
+    fixed, space = space_of([text for text in request.overrides if text not in theirs])
+
+    def compose(overrides: list[str]) -> list[Any]:
+        config = job_configs(request, overrides)
+        problems = [problem for one in config for problem in validate(one, request.command)]
+        if problems:
+            raise ConfigError("", problems=tuple(problems))
+        return config
+
+    return Search(record, folder, configs, settings, fixed, space, compose, say)
 
 
 def _environment(job: PlannedJob) -> dict[str, str]:
@@ -109,6 +136,8 @@ def own_overrides(planned: Plan, overrides: list[str]) -> list[str]:
 
 
 def _count(record: SweepRecord) -> str:
+    if not record.jobs:
+        return "a search"
     done = sum(job.status == DONE for job in record.jobs)
     jobs = f"{len(record.jobs)} job{'s' * (len(record.jobs) != 1)}"
     return f"{jobs}, {done} of them done" if done else jobs
@@ -139,7 +168,7 @@ def report(folder: Path, command: str, jobs: Sequence[Job]) -> None:
     for line in final_lines(rows):
         say(line)
     put(str(folder.absolute()))
-    missing = [job for job in jobs if job.status not in (DONE, FAILED)]
+    missing = [job for job in jobs if job.status not in (DONE, FAILED, PRUNED)]
     if missing:
         again = shell_word(f"resume={shown_path(folder)}")
         say(f"next: dgpo {command} -m {again} runs the {len(missing)} that are left")

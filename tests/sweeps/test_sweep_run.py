@@ -1,111 +1,19 @@
 """Whole sweeps: retries, further seeds, Ctrl-C, and sweeps that are killed with and without their jobs.
 
-The program, its signals and its files are real; `dgpo train` inside a job is a small stand-in, put in place by a
-sitecustomize module, that can be told by its seed to fail or to wait. test_sweeps_long.py has real training.
+Training is a stand-in (sweep_program.py); test_sweeps_long.py has real training.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from sweep_program import Start, ended, starts, table, wait_for
 
-import dgpo_cli
 from dgpo_cli.sweeps.sweep_record import DONE, SweepRecord
-
-Start = Callable[..., subprocess.Popen[str]]
-JOBS = """
-import json, os, shutil, signal, sys, time, types
-from pathlib import Path
-import run_factory
-
-def train(config, folder):
-    from dgpo_cli.config.stored import save
-    from dgpo_cli.errors import Interrupted, RunError
-
-    with (folder / "starts.jsonl").open("a") as stream:
-        stream.write(json.dumps([config.resume, config.overwrite]) + "\\n")
-    starts = len((folder / "starts.jsonl").read_text().splitlines())
-    save(config, folder / "config.yaml")
-    if config.seed == 13 or (config.seed == 17 and starts == 1):
-        raise RunError(f"seed {config.seed} is unlucky", "take another")
-    if config.seed >= 20 and not Path("go").exists():
-        received = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: received.append(number))
-        (folder / "waits").touch()
-        while not received:
-            time.sleep(0.01)
-        time.sleep(0.2)
-        (folder / "saved").write_text(str(received))
-        raise Interrupted("stopped after it was saved", exit_code=128 + received[0])
-    if config.algo.name == "dgpo":
-        (folder / "eval.jsonl").write_text(json.dumps({"avg_at_k": {"value": config.seed / 100}}) + "\\n")
-    else:
-        shutil.rmtree(folder / "evals", ignore_errors=True)
-        ahead = 2 * (config.algo.name == "dapo")
-        run_factory.training(folder, [2 + ahead, ahead, 1, config.seed % 4], seed=config.seed, algo=config.algo.name)
-
-module = types.ModuleType("dgpo_cli.commands.train")
-module.run = train
-sys.modules[module.__name__] = module
-"""
-
-
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "sitecustomize.py").write_text(JOBS)
-    paths = [str(tmp_path / "path"), str(Path(dgpo_cli.__file__).parent.parent), str(Path(__file__).parent.parent)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    environment.pop("HYDRA_FULL_ERROR", None)
-
-    started = []
-
-    def run(*argv: str) -> subprocess.Popen[str]:
-        line = [sys.executable, "-m", "dgpo_cli", "train", "-m", *argv]
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()  # its jobs end by themselves
-        process.communicate()
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, err = process.communicate(timeout=180)
-    return process.returncode, err
-
-
-def table(err: str) -> list[list[str]]:
-    """Number, status, exit code, accuracy, what differs of each job."""
-    lines = err[err.index("job  status") :].splitlines()[1:]
-    return [line.split()[:5] for line in lines if line.split()[0].isdigit()]
-
-
-def starts(folder: str) -> list[list[object]]:
-    return [json.loads(line) for line in Path("sweep", folder, "starts.jsonl").read_text().splitlines()]
-
-
-def wait_for(process: subprocess.Popen[str], *files: str) -> None:
-    deadline = time.monotonic() + 120
-    while not all(Path("sweep", file).exists() for file in files):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_failed_job_is_tried_again_and_more_seeds_run_alone(start: Start) -> None:
