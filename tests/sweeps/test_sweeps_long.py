@@ -20,8 +20,10 @@ REWARD = """
 import time
 
 def score(prompt, completion, answer):
+    if answer in completion:  # so is the sample that a reward is tried on before anything starts
+        return 1.0
     {special}
-    return 1.0 if answer in completion else 0.01 * len(completion)
+    return 0.01 * len(completion)
 """
 FAILS, HANGS = 3, 6
 SPECIAL = {FAILS: "raise ValueError('no verdict')", HANGS: "time.sleep(3600)"}
