@@ -104,10 +104,15 @@ def compare(runs: list[Run], *, alpha: float, seed: int, force: bool) -> tuple[l
 
 
 def _pairs(runs: list[Run]) -> list[tuple[Side, Side]]:
-    """Sides with an evaluation, two and two, of one benchmark; of any where no two share one."""
+    """Sides with an evaluation, two and two, of one benchmark; of any where no two share one, but not of one model."""
     known = [Side(side.label, [run for run in side.runs if run.evaluation is not None]) for side in sides(runs)]
     pairs = list(combinations([side for side in known if side.runs], 2))
-    return [(a, b) for a, b in pairs if _benchmark(a) == _benchmark(b)] or pairs
+    same = [(a, b) for a, b in pairs if _benchmark(a) == _benchmark(b)]
+    return same or [(a, b) for a, b in pairs if not _subjects(a) & _subjects(b)]
+
+
+def _subjects(side: Side) -> set[str]:
+    return {run.subject for run in side.runs}
 
 
 def _benchmark(side: Side) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_factory import training
+from run_factory import suite, training
 
+from dgpo_cli.reporting.comparison import compare
 from dgpo_cli.reporting.learning_curves import AXES, drawn_metrics, learning_curves
 from dgpo_cli.reporting.plots import curves_svg
 from dgpo_cli.reporting.runs import find_runs
@@ -81,6 +82,11 @@ def test_two_seeds_of_a_sweep_with_a_name_are_one_side(tmp_path: Path) -> None:
     jobs = [training(tmp_path / str(seed), [1], seed=seed, name=f"pair-{seed}_seed-{seed}") for seed in (0, 1)]
     [side] = sides(find_runs(jobs)[0])
     assert (side.label, len(side.runs)) == ("all", 2)
+
+
+def test_two_benchmarks_of_one_model_are_no_pair(tmp_path: Path) -> None:
+    pairs, notes = compare(find_runs([suite(tmp_path, a=[4, 0], b=[0, 4])])[0], alpha=0.05, seed=0, force=False)
+    assert (pairs, notes) == ([], [])
 
 
 def test_a_metric_that_no_row_has_is_not_drawn(tmp_path: Path) -> None:
