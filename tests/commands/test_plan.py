@@ -8,7 +8,6 @@ import random
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,13 @@ def plan(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_32b_run_is_planned_in_seconds_without_torch_and_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_32b_run_is_planned_without_torch_and_leaves_no_folder(tmp_path: Path) -> None:
     code = (
         "import sys; from dgpo_cli.cli import main; "
         "code = main(['train', 'model=qwen32b', 'algo=dgpo', 'dry_run=true']); "
         "print('torch' in sys.modules, code, file=sys.stderr)"
     )
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert time.monotonic() - started < 20
     record = json.loads(done.stdout)
     assert done.stderr.split() == ["False", "0"]
     assert record["model"]["parameters"] == 32_763_876_352
