@@ -88,6 +88,7 @@ def test_nothing_swapped_is_the_writer_and_everything_swapped_the_other(
     assert (tmp_path / "swap" / "swap.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow  # two whole swap tests
 def test_a_rerun_gives_the_same_and_a_model_swapped_with_itself_changes_nothing(tmp_path: Path) -> None:
     settings = [config(TINY, SwapConfig(path=TINY, fraction=0.2, curve=[]))]
     command.run(settings, tmp_path / "one")

@@ -170,8 +170,13 @@ def content_of(run: Path, step: int) -> list[str]:
     "overrides",
     [
         ["algo=dgpo", "gating=calibrated", "optim.minibatches=2", "optim.epochs=2"],
-        ["algo=dapo", "data.size=6", "checkpoint.every=1", "algo.dynamic_sampling.max_refills=2"],
-        ["algo=grpo", "gating=random", "reference.refresh_every=2", "checkpoint.every=2"],
+        pytest.param(
+            ["algo=dapo", "data.size=6", "checkpoint.every=1", "algo.dynamic_sampling.max_refills=2"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["algo=grpo", "gating=random", "reference.refresh_every=2", "checkpoint.every=2"], marks=pytest.mark.slow
+        ),
     ],
     ids=["dgpo", "dapo", "grpo"],
 )
@@ -188,7 +193,9 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, overrides: lis
     assert [row["step"] for row in rows(killed / "eval.jsonl")] == [row["step"] for row in rows(whole / "eval.jsonl")]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_run_and_it_resumes(tmp_path: Path, number: signal.Signals, code: int) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert train(whole, "steps=4", "benchmark=none") == 0
@@ -390,7 +397,9 @@ def graded(tmp_path: Path) -> str:
     return f"reward.path={tmp_path / 'graded.py'}:"
 
 
-@pytest.mark.parametrize("reward", ["last_digit", "answer_only", "own"])
+@pytest.mark.parametrize(
+    "reward", ["own", *(pytest.param(one, marks=pytest.mark.slow) for one in ("last_digit", "answer_only"))]
+)
 def test_an_evaluation_in_training_gives_the_number_of_dgpo_eval(tmp_path: Path, graded: str, reward: str) -> None:
     typed = {"last_digit": [f"{graded}last_digit"], "answer_only": ["reward=answer_only"], "own": []}[reward]
     assert train(tmp_path / "run", "steps=1", *typed) == 0

@@ -29,6 +29,7 @@ KINDS: dict[str, list[str]] = {
     "dynamic sampling, sequence": ["algo=dapo", "engine.correction=sequence"],
     "own reward, mask": ["reward.path=reward.py:score", "engine.correction=mask", "engine.cap=1.2"],
 }
+LONG = ("minibatches, current credit", "own reward, mask")  # run by hand
 
 QUICK = ["logger=none", "rollout.prompts_per_step=4", "rollout.group_size=4", "data.size=64"]
 
@@ -66,7 +67,7 @@ def reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "reward.py").write_text(REWARD)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(one, marks=[pytest.mark.slow] * (one in LONG)) for one in KINDS])
 def test_it_resumes_exactly_after_each_step(tmp_path: Path, kind: str) -> None:
     whole = tmp_path / "whole"
     assert train(whole, *LAG, *KINDS[kind]) == 0
@@ -110,7 +111,7 @@ def test_the_lag_and_its_correction_change_what_is_learned(tmp_path: Path) -> No
     assert of["uncorrected"][1]["engine/correction_ess"] is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=str)
 def test_a_run_that_is_stopped_goes_on_as_if_it_was_not(tmp_path: Path, number: signal.Signals) -> None:
     overrides = [*QUICK, LAG[0], "steps=6", "checkpoint.every=2", "benchmark=none", "optim.warmup_steps=0"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"

@@ -10,7 +10,9 @@ from several_processes import together
 PROGRAM = Path(__file__).with_name("shared_engine_program.py")
 
 
-@pytest.mark.parametrize("held", ["whole", "gathered", "sharded"])
+@pytest.mark.parametrize(
+    "held", ["sharded", *(pytest.param(one, marks=pytest.mark.slow) for one in ("whole", "gathered"))]
+)
 def test_processes_draw_together_what_one_draws_alone_and_a_signal_to_one_stops_all(
     held: str, random_model: Path, tmp_path: Path
 ) -> None:

@@ -93,7 +93,7 @@ def fingerprint(model: LanguageModel) -> str:
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("lora", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_sharded_and_whole_models_give_the_same_bytes(lora: bool, random_model: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     if lora:
