@@ -27,7 +27,6 @@ from dgpo_cli.sweeps.search import TARGET, Search, Settings, best_text, space_of
 from dgpo_cli.sweeps.slots import slots_for
 from dgpo_cli.sweeps.sources import Source
 from dgpo_cli.sweeps.sweep_record import DONE, FAILED, PRUNED, WAITING, Job, SweepRecord
-from dgpo_cli.sweeps.verdicts import say_verdicts
 from dgpo_cli.terminal import put, say
 from dgpo_cli.training.lock import locked
 
@@ -75,7 +74,13 @@ def conclude(folder: Path, planned: Plan, jobs: Sequence[Job]) -> int:
     if planned.composition.hydra.sweeper.get("_target_") == TARGET and (best := best_text(jobs)):
         say(best)
     wanted = planned.configs[0].sweep.compare and all(job.status in (DONE, FAILED, PRUNED) for job in jobs)
-    return (guarded(lambda: say_verdicts(folder)) if wanted else 0) or reported
+    return (guarded(lambda: _verdicts(folder)) if wanted else 0) or reported
+
+
+def _verdicts(folder: Path) -> None:
+    from dgpo_cli.sweeps.verdicts import say_verdicts  # statistics and plots, which no job needs
+
+    say_verdicts(folder)
 
 
 def _scheduler(planned: Plan, folder: Path, record: SweepRecord, interruption: Interruption) -> Scheduler:
