@@ -163,15 +163,18 @@ class Algorithm:
 
     def advantages(self, rewards: Rewards) -> Tensor:
         """[B] float32; exactly 0 for a group of equal rewards, and for those that algo.sign leaves out."""
-        found = group_advantages(rewards.final, group_size=rewards.group_size, scale=self.algo.scale_rewards.name)
+        found = self._of_both_signs(rewards)
         return torch.where(_has_sign(found, self.algo.sign), found, 0.0)
 
     def other_sign(self, rewards: Rewards) -> float | None:
         """Share of the rollouts that algo.sign leaves out; None if it leaves out none."""
         if self.algo.sign is Sign.all or not rewards.groups:
             return None
-        found = group_advantages(rewards.final, group_size=rewards.group_size, scale=self.algo.scale_rewards.name)
+        found = self._of_both_signs(rewards)
         return float(((found != 0) & ~_has_sign(found, self.algo.sign)).double().mean())
+
+    def _of_both_signs(self, rewards: Rewards) -> Tensor:
+        return group_advantages(rewards.final, group_size=rewards.group_size, scale=self.algo.scale_rewards.name)
 
     def counted_lengths(self, rollouts: list[Rollout]) -> list[int]:
         """Tokens that carry loss: none for a truncated rollout under algo.mask_truncated."""

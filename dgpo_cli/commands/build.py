@@ -87,7 +87,7 @@ def build(
         ),
         optimizer=optimizer,
         updater=_updater(config, run, optimizer, main.view.note),
-        evaluations=main.evaluations,
+        benchmarks=main.evaluations,
         tracker=main.tracker,
         view=main.view,
         guard=guard,

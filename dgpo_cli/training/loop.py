@@ -23,10 +23,10 @@ from dgpo_cli.models.frozen import renew
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
-from dgpo_cli.reporting.tables import score_of
 from dgpo_cli.terminal import FirstPhases, phase
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
 from dgpo_cli.training.collect import Collected
+from dgpo_cli.training.evaluations import Evaluations
 from dgpo_cli.training.journal import Journal, is_due
 from dgpo_cli.training.metrics import metrics_row, peak_bytes
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
@@ -37,18 +37,6 @@ from dgpo_cli.training.supply import Supply
 from dgpo_cli.training.trackers import Trackers
 from dgpo_cli.training.update import Updater
 from dgpo_cli.types import Engine
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The row of an evaluation, and whether it is the best that there was."""
-
-    row: dict[str, Any]
-    is_best: bool
-
-    @property
-    def step(self) -> int:
-        return int(self.row["step"])
 
 
 @dataclass
@@ -65,7 +53,7 @@ class Trainer:
     supply: Supply
     optimizer: Optimizer
     updater: Updater
-    evaluations: Mapping[str, Callable[[int], dict[str, Any]]]  # by benchmark: the row of eval.jsonl after that step
+    benchmarks: Mapping[str, Callable[[int], dict[str, Any]]]  # by name: the row of eval.jsonl after that step
     tracker: Trackers
     view: TrainingView
     guard: StopGuard
@@ -78,8 +66,17 @@ class Trainer:
         self.journal = Journal(
             self.config, self.folder, self.tracker, self.view, self.state, self.model, self.algorithm
         )
-        self._owed: int | None = None  # the step whose evaluation is done beside the next one (eval.overlap)
-        self._found: list[Evaluated] = []  # by it, in the main process
+        self.evaluations = Evaluations(
+            self.config,
+            self.benchmarks,
+            self.engine,
+            self.crew,
+            self.guard,
+            self.folder,
+            self.checkpoints,
+            self.journal,
+            self.save,
+        )
 
     @property
     def processes(self) -> Processes:
@@ -91,12 +88,12 @@ class Trainer:
         What is decided from files, graders and clocks is decided by the main one; everything else is the same in each.
         """
         if self.state.step == 0 or is_due(self.state.step, self.config.eval.every):
-            self._evaluate_and_log(self.state.step)
+            self.evaluations.after(self.state.step)
         for step in range(self.state.step + 1, self.config.steps + 1):
             self._step(step)
             if is_due(step, self.config.eval.every):
-                self._evaluate_and_log(step)
-        self._evaluate_and_log(self.config.steps)
+                self.evaluations.after(step)
+        self.evaluations.after(self.config.steps)
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
@@ -109,8 +106,7 @@ class Trainer:
         with self._phase("noise", f"step {step}: measuring the noise floor of the distance"):
             noise_floor = self._noise_floor(batch)
         lr = learning_rate(step, self.config.steps, self.config.optim, self.state.decay_from)
-        evaluates = self._owed is not None
-        self.supply.begin(step + 1, collected.next_draw, self._evaluate_beside if evaluates else None)
+        self.supply.begin(step + 1, collected.next_draw, self.evaluations.beside)
         self.guard.agree()
         with self.guard.protected():  # from the first update to the row and the checkpoint, all or nothing
             # -> credit -> loss -> step
@@ -127,11 +123,10 @@ class Trainer:
             self._guard_against_nonfinite(step, batch, collected, result)
             diagnostics = self._diagnostics(batch, result)
             self.supply.finish()
-            self._keep_evaluations()
+            self.evaluations.keep()
             seconds, peak = time.perf_counter() - started, self.processes.highest(peak_bytes())[0]
             row = metrics_row(step, lr, collected, result, diagnostics, seconds=seconds, peak=peak)
-            row |= {**self.engine.measured(), **self.supply.idle(seconds)}
-            row |= self._left_out(collected)
+            row |= {**self.engine.measured(), **self.supply.idle(seconds), **self._left_out(collected)}
             self._advance(step, collected)
             if self.processes.main:
                 self.journal.step(row, collected, batch, result)
@@ -186,60 +181,6 @@ class Trainer:
         self.state.scores_given = (self.supply.ahead or collected).scores_given  # the function was last called for it
         self.state.tokens_per_microbatch = self.updater.budget.halved
 
-    def _evaluate_and_log(self, step: int) -> None:
-        """Now, or beside the next step. The weights are saved before that: a signal may end that step unfinished."""
-        if self.config.eval.overlap and self.config.benchmark_names and step < self.config.steps:
-            if step:
-                self.save()
-            self._owed = step
-            return
-        self.engine.load(step)
-        for benchmark in self.config.benchmark_names:
-            # Its row is written before the next benchmark is begun: a run that is killed between two goes on there.
-            found = self.crew.on_main(lambda name=benchmark: self._evaluated(step, name))  # type: ignore[misc]
-            if found is not None:
-                self._keep_evaluation(found)
-
-    def _evaluate_beside(self) -> None:
-        """The evaluation that is owed, in a thread of the main process: the engine still holds that step's weights."""
-        assert self._owed is not None
-        for benchmark in self.config.benchmark_names:
-            found = self._evaluated(self._owed, benchmark)
-            if found is not None:
-                self._found.append(found)
-
-    def _keep_evaluations(self) -> None:
-        """Those that were done beside this step. Their rows come before its own."""
-        if self._owed is not None:
-            for found in self.processes.from_main(self._found):
-                self._keep_evaluation(found)
-            self._owed, self._found = None, []
-
-    def _keep_evaluation(self, found: Evaluated) -> None:
-        with self.guard.protected():
-            kept = found.is_best and self.config.checkpoint.keep_best
-            if kept:
-                self.save()  # beside a step that was done before it began
-            if self.processes.main:
-                if kept:
-                    self.checkpoints.name_best(found.step)
-                self.journal.evaluation(found.row)
-
-    def _evaluated(self, step: int, benchmark: str) -> Evaluated | None:
-        """An evaluation after `step`; None if it was done before.
-
-        Of several benchmarks the first one alone says which is best.
-        """
-        done = self.folder.evaluated_steps(benchmark)
-        if step in done:
-            return None
-        first, *others = self.config.benchmark_names
-        with phase(f"evaluating {benchmark} after step {step}" if others else f"evaluating after step {step}"):
-            row = self.evaluations[benchmark](step)
-        worst = float("-inf")
-        best = max((_reached(earlier, worst) for at, earlier in done.items() if at), default=worst)
-        return Evaluated(row, benchmark == first and bool(step) and _reached(row, worst) > best)
-
     def _diagnostics(self, batch: StepBatch, result: StepResult) -> dict[str, float | None]:
         """Of the credit that trained; the mean over the updates, if each had its own."""
         if result.used is not None:
@@ -274,8 +215,3 @@ class Trainer:
     def _refresh_reference(self, step: int) -> None:
         if self.reference is not None and is_due(step, self.config.reference.refresh_every):
             renew(self.reference, self.model)
-
-
-def _reached(evaluation: dict[str, Any], worst: float) -> float:
-    found = score_of(evaluation)
-    return worst if found is None else found

@@ -34,6 +34,8 @@ MAIN = threading.main_thread().ident
 class ApartEngine:
     """The in-process engine on a copy of the policy, which `load` brings up to date: as a server has its own."""
 
+    shares_devices = False
+
     def __init__(self, policy: Policy, batch_size: int) -> None:
         self._policy = policy.model
         self._model = LanguageModel(
@@ -46,7 +48,7 @@ class ApartEngine:
 
     @property
     def facts(self) -> EngineFacts:
-        return replace(self._engine.facts, shares_devices=False)
+        return replace(self._engine.facts, shares_devices=self.shares_devices)
 
     def load(self, version: int) -> None:
         assert not self.drawing
@@ -138,6 +140,14 @@ def test_an_evaluation_beside_the_next_step_finds_what_one_before_it_finds(
     drawn = {0: [(0, True), (0, False), (1, True), (2, True), (2, False), (3, True), (4, True)]}
     drawn[1] = [(0, True), (0, False), (1, False), (2, False), (4, True)]
     assert list(dict.fromkeys(apart[1].drawn)) == drawn[lag]
+
+
+def test_an_engine_on_the_trainers_devices_evaluates_before_the_next_step(
+    tmp_path: Path, apart: list[ApartEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ApartEngine, "shares_devices", True)
+    assert train(tmp_path / "run", *APART, "eval.every=2", "eval.overlap=true") == 0
+    assert all(by_the_main_thread for _, by_the_main_thread in apart[0].drawn)
 
 
 def test_a_run_that_is_continued_evaluates_beside_the_step_that_was_cut_off(
