@@ -16,6 +16,7 @@ from rich.text import Text
 from dgpo_cli.files import shown_path
 from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.panel import panel_lines
+from dgpo_cli.reporting.tables import clock
 from dgpo_cli.terminal import say, visible
 
 FRAMED = (60, 12)  # columns and lines from which there is room for a frame
@@ -96,7 +97,7 @@ class TrainingView:
         )
         left = self._seconds_left(row["step"])
         parts = [f"{name} {cell}" for name, cell in zip(COLUMNS, cells, strict=True)]
-        say("  ".join([*parts, f"left {_clock(left)}"]))
+        say("  ".join([*parts, f"left {clock(left)}"]))
 
     def _seconds_left(self, step: int) -> float:
         done = step - self._first + 1
@@ -132,10 +133,5 @@ def _small(value: float | None) -> str:
     return "-" if value is None else f"{value:.2e}"
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
-
-
 def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{_clock(seconds)} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{clock(seconds)} minutes"

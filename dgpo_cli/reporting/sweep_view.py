@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from dgpo_cli.reporting.clean_console import CleanConsole
-from dgpo_cli.reporting.tables import make_table
+from dgpo_cli.reporting.tables import clock, make_table
 from dgpo_cli.terminal import say
 
 COLUMNS = ("job", "what differs", "status", "step", "accuracy", "left")
@@ -37,13 +37,6 @@ def what_differs(overrides: Sequence[Sequence[str]]) -> list[str]:
     """For each job the overrides that not all jobs have; all of a job that stands alone."""
     common = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
     return [" ".join(text for text in one if text not in common) for one in overrides]
-
-
-def clock(seconds: float) -> str:
-    """`1:40`, or `2:01:40`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def figure(value: float | None) -> str:

@@ -87,6 +87,13 @@ def p_text(p_value: float, level: float) -> str:
     return f"{p_value:.{digits}g}"
 
 
+def clock(seconds: float) -> str:
+    """`1:40`, or `2:01:40`: time that is left or was taken, as it goes."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"

@@ -19,7 +19,8 @@ import psutil
 from dgpo_cli.errors import UsageError
 from dgpo_cli.files import shown_path
 from dgpo_cli.jobs import Stopped, accuracy
-from dgpo_cli.reporting.sweep_view import JobLine, SweepView, clock, figure, what_differs
+from dgpo_cli.reporting.sweep_view import JobLine, SweepView, figure, what_differs
+from dgpo_cli.reporting.tables import clock
 from dgpo_cli.sweeps import job_files
 from dgpo_cli.sweeps.children import LOG, exit_code, last_words, log_size, start_job
 from dgpo_cli.sweeps.growth import look_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dgpo_cli.reporting.sweep_view import JobLine, cells, clock, final_lines, last_row, what_differs
+from dgpo_cli.reporting.sweep_view import JobLine, cells, final_lines, last_row, what_differs
 
 
 def test_what_all_jobs_have_is_not_said() -> None:
@@ -27,6 +27,5 @@ def test_a_running_job_shows_its_last_whole_row(tmp_path: Path) -> None:
     assert last_row(tmp_path / "nothing") == {}
 
 
-def test_times_and_columns() -> None:
-    assert [clock(seconds) for seconds in (5, 100, 7300)] == ["0:05", "1:40", "2:01:40"]
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert final_lines([("a", "long", "x"), ("bb", "c", "yy")]) == ["a   long  x", "bb  c     yy"]

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from dgpo_cli.reporting.tables import (
+    clock,
     confidence,
     duration,
     interval,
@@ -27,6 +28,10 @@ from dgpo_cli.reporting.tables import (
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_clock_has_hours_only_if_there_are_some() -> None:
+    assert [clock(seconds) for seconds in (5, 100, 3599.6, 7300)] == ["0:05", "1:40", "1:00:00", "2:01:40"]
 
 
 def test_shares_differences_and_intervals() -> None:
