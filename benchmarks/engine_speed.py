@@ -19,12 +19,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from model_factory import byte_level_tokenizer
+from model_factory import save_plain_model
 
 from dgpo_cli.bundled import bundled_path
 from dgpo_cli.config.engine_groups import EngineConfig
@@ -37,8 +34,9 @@ from dgpo_cli.models.policy import Policy, load_policy
 from dgpo_cli.types import Engine, Problem, Prompt, SampleRequest, Sampling
 
 PROMPT, TOKENS = 20, 48
-# By millions of weights: hidden size, layers. Vocabulary 8,192, heads of 32.
+# By millions of weights: hidden size, layers.
 SIZES = {"13": (320, 8), "100": (896, 8)}
+VOCABULARY = 8_192
 ENGINES = ("transformers", "vllm")
 
 
@@ -60,7 +58,9 @@ def main() -> None:
 @contextmanager
 def loaded(name: str, scratch: Path, threads: int) -> Iterator[tuple[Engine, Engine]]:
     """Both engines with one model's weights."""
-    folder = bundled_path("tiny") if name == "tiny" else save(scratch, *SIZES[name])
+    folder = bundled_path("tiny") if name == "tiny" else scratch / "model"
+    if name != "tiny":
+        save_plain_model(folder, *SIZES[name], VOCABULARY)
     model, strategy = ModelConfig(path=str(folder)), StrategyConfig(threads=threads)
     loaded = load_policy(model, prepare_device(strategy, model))
     policy = Policy(loaded.model, frozenset())  # nothing ends a completion
@@ -90,24 +90,6 @@ def asked_for(batch: int) -> list[SampleRequest]:
         SampleRequest(Prompt(Problem(number, str(number), (), ""), "", ids), 0, seed=number)
         for number, ids in enumerate(prompts)
     ]
-
-
-def save(folder: Path, hidden: int, layers: int) -> Path:
-    """A model of random weights, the head tied to the embedding."""
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=8_192,
-        hidden_size=hidden,
-        intermediate_size=4 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    byte_level_tokenizer().save_pretrained(folder)
-    return folder
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from model_factory import byte_level_tokenizer
+from model_factory import save_plain_model
 from vllm_process import served
 
 from dgpo_cli.engines.vllm.files_sync import FilesSync
@@ -46,26 +45,9 @@ def main() -> None:
         hidden, layers, vocabulary = SIZES[size]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model"
-            save(path, hidden, layers, vocabulary)
+            save_plain_model(path, hidden, layers, vocabulary)
             for workers in options.workers:
                 print(row(path, workers, options.dtype), flush=True)
-
-
-def save(path: Path, hidden: int, layers: int, vocabulary: int) -> None:
-    """A model of random weights with heads of 32, the head tied to the embedding."""
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=4 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(path)
-    byte_level_tokenizer().save_pretrained(path)
 
 
 def row(path: Path, workers: int, dtype: str) -> str:

@@ -123,3 +123,20 @@ def save_halved_model(folder: Path) -> Path:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "halved", "architectures": ["Halved"]}))
     return folder
+
+
+def save_plain_model(path: Path, hidden: int, layers: int, vocabulary: int) -> None:
+    """A Qwen2 of random weights as transformers draws them, with heads of 32, the head tied to the embedding."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(path)
+    byte_level_tokenizer().save_pretrained(path)
