@@ -29,6 +29,7 @@ from dgpo_cli.config.finish import finish, finish_each
 from dgpo_cli.config.keys import config_roots
 from dgpo_cli.config.overrides import Request
 from dgpo_cli.config.plan import Plan
+from dgpo_cli.config.sweep_groups import says_how
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import shown_path
 from dgpo_cli.sweeps import job_files, sweep_run
@@ -137,7 +138,7 @@ def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: in
     If the sweep is continued, a job that is done stays as it is, and one that was cut off goes on in its folder.
     """
     files = [str(request.base)] if request.base else []
-    kept = [text for text in request.overrides if not text.startswith("sweep.")]
+    kept = [text for text in request.overrides if not says_how(text)]
     overrides = files + benchmarks_joined(kept, request.benchmarks)
     before = job_files.folder_of(folder.parent, overrides) if CONTINUED in os.environ else None
     if before is not None and job_files.has_ended_well(request.command, before):

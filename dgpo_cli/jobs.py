@@ -124,15 +124,19 @@ def run_job_file(command: str, file: str, folder: str) -> None:
     """What a sweep's child or a run's worker does: the configurations of the job file, never composed again."""
     end_with_parent()
     end_with_sweep()
+    content = read_job(Path(file))
+    sys.argv = ["dgpo", command, *content["overrides"]]  # what stands for the job in its records
+    run_here(command, typed_configs(command, content), Path(folder))
+
+
+def typed_configs(command: str, content: dict[str, Any]) -> list[Any]:
+    """The configurations of a job file as the command's dataclass."""
     from omegaconf import OmegaConf
 
     from dgpo_cli.config.commands import COMMANDS
 
     schema = OmegaConf.structured(COMMANDS[command])
-    content = read_job(Path(file))
-    sys.argv = ["dgpo", command, *content["overrides"]]  # what stands for the job in its records
-    configs = [OmegaConf.to_object(OmegaConf.merge(schema, stored)) for stored in content["configs"]]
-    run_here(command, configs, Path(folder))
+    return [OmegaConf.to_object(OmegaConf.merge(schema, stored)) for stored in content["configs"]]
 
 
 def accuracy(folder: Path) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from dgpo_cli.config.sweep_groups import SWEEP_FILE
 from dgpo_cli.errors import UsageError
 
 LATEST = "latest"
@@ -35,7 +36,7 @@ def _newest(key: str) -> Path:
     runs = [file.parent for file in trained.glob("*/config.yaml")]
     jobs = [file.parent for file in swept.glob("*/*/config.yaml")]
     if key == "sweep":
-        return _last([job.parent for job in jobs], "resume")
+        return _last([file.parent for file in swept.glob(f"*/{SWEEP_FILE}")], "resume")
     if key == "runs":
         return _last([*runs, *(job.parent for job in jobs)], key)
     if key in ("model.path", "reference.path", "swap.path"):
@@ -44,7 +45,8 @@ def _newest(key: str) -> Path:
 
 
 def _newest_file(folder: Path) -> float:
-    files = [file for file in (folder / "config.yaml", *folder.glob("*/config.yaml")) if file.is_file()]
+    own = (folder / name for name in ("config.yaml", SWEEP_FILE))
+    files = [file for file in (*own, *folder.glob("*/config.yaml")) if file.is_file()]
     return max(file.stat().st_mtime for file in files)
 
 

@@ -7,6 +7,9 @@ from enum import Enum
 
 from dgpo_cli.config.groups import key
 
+HOW = ("sweep.", "hydra.", "hydra/")
+SWEEP_FILE = "sweep.json"  # in a sweep's folder: what was asked for, and how far each job is
+
 
 class StopWhen(Enum):
     """When a sweep ends."""
@@ -41,3 +44,8 @@ class SweepConfig:
         "accuracies is decided, at the error rate of one look (alpha 0.05), or sweep.max_seeds is reached",
     )
     max_seeds: int = key(8, "sweep.stop_when=decided: most seeds a side", "seeds")
+
+
+def says_how(override: str) -> bool:
+    """Whether it is about how jobs are run, and not about what one computes: the same job may be run another way."""
+    return override.lstrip("+").startswith(HOW)

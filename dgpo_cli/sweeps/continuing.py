@@ -7,10 +7,10 @@ from pathlib import Path
 
 from dgpo_cli.config.experiment import Words, name_of
 from dgpo_cli.config.overrides import parse
+from dgpo_cli.config.sweep_groups import SWEEP_FILE, says_how
 from dgpo_cli.errors import UsageError
-from dgpo_cli.sweeps.sweep_record import FILE, SweepRecord
+from dgpo_cli.sweeps.sweep_record import SweepRecord
 
-HOW = ("sweep.", "hydra.", "hydra/")  # keys about how a sweep runs: they may change
 PLACE = "hydra.sweep.dir"
 
 
@@ -35,8 +35,8 @@ def continued(command: str, words: Words, config_dirs: list[Path]) -> Continued 
     if not named:
         return None
     folder = Path(named[-1].partition("=")[2].strip("'\""))
-    if not (folder / FILE).is_file():
-        what = "no such folder" if not folder.is_dir() else f"no sweep: it has no {FILE}"
+    if not (folder / SWEEP_FILE).is_file():
+        what = "no such folder" if not folder.is_dir() else f"no sweep: it has no {SWEEP_FILE}"
         hint = "-m continues a whole sweep; dgpo train resume=RUN, without -m, one run"
         raise UsageError(f"resume={folder}: {what}", hint)
     record = SweepRecord.read(folder)
@@ -60,7 +60,7 @@ def _refuse_other_keys(typed: list[str], record: SweepRecord, folder: Path) -> N
         name = name_of(text)
         if name == PLACE:
             raise UsageError(f"{text}: a sweep goes on in its own folder {folder}", f"leave out {PLACE}")
-        if name not in swept and not name.startswith(HOW):
+        if name not in swept and not says_how(name):
             over = ", ".join(swept) or "nothing"
             raise UsageError(
                 f"{text}: the sweep {folder} is over {over}, and its jobs keep everything else",

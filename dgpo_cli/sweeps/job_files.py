@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dgpo_cli.config.commands import COMMANDS
 from dgpo_cli.config.stored import container_of
 from dgpo_cli.config.sweep_groups import SweepConfig
-from dgpo_cli.jobs import JOB_FILE, read_job, write_job
+from dgpo_cli.jobs import JOB_FILE, read_job, typed_configs, write_job
 
 
 def first_configs(configs: list[Any], folder: Path) -> list[Any]:
@@ -44,14 +43,6 @@ def next_configs(command: str, folder: Path) -> list[Any] | None:
         replace(config, overwrite=False, **({"resume": str(folder)} if command == "train" else {}))
         for config in configs
     ]
-
-
-def typed_configs(command: str, content: dict[str, Any]) -> list[Any]:
-    """The configurations of a job file as the command's dataclass."""
-    from omegaconf import OmegaConf
-
-    schema = OmegaConf.structured(COMMANDS[command])
-    return [OmegaConf.to_object(OmegaConf.merge(schema, stored)) for stored in content["configs"]]
 
 
 def write(folder: Path, number: int, command: str, overrides: list[str], configs: list[Any]) -> None:

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dgpo_cli.config.sweep_groups import SWEEP_FILE
 from dgpo_cli.disk import writing
 from dgpo_cli.errors import DataError
 from dgpo_cli.files import to_json, write_atomically
 from dgpo_cli.training.lock import Holder
 
-FILE = "sweep.json"
 VERSION = 1
 ONE_JOB = 4096  # bytes, at most
 WAITING, RUNNING, DONE, FAILED, INTERRUPTED = "waiting", "running", "done", "failed", "interrupted"
@@ -82,8 +82,8 @@ class SweepRecord:
 
     def save(self, folder: Path) -> None:
         """Raises RunError where the disk is full."""
-        with writing(folder / FILE, ONE_JOB * (1 + len(self.jobs))):
-            write_atomically(folder / FILE, to_json({"version": VERSION, **asdict(self)}, indent=1) + "\n")
+        with writing(folder / SWEEP_FILE, ONE_JOB * (1 + len(self.jobs))):
+            write_atomically(folder / SWEEP_FILE, to_json({"version": VERSION, **asdict(self)}, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> SweepRecord:
@@ -93,7 +93,7 @@ class SweepRecord:
             DataError: it is there and cannot be read, or a later version wrote it.
         """
         try:
-            stored: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            stored: dict[str, Any] = json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
             version = stored.pop("version")
             if version != VERSION:
                 raise ValueError(f"version {version}, and this dgpo reads {VERSION}")
@@ -101,7 +101,9 @@ class SweepRecord:
             looks = [Look(look["runs"], [PairAtLook(**pair) for pair in look["pairs"]]) for look in stored["looks"]]
             return cls(**{**stored, "jobs": jobs, "looks": looks})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder / FILE}: not the record of a sweep: {error}", "start the sweep again") from error
+            raise DataError(
+                f"{folder / SWEEP_FILE}: not the record of a sweep: {error}", "start the sweep again"
+            ) from error
 
     def job_of(self, overrides: list[str]) -> Job | None:
         """The job with these overrides, in whatever order they were typed."""

@@ -14,7 +14,7 @@ from dgpo_cli.command_lines import shell_word
 from dgpo_cli.config.benchmarks import joined as benchmarks_joined
 from dgpo_cli.config.checks import validate
 from dgpo_cli.config.plan import Plan, PlannedJob, folder_name, job_configs
-from dgpo_cli.config.sweep_groups import StopWhen
+from dgpo_cli.config.sweep_groups import StopWhen, says_how
 from dgpo_cli.errors import ConfigError, RunError, UsageError
 from dgpo_cli.files import shown_path
 from dgpo_cli.jobs import JOB_FILE, accuracy, guarded, read_job
@@ -112,8 +112,7 @@ def _scheduler(planned: Plan, folder: Path, record: SweepRecord, interruption: I
 def _search(planned: Plan, folder: Path, record: SweepRecord, configs: dict[int, list[Any]]) -> Search:
     request, sweeper = planned.request, planned.composition.hydra.sweeper
     settings = Settings(**{one.name: sweeper[one.name] for one in fields(Settings)})
-    theirs = [text for text in request.overrides if text.lstrip("+").startswith(("hydra.", "hydra/", "sweep."))]
-    fixed, space = space_of([text for text in request.overrides if text not in theirs])
+    fixed, space = space_of([text for text in request.overrides if not says_how(text)])
 
     def compose(overrides: list[str]) -> list[Any]:
         config = job_configs(request, overrides)
@@ -135,7 +134,7 @@ def _environment(job: PlannedJob) -> dict[str, str]:
 def own_overrides(planned: Plan, overrides: list[str]) -> list[str]:
     """What a job is typed as: without what is Hydra's, or says how the sweep is run."""
     request = planned.request
-    kept = [text for text in overrides if not text.lstrip("+").startswith(("hydra.", "hydra/", "sweep."))]
+    kept = [text for text in overrides if not says_how(text)]
     files = [str(request.base)] if request.base else []
     return files + benchmarks_joined(kept, request.benchmarks)
 

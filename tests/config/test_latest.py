@@ -54,6 +54,17 @@ def test_a_comparison_takes_the_newest_run_or_a_whole_sweep() -> None:
     assert with_latest(["runs=latest"])[0] == ["runs=outputs/sweep/s"]
 
 
+def test_a_sweep_that_is_continued_is_the_newest_one_also_of_evaluations_or_of_jobs_that_have_not_begun() -> None:
+    run("outputs/sweep/a/0_seed-0", 1)
+    for name, time in (("a", 2), ("b", 3)):
+        file = Path("outputs/sweep") / name / "sweep.json"
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        os.utime(file, (time, time))
+    assert with_latest(["resume=latest"], multirun=True)[0] == ["resume=outputs/sweep/b"]
+    assert with_latest(["resume=latest"])[0] == ["resume=outputs/sweep/a/0_seed-0"]
+
+
 def test_without_a_run_it_is_refused() -> None:
     with pytest.raises(UsageError, match="no run in outputs/train or outputs/sweep"):
         with_latest(["resume=latest"])

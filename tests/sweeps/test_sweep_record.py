@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dgpo_cli.config.sweep_groups import SWEEP_FILE
 from dgpo_cli.errors import DataError
-from dgpo_cli.sweeps.sweep_record import DONE, FILE, Job, SweepRecord
+from dgpo_cli.sweeps.sweep_record import DONE, Job, SweepRecord
 from dgpo_cli.training.lock import Holder
 
 
@@ -29,6 +30,6 @@ def test_a_job_is_known_by_its_overrides_in_any_order() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", '{"version": 99, "jobs": []}', '{"version": 1, "jobs": [{}]}'])
 def test_a_file_that_is_no_record_is_said(tmp_path: Path, text: str) -> None:
-    (tmp_path / FILE).write_text(text)
+    (tmp_path / SWEEP_FILE).write_text(text)
     with pytest.raises(DataError, match="not the record of a sweep"):
         SweepRecord.read(tmp_path)
