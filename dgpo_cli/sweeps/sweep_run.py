@@ -57,8 +57,8 @@ def run_sweep(planned: Plan, folder: Path, record: SweepRecord) -> int:
     def action() -> None:
         nonlocal begun
         with locked(folder):
-            begun = True
             scheduler = _scheduler(planned, folder, record, interruption)
+            begun = True  # what is refused before this has run nothing, and has no table
             say(f"{_count(record)}, {scheduler.slots.count} at once ({scheduler.slots.why})")
             scheduler.run()
 

@@ -79,6 +79,13 @@ def test_a_killed_sweep_leaves_no_job_running_and_goes_on(start: Start, machine:
 
 
 @pytest.mark.slow
+def test_a_comparison_that_cannot_be_is_refused_and_leaves_no_folder(start: Start) -> None:
+    code, err = ended(start("seed=0,1", "sweep.stop_when=decided", "hydra.sweep.dir=sweep"))
+    assert code == 2
+    assert [line.partition(":")[0] for line in err.splitlines()] == ["sweep", "error", "hint"]
+    assert not Path("sweep").exists()
+
+
 def test_seeds_are_added_until_the_comparison_is_decided_and_the_verdicts_end_it(start: Start) -> None:
     """All runs of dapo are ahead: 2/70 with 4 seeds a side is not enough at that look, 2/252 with 5 is."""
     typed = ["algo=grpo,dapo", "seed=0,1,2,3", "sweep.stop_when=decided", "sweep.compare=true", "hydra.sweep.dir=sweep"]
