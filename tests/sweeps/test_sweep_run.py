@@ -78,7 +78,6 @@ def test_a_killed_sweep_leaves_no_job_running_and_goes_on(start: Start, machine:
     assert all(one.status == DONE for one in SweepRecord.read(Path("sweep")).jobs)
 
 
-@pytest.mark.slow
 def test_a_comparison_that_cannot_be_is_refused_and_leaves_no_folder(start: Start) -> None:
     code, err = ended(start("seed=0,1", "sweep.stop_when=decided", "hydra.sweep.dir=sweep"))
     assert code == 2
@@ -86,6 +85,7 @@ def test_a_comparison_that_cannot_be_is_refused_and_leaves_no_folder(start: Star
     assert not Path("sweep").exists()
 
 
+@pytest.mark.slow
 def test_seeds_are_added_until_the_comparison_is_decided_and_the_verdicts_end_it(start: Start) -> None:
     """All runs of dapo are ahead: 2/70 with 4 seeds a side is not enough at that look, 2/252 with 5 is."""
     typed = ["algo=grpo,dapo", "seed=0,1,2,3", "sweep.stop_when=decided", "sweep.compare=true", "hydra.sweep.dir=sweep"]
