@@ -12,7 +12,7 @@ import dgpo_cli
 
 ROOT = Path(dgpo_cli.__file__).resolve().parent.parent
 
-PAGES = ("credit.html", "credit.css", "credit.js", "page.css", "visible.js")
+PAGES = tuple(file.name for file in (ROOT / "dgpo_cli/reporting/pages").iterdir())
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="tests run beside an installed package")
 
 

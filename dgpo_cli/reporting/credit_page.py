@@ -22,6 +22,10 @@ from dgpo_cli.records.regated import SHOWN, Gated
 from dgpo_cli.records.stored_rollouts import StoredRollouts
 from dgpo_cli.reporting.page import assemble, packed
 
+SCRIPTS = [
+    f"credit_{part}.js"  # in this order: each may use those before it while the page is made
+    for part in ("data", "scale", "choice", "gatings", "bar", "groups", "cards", "token", "search", "keys")
+]
 SHADES = ("logprobs", "ref_logprobs", "entropy", "hellinger")  # the signals that the page shows by themselves
 
 
@@ -30,7 +34,7 @@ def credit_page(stored: StoredRollouts, gated: list[Gated], *, shade: str = "cre
     return assemble(
         "credit.html",
         styles=["page.css", "credit.css"],
-        scripts=["visible.js", "credit.js"],
+        scripts=["visible.js", *SCRIPTS],
         title=f"Token credit: {short_name(stored.source)}",
         data=page_data(stored, gated, shade=shade),
     )

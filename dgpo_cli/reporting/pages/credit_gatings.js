@@ -1,0 +1,53 @@
+// The gatings' cards
+const CHOICES = {};   // what `choose` marks
+function makeGatings() {
+  const cards = GATINGS.map(gatingCard);
+  CHOICES.gating = makeChoice($("gatings"), GATINGS.map((_, g) => g), cards,
+    (g) => choose({ gating: g, beside: state.beside === g ? -1 : state.beside }));
+  if (GATINGS.length) $("scope").textContent = `Numbers over ${DATA.scope}`;
+}
+function gatingCard(gating) {
+  const card = make("button", "gating"), numbers = make("span", "numbers");
+  card.append(make("strong", "", gating.label), histogram(gating), make("span", "rule", gating.rule));
+  for (const [name, label] of [["ess", "effective share"], ["std", "std"], ["max", "max"], ["top20", "top fifth holds"]]) {
+    const item = make("span", "", label);
+    const value = gating.diagnostics[name];
+    const bold = make("b", "", value === null ? "–" : name === "top20" ? (100 * value).toFixed(1) + "%" : name === "ess" ? value.toFixed(4) : short(value));
+    bold.dataset.metric = name;
+    item.prepend(bold);
+    numbers.append(item);
+  }
+  card.append(numbers);
+  if (gating.diagnostics.ess > 0.999) card.append(make("span", "note", "Hardly to be told from uniform: almost every token counts alike."));
+  if (gating.diagnostics.noise_gate < 0.5) card.append(make("span", "note", `The noise gate lets ${(100 * gating.diagnostics.noise_gate).toFixed(0)}% through: the distance is near its numerical floor.`));
+  return card;
+}
+function drawGatings() {
+  CHOICES.gating.mark(state.gating);
+  [...$("gatings").children].forEach((card, g) => card.classList.toggle("beside", state.beside === g));
+}
+const NS = "http://www.w3.org/2000/svg";
+function svg(tag, attributes, text) {
+  const element = document.createElementNS(NS, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text) element.textContent = text;
+  return element;
+}
+// How many tokens have which credit, on the log scale that all gatings share.
+function histogram(gating) {
+  const bins = 31, counts = new Array(bins).fill(0), span = Math.log(4);
+  for (const value of gating.credit) {
+    const at = Math.round((Math.log(Math.max(value, 1e-6)) / span + 1) * (bins - 1) / 2);
+    counts[Math.max(0, Math.min(bins - 1, at))]++;
+  }
+  const top = Math.max(1, ...counts), picture = svg("svg", { viewBox: "0 0 150 76", role: "img" });
+  picture.append(svg("title", {}, `tokens by credit, from 1/4 to 4, under ${gating.label}`));
+  picture.append(svg("line", { x1: 0, x2: 150, y1: 60.5, y2: 60.5 }));
+  counts.forEach((n, i) => {
+    const height = n ? Math.max(1.5, 58 * Math.sqrt(n / top)) : 0;   // root: rare credits stay visible
+    const side = i < (bins - 1) / 2 ? "bar-low" : i > (bins - 1) / 2 ? "bar-high" : "bar-mid";
+    picture.append(svg("rect", { class: side, x: 2 + i * 4.72, width: 4.1, y: 60 - height, height }));
+  });
+  for (const [x, label] of [[10, "¼"], [39.5, "½"], [75, "1"], [110.5, "2"], [140, "4"]]) picture.append(svg("text", { x, y: 73 }, label));
+  return picture;
+}

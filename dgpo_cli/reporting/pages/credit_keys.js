@@ -1,0 +1,69 @@
+// Buttons and keys
+function toggleTheme() {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches, now = document.documentElement.dataset.theme || (dark ? "dark" : "light");
+  document.documentElement.dataset.theme = now === "dark" ? "light" : "dark";
+  recolour();
+}
+function recolour() { COLOURS.clear(); choose({}); }
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+function toggleSpaces() {
+  const plain = document.body.classList.toggle("plain");
+  $("spaces").setAttribute("aria-pressed", String(!plain));
+}
+function toggleHelp() {
+  $("explained").hidden = !$("explained").hidden;
+  $("help").setAttribute("aria-expanded", String(!$("explained").hidden));
+}
+function toggleBeside() {
+  if (GATINGS.length < 2) return;
+  choose({ beside: state.beside >= 0 ? -1 : (state.gating + 1) % GATINGS.length });
+}
+function nextGating() {
+  if (!GATINGS.length) return;
+  const gating = (state.gating + 1) % GATINGS.length;
+  choose({ gating, beside: state.beside < 0 ? -1 : (gating + 1) % GATINGS.length });
+}
+$("beside").addEventListener("click", toggleBeside);
+$("theme").addEventListener("click", toggleTheme);
+$("spaces").addEventListener("click", toggleSpaces);
+$("help").addEventListener("click", toggleHelp);
+const KEYS = {
+  ArrowRight: () => here ? goTo(here.parentNode, here.place + 1) : otherRollout(0),
+  ArrowLeft: () => here && goTo(here.parentNode, here.place - 1),
+  ArrowDown: () => otherRollout(1), ArrowUp: () => otherRollout(-1), j: () => otherRollout(1), k: () => otherRollout(-1),
+  Home: () => here && goTo(here.parentNode, 0), End: () => here && goTo(here.parentNode, Infinity),
+  m: strongest, g: nextGating, c: toggleBeside, t: toggleTheme, w: toggleSpaces, "?": toggleHelp,
+  f: () => choose({ fitted: !state.fitted }), n: () => nextMatch(1), N: () => nextMatch(-1), "/": () => $("search").focus(),
+};
+const ON_TOKENS = ["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Home", "End"];   // elsewhere these scroll, as always
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape") { closeTip(); document.activeElement.blur(); if (!$("explained").hidden) toggleHelp(); return; }
+  if (event.target instanceof HTMLInputElement) return;
+  if (ON_TOKENS.includes(event.key) && !(event.target instanceof Element && event.target.closest(".tokens"))) return;
+  const shadeOfKey = SHADES[Number(event.key) - 1];
+  const action = KEYS[event.key] || (shadeOfKey && has(shadeOfKey) ? () => choose({ shade: shadeOfKey }) : null);
+  if (!action) return;
+  event.preventDefault();
+  byKeys = true;
+  action();
+  if (here) { fillTip(here); placeTip(here); }
+});
+addEventListener("scroll", () => { if (here && !$("tip").hidden) placeTip(here); }, { passive: true });
+
+// The page
+{
+  const tokens = TOKENS.length.toLocaleString("en"), right = ROLLOUTS.filter((r) => r.correct === true).length;
+  const graded = ROLLOUTS.some((r) => r.correct !== null) ? `, ${right} right` : "";
+  $("summary").textContent = `${ROLLOUTS.length.toLocaleString("en")} completions${graded} of ${DATA.prompts.length} prompts, ${tokens} tokens; ${visibleText(DATA.source).replaceAll("·", " ")}; dgpo ${DATA.version}`;
+  for (const s of SHADES) {
+    const meaning = make("dd", "", s.text);
+    if (!has(s)) meaning.append(make("b", "", " Not stored in these rollouts."));
+    $("meanings").append(make("dt", "", s.name), meaning);
+  }
+  makeGatings();
+  makeBar();
+  drawGatings();
+  drawBar();
+  drawGroups();
+}
