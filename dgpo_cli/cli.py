@@ -127,6 +127,10 @@ def _run(command: str, argv: list[str]) -> int:
             from dgpo_cli.commands.plan import show_plans
 
             show_plans(command, planned.configs)
+            if multirun:
+                from dgpo_cli.sweeps.sweep_run import say_script
+
+                say_script(planned)
             return 0
         first = planned.configs[0]
         if not shows_only and (getattr(first, "probe", False) or getattr(first, "grade", None)):

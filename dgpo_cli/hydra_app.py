@@ -85,6 +85,7 @@ def run_sweep(planned: Plan, flags: list[str], folder: Path, record: SweepRecord
     if sweep_run.is_ours(planned):
         return sweep_run.run_sweep(planned, folder, record)
     sweep_run.refuse_what_is_ours(planned)
+    sweep_run.prepare_launcher(planned)
     record.save(folder)
     if continues:
         overrides = [*request.overrides, f"+hydra.job.env_set.{CONTINUED}=1"]

@@ -24,8 +24,8 @@ JOB_FILE = "job.yaml"  # in a sweep job's folder: the command, what was typed, t
 BUG_HINT = "this is a bug in dgpo; HYDRA_FULL_ERROR=1 shows where it happened"
 
 
-class Stopped(BaseException):
-    """A signal ended a sweep. Not an Exception, so that no launcher takes it for a failed job."""
+class Stopped(KeyboardInterrupt):
+    """A signal ended a sweep. A KeyboardInterrupt, as a library that waits in compiled code lets no other pass."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

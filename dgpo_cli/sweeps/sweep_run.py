@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -25,9 +26,11 @@ from dgpo_cli.sweeps.interruption import Interruption
 from dgpo_cli.sweeps.scheduler import Scheduler
 from dgpo_cli.sweeps.search import TARGET, Search, Settings, best_text, space_of
 from dgpo_cli.sweeps.slots import slots_for
+from dgpo_cli.sweeps.slurm_script import LAUNCHER as SLURM
+from dgpo_cli.sweeps.slurm_script import slurm_script
 from dgpo_cli.sweeps.sources import Source
 from dgpo_cli.sweeps.sweep_record import DONE, FAILED, PRUNED, WAITING, Job, SweepRecord
-from dgpo_cli.terminal import put, say
+from dgpo_cli.terminal import put, say, say_block
 from dgpo_cli.training.lock import locked
 
 
@@ -37,6 +40,25 @@ def is_ours(planned: Plan) -> bool:
     names = [str(hydra[name].get("_target_", "")).rpartition(".")[2] for name in ("launcher", "sweeper")]
     plain = names[0] == "BasicLauncher" and names[1] in ("BasicSweeper", "Search")
     return plain and not hydra.get("callbacks") and not hydra.job.chdir
+
+
+def say_script(planned: Plan) -> None:
+    """What Slurm would be given, on stderr, if Slurm is to run the jobs."""
+    hydra = planned.composition.hydra
+    if hydra.launcher.get("_target_") == SLURM:
+        launcher = {name: hydra.launcher[name] for name in hydra.launcher if name != "submitit_folder"}
+        launcher = {
+            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for name, value in launcher.items()
+        }
+        say("sbatch would be given this script:")
+        say_block(slurm_script(launcher, Path(hydra.sweep.dir).absolute(), len(planned.jobs)))
+
+
+def prepare_launcher(planned: Plan) -> None:
+    """Ray kills what a worker has started as soon as it ends; a job sees that by itself, saves and ends."""
+    if planned.composition.hydra.launcher.get("_target_", "").endswith(".RayLauncher"):
+        os.environ.setdefault("RAY_kill_child_processes_on_worker_exit", "false")
 
 
 def refuse_what_is_ours(planned: Plan) -> None:

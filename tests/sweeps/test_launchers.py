@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
-from sweep_program import Start, ended, starts, table
+from sweep_program import Start, ended, starts, table, wait_for
 
 from dgpo_cli.cli import main
 
 SBATCH = """#!/bin/bash
 script=${@: -1}
+cp "$script" submitted.sh
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
 for task in $(seq 0 ${last:-0}); do
     export SLURM_JOB_ID=$((8 + task)) SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task SLURM_JOB_NUM_NODES=1
@@ -41,6 +44,7 @@ LAUNCHERS = [
     pytest.param("joblib", "joblib", ["hydra.launcher.n_jobs=2"], id="joblib"),
     pytest.param("submitit", "submitit_local", [], id="submitit_local", marks=pytest.mark.slow),
     pytest.param("submitit", "submitit_slurm", [], id="submitit_slurm", marks=pytest.mark.slow),
+    pytest.param("ray", "ray", ["+hydra.launcher.ray.init.num_cpus=2"], id="ray", marks=pytest.mark.slow),
 ]
 
 
@@ -55,6 +59,34 @@ def test_a_launcher_runs_the_jobs_and_a_table_ends_them(
     assert table(err) == [["0", "done", "0", "1.0%", "seed=1"], ["1", "failed", "1", "-", "seed=13"]]
     assert "error: 1 of 2 jobs failed: 1" in err
     assert Path("sweep", "1_seed-13", "job.log").read_text().count("error: seed 13 is unlucky") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_slurm_gets_the_script_that_the_plan_shows(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    sweep = ["hydra/launcher=submitit_slurm", "hydra.launcher.mem_gb=64", "seed=1,2", "hydra.sweep.dir=sweep"]
+    assert ended(start(*sweep))[0] == 0
+    assert main(["train", "-m", *sweep, "dry_run=true"]) == 0
+    assert Path("submitted.sh").read_text().strip() in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_jobs_of_ray_are_saved_if_their_sweep_is_interrupted(start: Start) -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    sweep = start("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "seed=20,21", "hydra.sweep.dir=sweep")
+    wait_for(sweep, "0_seed-20/waits", "1_seed-21/waits")
+    sweep.send_signal(signal.SIGINT)
+    assert ended(sweep)[0] == 130
+    saved = [Path("sweep", job, "saved") for job in ("0_seed-20", "1_seed-21")]
+    deadline = time.monotonic() + 30
+    while not all(file.exists() for file in saved):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    Path("go").touch()
+    code, err = ended(start("resume=sweep"))
+    assert code == 0, err
+    assert sorted(row[1:4] for row in table(err)) == [["done", "0", "20.0%"], ["done", "0", "21.0%"]]
 
 
 @pytest.mark.slow

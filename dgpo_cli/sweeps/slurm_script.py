@@ -1,0 +1,32 @@
+"""The script that submitit hands to Slurm's sbatch, made by submitit itself, on machines without Slurm too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+LAUNCHER = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+OF_THE_PLUG_IN = ("_target_", "submitit_folder", "max_num_timeout")  # no parameters of sbatch
+
+
+def slurm_script(launcher: dict[str, Any], folder: Path, jobs: int) -> str:
+    """What sbatch would be given for an array of `jobs` jobs of a sweep in `folder`.
+
+    launcher: hydra.launcher, resolved but for `submitit_folder`, which lies in `folder`.
+    """
+    from submitit.slurm.slurm import SlurmExecutor
+
+    class Described(SlurmExecutor):
+        """Describes jobs and submits none, so it needs no srun."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 1
+
+    executor = Described(folder / ".submitit" / "%j")
+    parameters = {name: value for name, value in launcher.items() if name not in OF_THE_PLUG_IN}
+    parameters = {name: value for name, value in parameters.items() if value is not None}
+    executor.update_parameters(**executor._convert_parameters(parameters))
+    if jobs > 1:
+        executor.parameters["map_count"] = jobs
+    return executor._make_submission_file_text(executor._submitit_command_str, "").strip()
