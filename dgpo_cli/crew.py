@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from dgpo_cli.processes import Processes
+from dgpo_cli.traffic import CONTROL
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,24 +41,24 @@ class Crew:
         self._signal = 0  # that this process or another one has received
         self._looked = 0.0  # time.monotonic() of the last look at what the others noted
 
-    def share(self, work: Callable[P, T]) -> Callable[P, T]:
+    def share(self, work: Callable[P, T], kind: str = CONTROL) -> Callable[P, T]:
         """A function that has `work` done by every process, with the same arguments, and gives this one's result.
 
         The main process calls it, within `on_main`; it is the main one's arguments that count, and they are pickled.
         Every process shares the same work in the same order, because an order names work by its place in that order: a
-        function itself may hold weights, and could not be sent.
+        function itself may hold weights, and could not be sent. kind: of traffic.py, what the arguments are.
         """
         place = len(self._shared)
         self._shared.append(work)
 
         def ordered(*arguments: P.args, **named: P.kwargs) -> T:
-            self.processes.from_main((place, arguments, named))
+            self.processes.from_main((place, arguments, named), kind)
             return work(*arguments, **named)
 
         return ordered
 
-    def on_main(self, action: Callable[[], T]) -> T:
-        """Run `action` in the main process alone; its result, everywhere.
+    def on_main(self, action: Callable[[], T], kind: str = CONTROL) -> T:
+        """Run `action` in the main process alone; its result, everywhere. kind: of traffic.py, what it is.
 
         Until it is done the other processes do their part of all shared work that it calls. If it raises, only the main
         process does: it ends, and the others then find out that it is gone.
@@ -67,7 +68,7 @@ class Crew:
         if self.processes.main:
             result = action()
             self.processes.from_main(None)
-            return self.processes.from_main(result)
+            return self.processes.from_main(result, kind)
         while (order := self._next_order()) is not None:
             place, arguments, named = order
             self._shared[place](*arguments, **named)

@@ -6,6 +6,7 @@ Everything here goes over gloo between CPUs: numbers, records, flags. Weights an
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from dgpo_cli.allocation import is_out_of_memory, reason
 from dgpo_cli.errors import DgpoError, RunError
 from dgpo_cli.meeting import Meeting
 from dgpo_cli.progress import beat, together
+from dgpo_cli.traffic import CONTROL, TRAFFIC
 
 T = TypeVar("T")
 # Words in the errors of gloo and NCCL when a process at the other end is gone.
@@ -58,29 +60,39 @@ class Processes:
     def alone(self) -> bool:
         return self.size == 1
 
-    def from_main(self, value: T) -> T:
-        """The main process's value, in every process."""
+    def from_main(self, value: T, kind: str = CONTROL) -> T:
+        """The main process's value, in every process. kind: of traffic.py."""
         if self.alone:
             return value
-        box = [value]
+        packed = _packed(value) if self.main else torch.empty(0, dtype=torch.uint8)
+        length = torch.tensor([len(packed)])
         with self._together():
-            dist.broadcast_object_list(box, src=0, group=self.group)
-        return box[0]
+            dist.broadcast(length, src=0, group=self.group)
+            packed = packed if self.main else torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(packed, src=0, group=self.group)
+        TRAFFIC.count(kind, (8 + len(packed)) * (self.size - 1))
+        return value if self.main else _unpacked(packed)
 
-    def gathered(self, value: T) -> list[T]:
-        """The values of all processes, by rank."""
+    def gathered(self, value: T, kind: str = CONTROL) -> list[T]:
+        """The values of all processes, by rank. kind: of traffic.py."""
         if self.alone:
             return [value]
-        boxes: list[Any] = [None] * self.size
+        packed = _packed(value)
+        lengths = [torch.tensor([0]) for _ in range(self.size)]
         with self._together():
-            dist.all_gather_object(boxes, value, group=self.group)
-        return boxes
+            dist.all_gather(lengths, torch.tensor([len(packed)]), group=self.group)
+            longest = max(int(length) for length in lengths)
+            parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+            dist.all_gather(parts, torch.nn.functional.pad(packed, (0, longest - len(packed))), group=self.group)
+        TRAFFIC.count(kind, (8 + longest) * self.size * (self.size - 1))
+        return [_unpacked(part[: int(length)]) for part, length in zip(parts, lengths, strict=True)]
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum over the processes of a tensor on the CPU, in place."""
+    def total(self, values: Tensor, kind: str = CONTROL) -> Tensor:
+        """The sum over the processes of a tensor on the CPU, in place. kind: of traffic.py."""
         if not self.alone:
             with self._together():
                 dist.all_reduce(values, group=self.group)
+            TRAFFIC.count(kind, 2 * values.nbytes * (self.size - 1))
         return values
 
     def highest(self, *values: int, meanwhile: Callable[[], object] | None = None) -> list[int]:
@@ -95,6 +107,7 @@ class Processes:
                 time.sleep(WAIT_SECONDS)
             if work is not None:
                 work.wait()
+        TRAFFIC.count(CONTROL, 2 * numbers.nbytes * (self.size - 1))
         return [int(number) for number in numbers]
 
     def note(self, number: int) -> None:
@@ -169,6 +182,14 @@ class Processes:
 
 
 SOLO = Processes()
+
+
+def _packed(value: object) -> Tensor:
+    return torch.frombuffer(bytearray(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)), dtype=torch.uint8)
+
+
+def _unpacked(packed: Tensor) -> Any:
+    return pickle.loads(packed.numpy().data)  # of a process of this run
 
 
 @contextmanager

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from functools import partial
 
+import torch
+
 from dgpo_cli.crew import Crew
 from dgpo_cli.environment import place
 from dgpo_cli.meeting import meet
 from dgpo_cli.processes import join, leave
+from dgpo_cli.traffic import SAMPLES, SIGNALS, TRAFFIC
 
 
 def main() -> None:
@@ -38,7 +41,10 @@ def main() -> None:
     rounds = 0
     while crew.go_on(rounds < 2 + processes.rank):
         rounds += 1
-    everybody = processes.gathered((results, done, rounds))
+    TRAFFIC.taken()
+    processes.total(torch.zeros(100), SIGNALS)
+    processes.from_main(b"x" * 1000, SAMPLES)
+    everybody = processes.gathered((results, done, rounds, TRAFFIC.taken()))
     if processes.main:
         print(json.dumps({"size": processes.size, "everybody": everybody}))
     leave()

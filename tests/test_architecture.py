@@ -14,7 +14,18 @@ PACKAGE = Path(dgpo_cli.__file__).parent
 # Each row may import from the rows above it, and from nothing in its own row but itself.
 LAYERS = [
     ["progress"],
-    ["errors", "types", "bundled", "files", "environment", "allocation", "command_lines", "terminal", "hub_access"],
+    [
+        "errors",
+        "types",
+        "bundled",
+        "files",
+        "environment",
+        "allocation",
+        "command_lines",
+        "terminal",
+        "hub_access",
+        "traffic",
+    ],
     ["core"],
     ["config", "disk"],
     ["meeting"],

@@ -10,7 +10,7 @@ from dgpo_cli.training.metrics import KEYS
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = (
     "reward|groups|completion|ratio|engine|optim|kl|hellinger|credit|score|entropy|grad_norm|samples|tokens|seconds|"
-    "memory"
+    "memory|comm"
 )
 SOURCES = ("training", "core", "engines", "algorithm.py")
 

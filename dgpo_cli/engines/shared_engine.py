@@ -19,6 +19,7 @@ from torch import Tensor
 from dgpo_cli.crew import Crew
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.models.language_model import NextLogits, one_token_pass
+from dgpo_cli.traffic import SAMPLES
 from dgpo_cli.types import EngineFacts, Rollout, SampleRequest, Sampling
 
 PASSES_AGREED = 8  # on at a time: a message for so many, and a signal is noticed after so many
@@ -30,7 +31,7 @@ class SharedEngine:
     def __init__(self, engine: TransformersEngine, crew: Crew) -> None:
         self.engine = engine
         self.crew = crew
-        self._draw_together = crew.share(self._draw)
+        self._draw_together = crew.share(self._draw, SAMPLES)
 
     @property
     def facts(self) -> EngineFacts:
@@ -61,7 +62,7 @@ class SharedEngine:
         with self.engine.model.sampling() as next_logits, self._in_step(next_logits) as in_step:
             for number in range(processes.rank, len(units), processes.size):
                 mine[number] = self.engine.draw(units[number], sampling, in_step)
-        drawn_by_unit = {number: drawn for part in processes.gathered(mine) for number, drawn in part.items()}
+        drawn_by_unit = {number: drawn for part in processes.gathered(mine, SAMPLES) for number, drawn in part.items()}
         return [rollout for number in range(len(units)) for rollout in drawn_by_unit[number]]
 
     @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.sharding import full
+from dgpo_cli.traffic import WEIGHTS
 
 BASE = ".base_layer"  # peft's name for a layer under an adapter
 
@@ -34,7 +35,7 @@ def exported(model: LanguageModel, dtype: torch.dtype) -> Iterator[tuple[str, Te
     with torch.no_grad():
         for name, weight in _own_weights(model):
             layer = adapted.get(name)
-            whole = full(model.full_weights.get(name, weight).detach())
+            whole = full(model.full_weights.get(name, weight).detach(), WEIGHTS)
             if layer is not None:
                 whole = _merged(layer, whole, str(model.adapter and model.adapter.name))
             yield name.replace(BASE, ""), whole.to(dtype)
@@ -72,7 +73,7 @@ def _adapted_layers(model: LanguageModel) -> dict[str, Any]:
 
 def _merged(layer: Any, weight: Tensor, adapter: str) -> Tensor:
     """W + scaling B A, as peft's `merge` computes it, in W's dtype."""
-    down, up = (full(part[adapter].weight.detach()) for part in (layer.lora_A, layer.lora_B))
+    down, up = (full(part[adapter].weight.detach(), WEIGHTS) for part in (layer.lora_A, layer.lora_B))
     added = up.to(weight.device) @ down.to(weight.device)
     if layer.fan_in_fan_out:
         added = added.T

@@ -25,6 +25,7 @@ from dgpo_cli.models.microbatch import MicroBatch, dealt, make_microbatches, mas
 from dgpo_cli.models.output_layer import logits_of
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import beat
+from dgpo_cli.traffic import SIGNALS
 from dgpo_cli.types import Rollout
 
 FALLBACK_CHUNK = 256  # tokens whose logits are read at a time, of a model without `has_head`
@@ -205,6 +206,6 @@ def share_values(values: list[Tensor], mask: Tensor, processes: Processes) -> No
     """Put the [B, T] values of all processes together, in place: one of them holds each counted token, the others 0."""
     if processes.alone or not values:
         return
-    flat = processes.total(torch.stack([value[mask] for value in values]))
+    flat = processes.total(torch.stack([value[mask] for value in values]), SIGNALS)
     for value, whole in zip(values, flat, strict=True):
         value[mask] = whole

@@ -22,10 +22,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
 from torch.distributed.tensor import DTensor, Partial
 
 from dgpo_cli.models.adapted_layers import layers_of
 from dgpo_cli.progress import together
+from dgpo_cli.traffic import CHECKPOINT, GRADIENTS, HEADS, TRAFFIC, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,13 @@ def local(weight: Tensor) -> Tensor:
     return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
-def full(weight: Tensor) -> Tensor:
-    """The whole tensor, on every process; any other tensor as it is. Every process has to ask."""
+def full(weight: Tensor, kind: str = CHECKPOINT) -> Tensor:
+    """The whole tensor, on every process; any other tensor as it is. Every process has to ask. kind: of traffic.py."""
     if not isinstance(weight, DTensor):
         return weight
     with together():
         whole: Tensor = weight.full_tensor()
+    _count(kind, whole)
     return whole
 
 
@@ -62,7 +65,31 @@ def gathered(weight: Tensor, device: torch.device) -> Tensor:
         return weight
     with together():
         whole: Tensor = weight.full_tensor(grad_placements=[Partial()])
+    _count(HEADS, whole)
+    if whole.requires_grad:
+        whole.register_hook(lambda gradient: _count(GRADIENTS, gradient))
     return whole.to(device)
+
+
+def _count(kind: str, whole: Tensor) -> None:
+    """A whole that is gathered from all processes, sent to all, or summed into their shards."""
+    TRAFFIC.count(kind, whole.nbytes * (dist.get_world_size() - 1))
+
+
+class _CountedAllGather(DefaultAllGather):
+    """What `fully_shard` takes by itself to gather a layer, and counts."""
+
+    def __call__(self, output_tensor: Tensor, *args: Any, **named: Any) -> Any:
+        _count(WEIGHTS, output_tensor)
+        return super().__call__(output_tensor, *args, **named)
+
+
+class _CountedReduceScatter(DefaultReduceScatter):
+    """What `fully_shard` takes by itself to sum a layer's gradient, and counts."""
+
+    def __call__(self, output_tensor: Tensor, input_tensor: Tensor, *args: Any, **named: Any) -> Any:
+        _count(GRADIENTS, input_tensor)
+        return super().__call__(output_tensor, input_tensor, *args, **named)
 
 
 def skeleton_of(model: Any) -> Any:
@@ -116,6 +143,8 @@ def _sum_gradients(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
+            module.set_custom_all_gather(_CountedAllGather())
+            module.set_custom_reduce_scatter(_CountedReduceScatter())
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
 
 
@@ -136,6 +165,7 @@ def fill(model: Any, device: torch.device, source: Any | None) -> None:
             whole.copy_(given[name])
         with together():
             dist.broadcast(whole, src=0)
+        _count(WEIGHTS, whole)
         if is_sharded(target):
             start, stop = rows_of(target.shape[0], dist.get_rank(), dist.get_world_size())
             whole = whole[start:stop]

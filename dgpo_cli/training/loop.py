@@ -24,11 +24,12 @@ from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.terminal import FirstPhases, phase
+from dgpo_cli.traffic import TRAFFIC
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
 from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.evaluations import Evaluations
 from dgpo_cli.training.journal import Journal, is_due
-from dgpo_cli.training.metrics import metrics_row, peak_bytes
+from dgpo_cli.training.metrics import metrics_row, peak_bytes, traffic_row
 from dgpo_cli.training.optimizer import Optimizer, learning_rate
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.step import StepBatch, StepResult
@@ -127,6 +128,7 @@ class Trainer:
             seconds, peak = time.perf_counter() - started, self.processes.highest(peak_bytes())[0]
             row = metrics_row(step, lr, collected, result, diagnostics, seconds=seconds, peak=peak)
             row |= {**self.engine.measured(), **self.supply.idle(seconds), **self._left_out(collected)}
+            row |= {} if self.processes.alone else traffic_row(TRAFFIC.taken())
             self._advance(step, collected)
             if self.processes.main:
                 self.journal.step(row, collected, batch, result)

@@ -73,8 +73,13 @@ KEYS = (
     "seconds/idle_engine",
     "memory/peak_bytes",
 )
+# Of a run of several processes: traffic.py's kinds.
+COMM = (
+    *("comm/weights_bytes", "comm/heads_bytes", "comm/gradients_bytes", "comm/samples_bytes", "comm/signals_bytes"),
+    *("comm/checkpoint_bytes", "comm/control_bytes"),
+)
 # Everything else is a function of the configuration and the seed, on one machine.
-CLOCKED = ("time", "seconds/", "tokens/per_second", "memory/", "engine/sync_seconds", "engine/turn_seconds")
+CLOCKED = ("time", "seconds/", "tokens/per_second", "memory/", "comm/", "engine/sync_seconds", "engine/turn_seconds")
 
 
 def metrics_row(
@@ -109,6 +114,11 @@ def metrics_row(
         "memory/peak_bytes": peak,
     }
     return row
+
+
+def traffic_row(traffic: dict[str, int]) -> dict[str, int]:
+    """What processes brought each other since the last row."""
+    return {name: traffic[name.removeprefix("comm/").removesuffix("_bytes")] for name in COMM}
 
 
 def _sampled(collected: Collected) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from dgpo_cli.models.sharding import full, is_sharded, local, rows_of
 from dgpo_cli.planning.pieces import GRADIENTS_AT_ONCE, WATCHED_WEIGHTS
 from dgpo_cli.processes import SOLO, Processes, watching_for_loss
 from dgpo_cli.progress import beat, each, together
+from dgpo_cli.traffic import CONTROL, GRADIENTS, TRAFFIC
 from dgpo_cli.training.eight_bit import MOMENTS_8BIT, OF_CODES, adamw_8bit, decoded
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -155,7 +156,7 @@ class Optimizer:
     def clipped_norm(self, limit: float) -> float:
         """Clip the gradient to `limit`. Returns its norm before that."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
-        return float(full(norm))
+        return float(full(norm, CONTROL))
 
     def save(self, folder: Path) -> None:
         """Write the moments that this process holds. Without shards the main process writes them all.
@@ -283,6 +284,7 @@ def _sum_over_processes(parameters: Sequence[Tensor]) -> None:
             flat = torch.cat([gradient.reshape(-1) for gradient in pending])
             with watching_for_loss(), together():
                 dist.all_reduce(flat)
+            TRAFFIC.count(GRADIENTS, 2 * flat.nbytes * (dist.get_world_size() - 1))
             for gradient, part in zip(pending, flat.split([gradient.numel() for gradient in pending]), strict=True):
                 gradient.copy_(part.view_as(gradient))
             pending = []

@@ -13,6 +13,7 @@ from dgpo_cli.core.credit import TokenSignals, marked
 from dgpo_cli.core.policy_loss import PolicyLoss
 from dgpo_cli.models.microbatch import MicroBatch
 from dgpo_cli.processes import Processes
+from dgpo_cli.traffic import SIGNALS
 from dgpo_cli.training.correction import UNCORRECTED, Correction
 from dgpo_cli.training.current_credit import UsedCredit
 from dgpo_cli.training.optimizer import UpdateOutcome
@@ -174,7 +175,7 @@ class Tally:
         """The sums over all processes, the same in each. The loss is a sum too: each token has its final weight."""
         if processes.alone:
             return self
-        parts = processes.gathered(self)
+        parts = processes.gathered(self, SIGNALS)
         return replace(_summed(parts), loss=sum(part.loss for part in parts))
 
 

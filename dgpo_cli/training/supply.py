@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from dgpo_cli.crew import Crew
+from dgpo_cli.traffic import SAMPLES
 from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.stopping import StopGuard, UnfinishedStep
 from dgpo_cli.types import Engine
@@ -96,7 +97,7 @@ class Supply:
         """What `step` trains on, in every process. `draw`: its first prompt, if nothing was drawn ahead."""
         self._waited = self._drew = 0.0
         with self._waiting():
-            return self._crew.on_main(lambda: self.ahead or self._collected(step, draw))
+            return self._crew.on_main(lambda: self.ahead or self._collected(step, draw), SAMPLES)
 
     def begin(self, step: int, draw: int, evaluate: Callable[[], None] | None = None) -> None:
         """With a lag, draw what `step`, the next one, trains on; the engine has the weights from before this step.
