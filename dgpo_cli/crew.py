@@ -57,9 +57,17 @@ class Crew:
 
         return ordered
 
-    def on_main(self, action: Callable[[], T], kind: str = CONTROL) -> T:
+    def on_main(
+        self,
+        action: Callable[[], T],
+        kind: str = CONTROL,
+        *,
+        told: Callable[[T], Any] = lambda result: result,
+        heard: Callable[[Any], T] = lambda result: result,
+    ) -> T:
         """Run `action` in the main process alone; its result, everywhere. kind: of traffic.py, what it is.
 
+        told: what the others are sent of the result; heard: what they make of that.
         Until it is done the other processes do their part of all shared work that it calls. If it raises, only the main
         process does: it ends, and the others then find out that it is gone.
         """
@@ -68,11 +76,12 @@ class Crew:
         if self.processes.main:
             result = action()
             self.processes.from_main(None)
-            return self.processes.from_main(result, kind)
+            self.processes.from_main(told(result), kind)
+            return result
         while (order := self._next_order()) is not None:
             place, arguments, named = order
             self._shared[place](*arguments, **named)
-        return self.processes.from_main(None)  # type: ignore[return-value]
+        return heard(self.processes.from_main(None, kind))
 
     def go_on(self, unfinished: bool) -> bool:
         """Whether any process has something left to do. All have to ask equally often.

@@ -1,14 +1,13 @@
 """The processes of a run: how they join, and how they tell each other things. A process alone asks nobody.
 
-Everything here goes over gloo between CPUs: numbers, records, flags. Weights and gradients go their own way
+Numbers, records and flags go over gloo between CPUs, large ones over the device. Weights and gradients go their own way
 (models/sharding.py, training/optimizer.py), over NCCL on GPUs. Work that the main process orders is in crew.py.
 """
 
 from __future__ import annotations
 
-import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,13 +17,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dgpo_cli import collectives
 from dgpo_cli.allocation import is_out_of_memory, reason
+from dgpo_cli.collectives import Way
 from dgpo_cli.errors import DgpoError, RunError
 from dgpo_cli.meeting import Meeting
 from dgpo_cli.progress import beat, together
 from dgpo_cli.traffic import CONTROL, TRAFFIC
 
 T = TypeVar("T")
+R = TypeVar("R")
 # Words in the errors of gloo and NCCL when a process at the other end is gone.
 LOST = ("gloo", "nccl", "connection", "socket", "peer")
 # So long that it never ends a wait. A collective cannot tell a process that grades for an hour from one that hangs; the
@@ -50,6 +52,7 @@ class Processes:
     group: Any = None  # gloo
     store: Any = None  # where all of them met, over a connection of this object's own
     beat: Callable[[], None] = field(default=beat)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))  # where it computes
 
     @property
     def main(self) -> bool:
@@ -64,28 +67,43 @@ class Processes:
         """The main process's value, in every process. kind: of traffic.py."""
         if self.alone:
             return value
-        packed = _packed(value) if self.main else torch.empty(0, dtype=torch.uint8)
-        length = torch.tensor([len(packed)])
-        with self._together():
-            dist.broadcast(length, src=0, group=self.group)
-            packed = packed if self.main else torch.empty(int(length), dtype=torch.uint8)
-            dist.broadcast(packed, src=0, group=self.group)
-        TRAFFIC.count(kind, (8 + len(packed)) * (self.size - 1))
-        return value if self.main else _unpacked(packed)
+        content = collectives.packed(value) if self.main else None
+        found = self._counted(kind, lambda way: collectives.from_main(content, way))
+        return value if self.main else collectives.unpacked(found)
 
     def gathered(self, value: T, kind: str = CONTROL) -> list[T]:
-        """The values of all processes, by rank. kind: of traffic.py."""
+        """The values of all processes, by rank: small ones. kind: of traffic.py."""
         if self.alone:
             return [value]
-        packed = _packed(value)
-        lengths = [torch.tensor([0]) for _ in range(self.size)]
-        with self._together():
-            dist.all_gather(lengths, torch.tensor([len(packed)]), group=self.group)
-            longest = max(int(length) for length in lengths)
-            parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
-            dist.all_gather(parts, torch.nn.functional.pad(packed, (0, longest - len(packed))), group=self.group)
-        TRAFFIC.count(kind, (8 + longest) * self.size * (self.size - 1))
-        return [_unpacked(part[: int(length)]) for part, length in zip(parts, lengths, strict=True)]
+        found = self._counted(kind, lambda way: collectives.from_all(collectives.packed(value), way))
+        return [collectives.unpacked(part) for part in found]
+
+    def to_main(self, value: T, kind: str) -> list[T]:
+        """The values of all processes, by rank, in the main one; an empty list in the others. kind: of traffic.py."""
+        if self.alone:
+            return [value]
+        found = self._counted(kind, lambda way: collectives.to_main(collectives.packed(value), way))
+        return [collectives.unpacked(part) for part in found]
+
+    def dealt(self, values: Sequence[T], kind: str) -> T:
+        """Of the main process's values, one for each process, this one's; the others give nothing that counts."""
+        if self.alone:
+            return values[0]
+        contents = [collectives.packed(value) for value in values] if self.main else None
+        mine = self._counted(kind, lambda way: collectives.dealt(contents, way))
+        return values[0] if self.main else collectives.unpacked(mine)
+
+    def rows_from_all(self, values: Tensor, counts: Sequence[int], kind: str) -> list[Tensor]:
+        """Columns [k, n] of each process, by rank: counts[rank] of them, as every process knows."""
+        if self.alone:
+            return [values]
+        return self._counted(kind, lambda way: collectives.rows_from_all(values, counts, way))
+
+    def rows_to_main(self, values: Tensor, kind: str) -> list[Tensor]:
+        """Columns [k, n] of each process, by rank, in the main one; an empty list in the others."""
+        if self.alone:
+            return [values]
+        return self._counted(kind, lambda way: collectives.rows_to_main(values, way))
 
     def total(self, values: Tensor, kind: str = CONTROL) -> Tensor:
         """The sum over the processes of a tensor on the CPU, in place. kind: of traffic.py."""
@@ -174,6 +192,13 @@ class Processes:
             raise torch.OutOfMemoryError(found)
         return result  # type: ignore[return-value]
 
+    def _counted(self, kind: str, send: Callable[[Way], tuple[R, int]]) -> R:
+        """What `send` gives, over the way to the others; the bytes that it moved are counted."""
+        with self._together():
+            found, arrived = send(Way(self.rank, self.size, self.group, self.device))
+        TRAFFIC.count(kind, arrived)
+        return found
+
     @contextmanager
     def _together(self) -> Iterator[None]:
         with watching_for_loss(), together():
@@ -182,14 +207,6 @@ class Processes:
 
 
 SOLO = Processes()
-
-
-def _packed(value: object) -> Tensor:
-    return torch.frombuffer(bytearray(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)), dtype=torch.uint8)
-
-
-def _unpacked(packed: Tensor) -> Any:
-    return pickle.loads(packed.numpy().data)  # of a process of this run
 
 
 @contextmanager
@@ -233,7 +250,8 @@ def join(meeting: Meeting, *, device: str, connect_seconds: float) -> Processes:
             backend, store=meeting.store, rank=here.rank, world_size=here.size, timeout=COLLECTIVE_PATIENCE
         )
         group = dist.new_group(backend="gloo", timeout=COLLECTIVE_PATIENCE)
-        processes = Processes(here.rank, here.size, here.local_rank, group, meeting.store.clone())
+        on = torch.device("cpu" if device == "cpu" else f"cuda:{gpu_of(here.local_rank)}")
+        processes = Processes(here.rank, here.size, here.local_rank, group, meeting.store.clone(), device=on)
         try:
             dist.monitored_barrier(processes.group, timedelta(seconds=connect_seconds), wait_all_ranks=True)
         except RuntimeError as error:

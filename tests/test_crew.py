@@ -18,7 +18,7 @@ def test_others_do_their_part_of_what_the_main_one_calls_and_all_get_its_result(
     assert first[0] == second[0] == [[["A0", "A1"], 21, 23], [["A0", "A1"], 41, 43], "nothing"]
     assert first[1] == second[1] == ["name a", "add 10", "add 11", "name a", "add 20", "add 21"]
     assert first[2] == second[2] == 3
-    # A sum of 400 bytes: each of two sends what it has, and gets the sum. The other one alone gets what the main one has.
+    # A sum of 400 bytes: each of two sends what it has, and gets the sum. One gets what the main one has.
     assert first[3] == second[3]
     assert first[3]["signals"] == 2 * 400
     assert 1000 < first[3]["samples"] < 1100

@@ -84,6 +84,7 @@ def build(
             lag=config.rollout.lag,
             steps=config.steps,
             ahead=main.ahead,
+            off_policy=_off_policy(config, run),
         ),
         optimizer=optimizer,
         updater=_updater(config, run, optimizer, main.view.note),
@@ -127,6 +128,10 @@ def _everywhere(
     )
 
 
+def _off_policy(config: TrainConfig, run: Everywhere) -> Correction:
+    return Correction(config.engine.correction.name, config.engine.cap, run.engine.facts.computes_as_trained)
+
+
 def _updater(config: TrainConfig, run: Everywhere, optimizer: Optimizer, say: Callable[[str], None]) -> Updater:
     updater = Updater(
         run.policy.model,
@@ -137,7 +142,7 @@ def _updater(config: TrainConfig, run: Everywhere, optimizer: Optimizer, say: Ca
         temperature=config.rollout.temperature,
         say=say,
         processes=run.crew.processes,
-        off_policy=Correction(config.engine.correction.name, config.engine.cap, run.engine.facts.computes_as_trained),
+        off_policy=_off_policy(config, run),
     )
     updater.budget.continue_with(run.state.tokens_per_microbatch)
     return updater

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from dgpo_cli.crew import Crew
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.models.language_model import NextLogits, one_token_pass
+from dgpo_cli.rollout_arrays import DrawnArrays
 from dgpo_cli.traffic import SAMPLES
 from dgpo_cli.types import EngineFacts, Rollout, SampleRequest, Sampling
 
@@ -31,7 +33,8 @@ class SharedEngine:
     def __init__(self, engine: TransformersEngine, crew: Crew) -> None:
         self.engine = engine
         self.crew = crew
-        self._draw_together = crew.share(self._draw, SAMPLES)
+        self._draw_together = crew.share(self._draw)
+        self._units: list[list[SampleRequest]] = []  # in the main process
 
     @property
     def facts(self) -> EngineFacts:
@@ -39,7 +42,8 @@ class SharedEngine:
 
     def generate(self, requests: list[SampleRequest], sampling: Sampling) -> list[Rollout]:
         """One completion a request, in order."""
-        return self._draw_together(self.engine.units(requests), sampling)
+        self._units = self.engine.units(requests)
+        return self._draw_together(sampling)
 
     def load(self, version: int) -> None:
         self.engine.load(version)
@@ -57,13 +61,21 @@ class SharedEngine:
     def close(self) -> None:
         self.engine.close()
 
-    def _draw(self, units: list[list[SampleRequest]], sampling: Sampling) -> list[Rollout]:
-        processes, mine = self.crew.processes, {}
+    def _draw(self, sampling: Sampling) -> list[Rollout]:
+        """The units of the main process, a share of which each draws; their completions, in the main one."""
+        processes = self.crew.processes
+        shares = [self._units[rank :: processes.size] for rank in range(processes.size)]
+        mine: list[Rollout] = []
+        share = processes.dealt(shares, SAMPLES)
         with self.engine.model.sampling() as next_logits, self._in_step(next_logits) as in_step:
-            for number in range(processes.rank, len(units), processes.size):
-                mine[number] = self.engine.draw(units[number], sampling, in_step)
-        drawn_by_unit = {number: drawn for part in processes.gathered(mine, SAMPLES) for number, drawn in part.items()}
-        return [rollout for number in range(len(units)) for rollout in drawn_by_unit[number]]
+            for unit in share:
+                mine += self.engine.draw(unit, sampling, in_step)
+        drawn: dict[int, list[Rollout]] = {}
+        for rank, part in enumerate(processes.to_main(DrawnArrays.of(mine), SAMPLES)):
+            rollouts = iter(part.answering([request for unit in shares[rank] for request in unit]))
+            for place, unit in enumerate(shares[rank]):
+                drawn[rank + place * processes.size] = list(islice(rollouts, len(unit)))
+        return [rollout for number in sorted(drawn) for rollout in drawn[number]]
 
     @contextmanager
     def _in_step(self, next_logits: NextLogits) -> Iterator[NextLogits]:

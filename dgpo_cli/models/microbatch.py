@@ -82,6 +82,11 @@ def dealt(batches: list[MicroBatch], processes: Processes) -> list[tuple[MicroBa
     ]
 
 
+def shares(batches: list[MicroBatch], size: int) -> list[list[int]]:
+    """By rank, the rows of the micro-batches that `dealt` has each process count."""
+    return [[row for batch in batches[rank::size] for row in batch.rows] for rank in range(size)]
+
+
 def microbatch_of(rollouts: list[Rollout], rows: list[int], lengths: list[int], pad_id: int) -> MicroBatch:
     """One micro-batch of these rows, `lengths[row]` counted tokens each."""
     sequences = [(*rollouts[row].request.prompt.token_ids, *rollouts[row].token_ids[: lengths[row]]) for row in rows]

@@ -21,7 +21,7 @@ from dgpo_cli.core.token_stats import (
     token_stats,
 )
 from dgpo_cli.models.language_model import LanguageModel
-from dgpo_cli.models.microbatch import MicroBatch, dealt, make_microbatches, mask_of, scatter_rows
+from dgpo_cli.models.microbatch import MicroBatch, dealt, make_microbatches, mask_of, scatter_rows, shares
 from dgpo_cli.models.output_layer import logits_of
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import beat
@@ -179,7 +179,8 @@ def score_rollouts(
             after_each()
 
     processes.all_or_none(score_share, apart=model.shards is None, rounds=len(mine), after_each=after_each)
-    share_values(list(values.values()), mask, processes)
+    if not processes.alone:
+        share_values(list(values.values()), mask, shares(batches, processes.size), processes)
     return TokenSignals(mask, **values)
 
 
@@ -202,10 +203,20 @@ def _put(values: dict[str, Tensor], signals: TokenSignals, batch: MicroBatch) ->
         whole[batch.rows, : signals.mask.shape[1]] = getattr(signals, name)
 
 
-def share_values(values: list[Tensor], mask: Tensor, processes: Processes) -> None:
-    """Put the [B, T] values of all processes together, in place: one of them holds each counted token, the others 0."""
-    if processes.alone or not values:
-        return
-    flat = processes.total(torch.stack([value[mask] for value in values]), SIGNALS)
-    for value, whole in zip(values, flat, strict=True):
-        value[mask] = whole
+def share_values(values: list[Tensor], mask: Tensor, shares: list[list[int]], processes: Processes) -> None:
+    """Put the [B, T] values of all processes together, in place. shares: by rank, the rows that each of them holds."""
+    counts = [int(mask[rows].sum()) for rows in shares]
+    parts = processes.rows_from_all(counted(values, mask, shares[processes.rank]), counts, SIGNALS)
+    for rows, part in zip(shares, parts, strict=True):
+        put_counted(values, mask, rows, part)
+
+
+def counted(values: list[Tensor], mask: Tensor, rows: list[int]) -> Tensor:
+    """[k, n]: of each of k values [B, T] the counted tokens of those rows."""
+    return torch.stack([value[rows][mask[rows]] for value in values])
+
+
+def put_counted(values: list[Tensor], mask: Tensor, rows: list[int], flat: Tensor) -> None:
+    """Write what `counted` gave into the same rows of k values [B, T], in place."""
+    for value, one in zip(values, flat, strict=True):
+        value[rows] = torch.zeros_like(value[rows]).masked_scatter(mask[rows], one)

@@ -14,8 +14,9 @@ from dgpo_cli.algorithm import Credit
 from dgpo_cli.config.gating_needs import needs_whole_batch, scores_first
 from dgpo_cli.core.credit import TokenSignals, measured
 from dgpo_cli.models.microbatch import MicroBatch, mask_of
-from dgpo_cli.models.scoring import share_values
+from dgpo_cli.models.scoring import counted, put_counted
 from dgpo_cli.processes import Processes
+from dgpo_cli.traffic import SIGNALS
 from dgpo_cli.training.gradient import LossTokens, LossTokensOf, minibatch_gradient
 from dgpo_cli.training.passes import Passes
 from dgpo_cli.training.prescored import score, scored_tokens
@@ -41,20 +42,23 @@ def _micro_batches_of_all(passes: Passes, objective: Objective) -> int:
 
 
 def train_inline(passes: Passes, objective: Objective, series: UpdateSeries) -> Scored | None:
-    """credit -> loss -> step, in one pass. None if no row can move a weight: then nothing was scored."""
+    """credit -> loss -> step, in one pass. None if no row can move a weight: then nothing was scored.
+
+    Nothing that comes after asks for scores but what is said of the step, so the main process alone has them.
+    """
     scored = None
     for rows in series:  # one minibatch, the whole batch
         series.measure(partial(_gradient, passes, rows))
-        tally, scored = _gradient(passes, rows, objective)
+        tally, inline = _gradient(passes, rows, objective)
+        scored = inline.scored()
         series.step(tally)
     return scored
 
 
-def _gradient(passes: Passes, rows: list[int], objective: Objective) -> tuple[Tally, Scored]:
-    """The gradient of the batch, and the credit that was given on the way to it."""
+def _gradient(passes: Passes, rows: list[int], objective: Objective) -> tuple[Tally, _InlinePass]:
+    """The gradient of the batch, and the pass, which knows the credit that was given on the way to it."""
     inline = _InlinePass(passes, objective)
-    tally = minibatch_gradient(passes, objective, rows, inline.begin)
-    return tally, inline.scored()
+    return minibatch_gradient(passes, objective, rows, inline.begin), inline
 
 
 class _InlinePass:
@@ -85,8 +89,8 @@ class _InlinePass:
         correction = self._objective.correction(signals.logprobs, signals.mask, micro.rows)
         return LossTokens(logprobs, old, Scored(signals, credit, correction).factors, signals.ref_logprobs)
 
-    def scored(self) -> Scored:
-        """Signals and credit of the whole batch, the same in every process."""
+    def scored(self) -> Scored | None:
+        """Signals and credit of the whole batch, in the main process."""
         return self._scored or self._record.shared(self._passes.processes)
 
 
@@ -112,10 +116,18 @@ class _Record:
         self._score[micro.rows, :width] = credit.score
         self._gate = credit.noise_gate  # of the batch: a gate other than 1 comes with a single micro-batch alone
 
-    def shared(self, processes: Processes) -> Scored:
-        """What all processes recorded together."""
-        lengths = processes.total(torch.tensor(self._lengths)).tolist()
-        mask, values = mask_of(lengths, self._width), self._values
-        share_values([*values.values(), self._weights, self._score], mask, processes)
-        signals = TokenSignals(mask, **values)
+    def shared(self, processes: Processes) -> Scored | None:
+        """What all processes recorded together, in the main one; None in the others."""
+        values = [*self._values.values(), self._weights, self._score]
+        if not processes.alone:
+            rows = [row for row, length in enumerate(self._lengths) if length]
+            held = processes.to_main((rows, [self._lengths[row] for row in rows]), SIGNALS)
+            parts = processes.rows_to_main(counted(values, mask_of(self._lengths, self._width), rows), SIGNALS)
+            for (theirs, lengths), part in zip(held[1:], parts[1:], strict=True):
+                for row, length in zip(theirs, lengths, strict=True):
+                    self._lengths[row] = length
+                put_counted(values, mask_of(self._lengths, self._width), theirs, part)
+        if not processes.main:
+            return None
+        signals = TokenSignals(mask_of(self._lengths, self._width), **self._values)
         return Scored(signals, Credit(self._weights, self._score, self._gate))

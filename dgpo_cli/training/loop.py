@@ -24,7 +24,7 @@ from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.processes import Processes
 from dgpo_cli.reporting.console import TrainingView
 from dgpo_cli.terminal import FirstPhases, phase
-from dgpo_cli.traffic import TRAFFIC
+from dgpo_cli.traffic import SAMPLES, TRAFFIC
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, checkpoint_name
 from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.evaluations import Evaluations
@@ -122,15 +122,16 @@ class Trainer:
                     nonfinite_streak=self.state.nonfinite_streak,
                 )
             self._guard_against_nonfinite(step, batch, collected, result)
-            diagnostics = self._diagnostics(batch, result)
             self.supply.finish()
             self.evaluations.keep()
             seconds, peak = time.perf_counter() - started, self.processes.highest(peak_bytes())[0]
-            row = metrics_row(step, lr, collected, result, diagnostics, seconds=seconds, peak=peak)
-            row |= {**self.engine.measured(), **self.supply.idle(seconds), **self._left_out(collected)}
-            row |= {} if self.processes.alone else traffic_row(TRAFFIC.taken())
+            measured, traffic = self.engine.measured(), TRAFFIC.taken()
             self._advance(step, collected)
-            if self.processes.main:
+            if self.processes.main:  # the others have neither verdicts nor all scores
+                diagnostics = self._diagnostics(batch, result)
+                row = metrics_row(step, lr, collected, result, diagnostics, seconds=seconds, peak=peak)
+                row |= {**measured, **self.supply.idle(seconds), **self._left_out(collected)}
+                row |= {} if self.processes.alone else traffic_row(traffic)
                 self.journal.step(row, collected, batch, result)
             self._refresh_reference(step)
             if is_due(step, self.config.checkpoint.every) or step == self.config.steps:
@@ -166,8 +167,10 @@ class Trainer:
 
     def _first_errors(self, collected: Collected) -> list[int | None] | None:
         """[B] what an oracle gating knows; None for every other gating."""
-        known = self.first_errors
-        return None if known is None else known.places(collected.rollouts, collected.verdicts)
+        known, main = self.first_errors, self.processes.main
+        if known is None:
+            return None
+        return self.processes.from_main(known.places(collected.rollouts, collected.verdicts) if main else [], SAMPLES)
 
     def _noise_floor(self, batch: StepBatch) -> float:
         """Measured once, on the first rollouts there are, and kept in the checkpoint."""

@@ -172,11 +172,18 @@ class Tally:
         self.padding += batch.padding
 
     def over(self, processes: Processes) -> Tally:
-        """The sums over all processes, the same in each. The loss is a sum too: each token has its final weight."""
+        """The sums over all processes, the same in each; the tokens' KL in the main one alone.
+
+        The loss is a sum too: each token has its final weight.
+        """
         if processes.alone:
             return self
-        parts = processes.gathered(self, SIGNALS)
-        return replace(_summed(parts), loss=sum(part.loss for part in parts))
+        told = processes.gathered((replace(self, kl_values=[]), bool(self.kl_values)))
+        parts, kl = [part for part, _ in told], []
+        if any(has_kl for _, has_kl in told):
+            own = torch.cat([torch.empty(0), *self.kl_values])
+            kl = [part[0] for part in processes.rows_to_main(own[None], SIGNALS)]
+        return replace(_summed(parts), loss=sum(part.loss for part in parts), kl_values=kl)
 
 
 def merged(tallies: list[Tally]) -> Tally:

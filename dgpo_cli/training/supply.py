@@ -19,6 +19,8 @@ from typing import Generic, TypeVar
 from dgpo_cli.crew import Crew
 from dgpo_cli.traffic import SAMPLES
 from dgpo_cli.training.collect import Collected
+from dgpo_cli.training.correction import UNCORRECTED, Correction
+from dgpo_cli.training.handed_out import HandedOut
 from dgpo_cli.training.stopping import StopGuard, UnfinishedStep
 from dgpo_cli.types import Engine
 
@@ -84,12 +86,16 @@ class Supply:
         lag: int,
         steps: int,
         ahead: Collected | None = None,
+        off_policy: Correction = UNCORRECTED,
     ) -> None:
-        """collect: a step, its first draw; in the main process. ahead: what a checkpoint holds of the step after it."""
+        """collect: a step, its first draw; in the main process. ahead: what a checkpoint holds of the step after it.
+
+        off_policy: the correction of the run, which reads the log-probs that rollouts bring.
+        """
         self.ahead = ahead  # in the main process: what the step after the last finished one trains on
         self._next: Collected | None = None  # drawn beside the step that is under way
         self._collect, self._engine, self._crew, self._guard = collect, engine, crew, guard
-        self._background, self._lag, self._steps = background, lag, steps
+        self._background, self._lag, self._steps, self._off_policy = background, lag, steps, off_policy
         self._beside = False  # whether the engine is at work beside the step that is under way
         self._waited = self._drew = 0.0
 
@@ -97,7 +103,12 @@ class Supply:
         """What `step` trains on, in every process. `draw`: its first prompt, if nothing was drawn ahead."""
         self._waited = self._drew = 0.0
         with self._waiting():
-            return self._crew.on_main(lambda: self.ahead or self._collected(step, draw), SAMPLES)
+            return self._crew.on_main(
+                lambda: self.ahead or self._collected(step, draw),
+                SAMPLES,
+                told=lambda collected: self._handed_out(step, collected),
+                heard=HandedOut.collected,
+            )
 
     def begin(self, step: int, draw: int, evaluate: Callable[[], None] | None = None) -> None:
         """With a lag, draw what `step`, the next one, trains on; the engine has the weights from before this step.
@@ -134,6 +145,10 @@ class Supply:
     def idle(self, seconds: float) -> dict[str, float]:
         """Of a step of so many seconds: how long the trainer waited for rollouts, and how long the engine drew none."""
         return {"seconds/idle_trainer": self._waited, "seconds/idle_engine": max(0.0, seconds - self._drew)}
+
+    def _handed_out(self, step: int, collected: Collected) -> HandedOut:
+        drawn_by_another = any(rollout.policy_step not in (None, step - 1) for rollout in collected.rollouts)
+        return HandedOut.of(collected, logprobs=self._off_policy.is_due(drawn_by_another=drawn_by_another))
 
     def _collected(self, step: int, draw: int) -> Collected:
         collected = self._collect(step, draw)
