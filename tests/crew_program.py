@@ -44,7 +44,18 @@ def main() -> None:
     TRAFFIC.taken()
     processes.total(torch.zeros(100), SIGNALS)
     processes.from_main(b"x" * 1000, SAMPLES)
-    everybody = processes.gathered((results, done, rounds, TRAFFIC.taken()))
+    traffic = TRAFFIC.taken()
+    rank = processes.rank
+    large = torch.full((3, 1 + rank), float(rank))
+    none = torch.empty(3, rank)  # rank 0 has none
+    sent = {
+        "dealt": processes.dealt(["for 0", "for 1"] if rank == 0 else [], SAMPLES),
+        "to_main": processes.to_main({"rank": rank}, SAMPLES),
+        "rows_to_main": [part.tolist() for part in processes.rows_to_main(large, SIGNALS)],
+        "none_to_main": [list(part.shape) for part in processes.rows_to_main(none, SIGNALS)],
+        "rows_from_all": [part.tolist() for part in processes.rows_from_all(large, [1, 2], SIGNALS)],
+    }
+    everybody = processes.gathered((results, done, rounds, traffic, sent, TRAFFIC.taken()))
     if processes.main:
         print(json.dumps({"size": processes.size, "everybody": everybody}))
     leave()

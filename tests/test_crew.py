@@ -23,6 +23,24 @@ def test_others_do_their_part_of_what_the_main_one_calls_and_all_get_its_result(
     assert first[3]["signals"] == 2 * 400
     assert 1000 < first[3]["samples"] < 1100
     assert first[3]["heads"] == 0
+    rows = [[[0.0]] * 3, [[1.0, 1.0]] * 3]
+    assert first[4] == {
+        "dealt": "for 0",
+        "to_main": [{"rank": 0}, {"rank": 1}],
+        "rows_to_main": rows,
+        "none_to_main": [[3, 0], [3, 1]],
+        "rows_from_all": rows,
+    }
+    assert second[4] == {
+        "dealt": "for 1",
+        "to_main": [],
+        "rows_to_main": [],
+        "none_to_main": [],
+        "rows_from_all": rows,
+    }
+    # To the main one 3 x 2 and 3 x 1 numbers; of the rows 3 x 2 each way; a length each way before what has none.
+    assert first[5] == second[5]
+    assert first[5]["signals"] == 4 * (6 + 3 + 2 * 6) + 2 * 16
 
 
 def test_alone_an_action_simply_runs() -> None:
