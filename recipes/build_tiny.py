@@ -27,16 +27,12 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from dgpo_cli.data.digit_chain import MAX_OPERAND, Problem, apply_step, held_out_problems, training_problems
+from dgpo_cli.data.digit_chain import MAX_OPERAND, Form, Problem, apply_step, held_out_problems, training_problems
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<unk>")
 CHARACTERS = ("\n", *map(chr, range(32, 127)))
-COMPLETION_TOKENS = 30  # 29 characters and the stop token
-
-CONFUSED_FACTS = 30
 CONFUSED_ERROR = 0.5  # with 0.55 and more, some RL runs left a fact wrong in greedy decoding to the end
 ORDINARY_ERROR = 0.03
-STOP_ACCURACY = 0.33
 CHECK_EVERY = 25
 MAX_STEPS = 2000
 BATCH_SIZE = 32
@@ -97,10 +93,10 @@ def build_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
     return model
 
 
-def sloppy_teacher(generator: random.Random) -> dict[Fact, Slip]:
+def sloppy_teacher(generator: random.Random, confused_facts: int) -> dict[Fact, Slip]:
     """A slip for each of the 100 facts; the wrong result is one off the right one, as a miscount would be."""
     facts = [(digit, sign, operand) for digit in range(10) for sign in "+-" for operand in range(1, MAX_OPERAND + 1)]
-    confused = set(generator.sample(facts, CONFUSED_FACTS))
+    confused = set(generator.sample(facts, confused_facts))
     return {
         fact: Slip(
             error=CONFUSED_ERROR if fact in confused else ORDINARY_ERROR,
@@ -113,20 +109,23 @@ def sloppy_teacher(generator: random.Random) -> dict[Fact, Slip]:
 def taught_completion(problem: Problem, teacher: dict[Fact, Slip], generator: random.Random) -> str:
     """The teacher's chain for this problem, in the task's grammar but with its slips."""
     start, *steps = problem.prompt.split(" ")
-    result = int(start)
+    result = int(start[0])
+    dots = start[1:]
     completion = start
-    for step in steps:  # "-5=?"
+    for step in steps:  # "-5=?", or with filler "-5=?.."; the last has none
         fact = (result, step[0], int(step[1]))
         slip = teacher[fact]
         result = slip.wrong_result if generator.random() < slip.error else apply_step(*fact)
-        completion += f" {step[:-1]}{result}"
+        completion += f" {step[:3]}{result}{dots}"
     return f"{completion} #{result}"
 
 
-def taught_batches(tokenizer: Qwen2Tokenizer, problems: list[Problem], seed: int) -> Iterator[torch.Tensor]:
-    """Batches of prompt, taught completion and eos, as ids [BATCH_SIZE, 26 + 30]; each problem is used once."""
+def taught_batches(
+    tokenizer: Qwen2Tokenizer, problems: list[Problem], seed: int, confused_facts: int
+) -> Iterator[torch.Tensor]:
+    """Batches of prompt, taught completion and eos, as ids [BATCH_SIZE, prompt + completion + 1]; each is used once."""
     generator = random.Random(seed)
-    teacher = sloppy_teacher(generator)
+    teacher = sloppy_teacher(generator, confused_facts)
     for first in range(0, len(problems), BATCH_SIZE):
         batch = problems[first : first + BATCH_SIZE]
         texts = [problem.prompt + taught_completion(problem, teacher, generator) + "<eos>" for problem in batch]
@@ -141,9 +140,10 @@ def problem_accuracies(
     sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if samples else {"do_sample": False}
     prompts = torch.tensor(tokenizer([problem.prompt for problem in problems])["input_ids"])
     right = torch.zeros(len(problems))
+    longest = len(problems[0].completion) + 1  # the stop token
     for _ in range(max(samples, 1)):
         ids = model.generate(
-            prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=COMPLETION_TOKENS, **sampling
+            prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=longest, **sampling
         )
         texts = tokenizer.batch_decode(ids[:, prompts.shape[1] :], skip_special_tokens=True)
         right += torch.tensor([text == problem.completion for text, problem in zip(texts, problems, strict=True)])
@@ -158,16 +158,17 @@ def mean_and_interval(accuracies: list[float]) -> tuple[float, float]:
     return mean, 1.96 * math.sqrt(variance / count)
 
 
-def warm_start(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, seed: int) -> None:
-    """Train `model` in place until it is right on STOP_ACCURACY of 512 problems that it is not trained on."""
-    problems = training_problems(seed, 512 + MAX_STEPS * BATCH_SIZE)
+def warm_start(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, asked: argparse.Namespace) -> None:
+    """Train `model` in place until it is right on a share `stop` of 512 problems that it is not trained on."""
+    seed, stop = asked.seed, asked.stop
+    problems = training_problems(seed, 512 + MAX_STEPS * BATCH_SIZE, Form(asked.chain_steps, asked.filler))
     stopping_problems, taught_problems = problems[:512], problems[512:]
     prompt_tokens = len(problems[0].prompt)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
-    for step, ids in enumerate(taught_batches(tokenizer, taught_problems, seed), start=1):
+    for step, ids in enumerate(taught_batches(tokenizer, taught_problems, seed, asked.confused_facts), start=1):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, step / WARMUP_STEPS)
-        logits = model(input_ids=ids).logits[:, prompt_tokens - 1 : -1]  # [BATCH_SIZE, 30, V]: only what is written
+        logits = model(input_ids=ids).logits[:, prompt_tokens - 1 : -1]  # [BATCH_SIZE, completion + 1, V]: only what is written
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, prompt_tokens:].flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -176,27 +177,31 @@ def warm_start(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, seed: int) ->
         if step % CHECK_EVERY == 0:
             accuracy, _ = mean_and_interval(problem_accuracies(model, tokenizer, stopping_problems, samples=1))
             print(f"step {step:4d}  loss {loss.item():.3f}  sampled accuracy {accuracy:.3f}", flush=True)
-            if accuracy >= STOP_ACCURACY:
+            if accuracy >= stop:
                 return
-    raise RuntimeError(f"accuracy stayed below {STOP_ACCURACY} for {MAX_STEPS} steps; try another --seed")
+    raise RuntimeError(f"accuracy stayed below {stop} for {MAX_STEPS} steps; try another --seed, or a smaller --stop")
 
 
 def main() -> None:
     """Build, warm-start, save and measure."""
-    parser = argparse.ArgumentParser(description="Rebuild the bundled model `tiny`.")
+    parser = argparse.ArgumentParser(description="Rebuild the bundled model `tiny`, or one of another form of its task.")
     parser.add_argument("--output", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, teacher and problems")
+    parser.add_argument("--chain-steps", type=int, default=5, help="steps of a chain, as data.chain_steps")
+    parser.add_argument("--filler", type=int, default=0, help="dots before each space, as data.filler")
+    parser.add_argument("--confused-facts", type=int, default=30, help="facts of 100 that the teacher half gets wrong")
+    parser.add_argument("--stop", type=float, default=0.33, help="sampled accuracy at which the warm start ends")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
-    warm_start(model, tokenizer, arguments.seed)
+    warm_start(model, tokenizer, arguments)
     model.save_pretrained(arguments.output)
     tokenizer.save_pretrained(arguments.output)
 
-    held_out = held_out_problems()
+    held_out = held_out_problems(Form(arguments.chain_steps, arguments.filler))
     sampled, half_width = mean_and_interval(problem_accuracies(model, tokenizer, held_out, samples=8))
     greedy, _ = mean_and_interval(problem_accuracies(model, tokenizer, held_out, samples=0))
     digest = hashlib.sha256((arguments.output / "model.safetensors").read_bytes()).hexdigest()

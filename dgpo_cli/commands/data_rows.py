@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dgpo_cli.config.groups import DataConfig
+from dgpo_cli.data.digit_chain import Form
 from dgpo_cli.data.problems import ProblemSet, load_problem_set
 from dgpo_cli.types import NO_COLUMNS, ColumnsAsked
 
@@ -29,6 +30,7 @@ def data_rows(
         limit=None if whole else data.limit,
         seed=seed,
         size=data.size,
+        form=Form(data.chain_steps, data.filler),
         deduplicate=data.deduplicate and not whole,
         validation_fraction=0.0 if whole else data.validation_fraction,
         reduce_golds=reduce_golds,

@@ -15,6 +15,7 @@ from dgpo_cli.config.commands import EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.lora_checks import holds_adapter
 from dgpo_cli.config.model_groups import ArchitectureConfig
 from dgpo_cli.config.strategies import SHARDED
+from dgpo_cli.data.digit_chain import Form
 from dgpo_cli.data.problems import load_problem_set
 from dgpo_cli.data.prompts import SLOT, read_template
 from dgpo_cli.environment import place
@@ -203,6 +204,7 @@ def _benchmark_facts(config: EvalConfig | TrainConfig) -> Data:
         limit=benchmark.limit,
         seed=config.seed,
         size=512,
+        form=Form(benchmark.chain_steps, benchmark.filler),
     )
     return _facts(loaded.problems, benchmark.template or config.model.template)
 

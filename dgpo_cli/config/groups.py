@@ -324,6 +324,8 @@ class DataConfig:
         "share",
     )
     size: int = key(16384, "problems to generate, for bundled:digit_chain", "rows")
+    chain_steps: int = key(5, "steps of a chain of bundled:digit_chain; model=tiny reads 5 alone", "steps")
+    filler: int = key(0, "dots before each space of bundled:digit_chain; model=tiny reads none", "characters")
 
 
 @dataclass
@@ -391,6 +393,8 @@ class BenchmarkConfig:
     top_p: float = key(1.0, "nucleus sampling; 1 is off")
     max_tokens: int = key(2048, "longest completion", "tokens")
     limit: int | None = key(None, "use the first so many problems; null is all", "problems")
+    chain_steps: int = key(5, "steps of a chain of bundled:digit_chain; benchmark=digit_chain takes data's", "steps")
+    filler: int = key(0, "dots before each space of bundled:digit_chain; likewise", "characters")
     completions: str | None = key(None, "grade this file of stored completions instead of sampling")
 
 

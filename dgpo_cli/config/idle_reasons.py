@@ -142,6 +142,11 @@ def not_generated(config: Any, _: Typed) -> str | None:
     return None if str(path).startswith("bundled:") else f"data.path={path} holds rows, none are generated"
 
 
+def no_chains(config: Any, _: Typed) -> str | None:
+    path = config.benchmark.path or config.benchmark.hub
+    return None if str(path).startswith("bundled:") else f"benchmark={config.benchmark.name} holds rows"
+
+
 def wins(by: str) -> Reason:
     """Idle if another key is set: that one counts in its place."""
 

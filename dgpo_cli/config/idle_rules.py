@@ -29,6 +29,8 @@ def _is_among(key: str, names: tuple[str, ...]) -> bool:
 TRAIN, EVAL, ROLLOUT = ("train",), ("eval",), ("rollout",)
 EACH = ("train", "eval", "rollout")
 BENCHMARKED = ("train", "eval")
+FORM = ("data.chain_steps", "data.filler")
+CHAINS = "benchmark=digit_chain has chains of a form"
 TRAINING_OF = {  # a proposal of model.training, and the key that wins over it
     **{name: f"optim.{name}" for name in ("lr", "schedule", "warmup_steps", "weight_decay", "minibatches")},
     **{name: f"rollout.{name}" for name in ("prompts_per_step", "group_size", "max_completion_tokens")},
@@ -146,7 +148,15 @@ RULES: tuple[Rule, ...] = (
     Rule(("benchmark.system_prompt",), BENCHMARKED, why.no_chat, "model.chat_template=true"),
     Rule(("benchmark.top_p",), BENCHMARKED, why.greedy("benchmark"), "benchmark.temperature=1 samples"),
     # Data.
-    Rule(("data.",), EVAL, why.always("evaluations read a benchmark"), "benchmark=NAME, benchmark.path=FILE"),
+    Rule(("benchmark.chain_steps", "benchmark.filler"), BENCHMARKED, why.no_chains, CHAINS),
+    Rule(
+        ("data.",),
+        EVAL,
+        why.always("evaluations read a benchmark"),
+        "benchmark=NAME, benchmark.path=FILE",
+        but=FORM,
+    ),
+    Rule(FORM, EVAL, why.no_chains, CHAINS),
     Rule(("data",), EVAL, why.typed_too("benchmark"), "it names the benchmark where none is chosen"),
     Rule(
         ("data.config", "data.split", "data.revision"),
@@ -158,6 +168,7 @@ RULES: tuple[Rule, ...] = (
         ("data.validation_fraction",), TRAIN, why.no_validation, "leave out benchmark=, or data.validation_fraction=0"
     ),
     Rule(("data.size",), ("train", "rollout"), why.not_generated, "data.limit=N uses the first rows"),
+    Rule(FORM, ("train", "rollout"), why.not_generated, "data=digit_chain has a form"),
     Rule(("data.system_prompt",), ("train", "rollout"), why.no_chat, "model.chat_template=true"),
     # Rewards.
     Rule(("reward.path",), EACH, why.no_function, "reward=function, or leave out reward="),

@@ -57,10 +57,16 @@ ROLLOUT_RULES: list[Rule] = [
     *a_share("rollout.top_p", "gating.top_fraction"),
     *GATING_RULES,
 ]
-DATA_RULES: list[Rule] = [*at_least(1, "data.limit", "data.size"), *below_one("data.validation_fraction")]
+DATA_RULES: list[Rule] = [
+    *at_least(1, "data.limit", "data.size"),
+    *at_least(3, "data.chain_steps"),
+    *at_least(0, "data.filler"),
+    *below_one("data.validation_fraction"),
+]
 BENCHMARK_RULES: list[Rule] = [
     *at_least(1, "benchmark.k", "benchmark.max_tokens", "benchmark.limit"),
-    *at_least(0, "benchmark.temperature"),
+    *at_least(3, "benchmark.chain_steps"),
+    *at_least(0, "benchmark.temperature", "benchmark.filler"),
     *a_share("benchmark.top_p"),
     *below_one("benchmark.validation_fraction"),
 ]

@@ -15,6 +15,14 @@ completion 29.
 
 There are 10 * 10^5 problems, numbered by their decimal digits: the first is the start, each later digit d is the
 step "+ (d + 1)" for d < 5 and "- (d - 4)" above.
+
+`Form` says how many steps, and how many dots of filler stand before each space. A filler is a copy like any other: it
+puts tokens that decide nothing between those that do. With `Form(steps=3, filler=2)`:
+
+    prompt       9.. -5=?.. +4=?.. +1=?
+    completion   9.. -5=4.. +4=8.. +1=9.. #9
+
+The bundled model has read the default form alone; another needs a model of its own (recipes/build_tiny.py).
 """
 
 import functools
@@ -22,11 +30,29 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass
 
-STEPS = 5
 MAX_OPERAND = 5
-PROBLEM_COUNT = 10 * (2 * MAX_OPERAND) ** STEPS
+FILLER = "."
 HELD_OUT_COUNT = 512
-TRAINING_COUNT = PROBLEM_COUNT - HELD_OUT_COUNT  # the most distinct training problems that exist
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a chain is written: its steps, at least 3 (two have fewer problems than it takes), and its filler."""
+
+    steps: int = 5
+    filler: int = 0  # dots before each space
+
+    @property
+    def problem_count(self) -> int:
+        return 10 * int((2 * MAX_OPERAND) ** self.steps)
+
+    @property
+    def training_count(self) -> int:
+        """The most distinct training problems that exist."""
+        return self.problem_count - HELD_OUT_COUNT
+
+
+DEFAULT_FORM = Form()
 
 
 @dataclass(frozen=True)
@@ -43,37 +69,39 @@ def apply_step(digit: int, sign: str, operand: int) -> int:
     return (digit + operand if sign == "+" else digit - operand) % 10
 
 
-def problem_from_number(number: int) -> Problem:
-    """The problem with this number, 0 <= number < PROBLEM_COUNT; a one-to-one map (see the module's docstring)."""
-    if not 0 <= number < PROBLEM_COUNT:
-        raise ValueError(f"digit_chain numbers its problems from 0 to {PROBLEM_COUNT - 1}, got {number}")
-    digits = [int(char) for char in f"{number:0{STEPS + 1}d}"]
+def problem_from_number(number: int, form: Form = DEFAULT_FORM) -> Problem:
+    """The problem with this number, 0 <= number < form.problem_count; a one-to-one map (see the module's docstring)."""
+    if not 0 <= number < form.problem_count:
+        raise ValueError(f"digit_chain numbers its problems from 0 to {form.problem_count - 1}, got {number}")
+    digits = [int(char) for char in f"{number:0{form.steps + 1}d}"]
+    gap = FILLER * form.filler + " "
     result = digits[0]
     prompt = completion = str(result)
     for code in digits[1:]:
         sign = "+" if code < MAX_OPERAND else "-"
         operand = code % MAX_OPERAND + 1
         result = apply_step(result, sign, operand)
-        prompt += f" {sign}{operand}=?"
-        completion += f" {sign}{operand}={result}"
-    return Problem(prompt, f"{completion} #{result}", str(result))
+        prompt += f"{gap}{sign}{operand}=?"
+        completion += f"{gap}{sign}{operand}={result}"
+    return Problem(prompt, f"{completion}{gap}#{result}", str(result))
 
 
-def training_problems(seed: int, count: int) -> list[Problem]:
+def training_problems(seed: int, count: int, form: Form = DEFAULT_FORM) -> list[Problem]:
     """`count` distinct problems drawn from `seed`, none of them held out.
 
     A shorter list of the same seed is a prefix of a longer one. Raises ValueError when `count` is negative or there
     are not that many problems.
     """
-    if not 0 <= count <= TRAINING_COUNT:
-        raise ValueError(f"digit_chain has {TRAINING_COUNT} training problems, asked for {count}")
-    numbers = _distinct_numbers(f"digit_chain training {seed}", count, excluded=_held_out_numbers())
-    return [problem_from_number(number) for number in numbers]
+    if not 0 <= count <= form.training_count:
+        raise ValueError(f"digit_chain has {form.training_count} training problems, asked for {count}")
+    held_out = _held_out_numbers(form.steps)
+    numbers = _distinct_numbers(f"digit_chain training {seed}", count, form.problem_count, excluded=held_out)
+    return [problem_from_number(number, form) for number in numbers]
 
 
-def held_out_problems() -> list[Problem]:
-    """The 512 problems kept for evaluation, the same in every run; no seed trains on them."""
-    return [problem_from_number(number) for number in _held_out_numbers()]
+def held_out_problems(form: Form = DEFAULT_FORM) -> list[Problem]:
+    """The 512 problems kept for evaluation, the same in every run of that many steps; no seed trains on them."""
+    return [problem_from_number(number, form) for number in _held_out_numbers(form.steps)]
 
 
 def first_wrong_index(completion: str, gold: str) -> int | None:
@@ -91,18 +119,18 @@ def first_wrong_index(completion: str, gold: str) -> int | None:
 
 
 @functools.cache
-def _held_out_numbers() -> tuple[int, ...]:
-    return tuple(_distinct_numbers("digit_chain held out", HELD_OUT_COUNT, excluded=()))
+def _held_out_numbers(steps: int) -> tuple[int, ...]:
+    return tuple(_distinct_numbers("digit_chain held out", HELD_OUT_COUNT, Form(steps).problem_count, excluded=()))
 
 
-def _distinct_numbers(stream: str, count: int, excluded: Collection[int]) -> list[int]:
+def _distinct_numbers(stream: str, count: int, below: int, excluded: Collection[int]) -> list[int]:
     # A stream is named by text, so that no training seed can coincide with the held-out one. Rejection keeps shorter
     # lists prefixes of longer ones, which random.sample does not promise.
     generator = random.Random(stream)
     seen = set(excluded)
     numbers: list[int] = []
     while len(numbers) < count:
-        number = generator.randrange(PROBLEM_COUNT)
+        number = generator.randrange(below)
         if number not in seen:
             seen.add(number)
             numbers.append(number)

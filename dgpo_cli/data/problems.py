@@ -73,6 +73,7 @@ def load_problem_set(
     limit: int | None = None,
     seed: int = 0,
     size: int = 16384,
+    form: digit_chain.Form = digit_chain.DEFAULT_FORM,
     held_out: bool = False,
     deduplicate: bool = False,
     reduce_golds: bool = True,
@@ -83,8 +84,8 @@ def load_problem_set(
     """Load a local file, a data set of the hub or the bundled task.
 
     path: a .jsonl, .json, .csv or .parquet file, a hub id (`config`, `split`, `revision` are its), or
-    bundled:digit_chain (its 512 held-out problems, or `size` training problems drawn from `seed`; golds are never
-    reduced).
+    bundled:digit_chain (its 512 held-out problems, or `size` training problems drawn from `seed`, written in `form`;
+    golds are never reduced).
     prompt_key, answer_key: columns; dots reach nested fields; `a|b` takes the first that holds something.
     limit: keep the first so many, after all rows were checked and duplicates of a prompt dropped (`deduplicate`).
     validation_fraction: leave out the rows that it splits off, or with `held_out` keep them alone (`validation`).
@@ -96,7 +97,8 @@ def load_problem_set(
         raise DataError(f"{group}.limit: expected at least 1, got {limit}", f"{group}.limit=null takes every row")
     found_revision = None
     if path.startswith("bundled:"):
-        rows, reduce_golds = _bundled_rows(path, seed=seed, size=size, held_out=held_out, group=group), False
+        rows = _bundled_rows(path, seed=seed, size=size, form=form, held_out=held_out, group=group)
+        reduce_golds = False
     elif _is_hub_id(path):
         path_key = f"{group}.path"
         hub = read_hub_rows(path, config=config, split=split, revision=revision, path_key=path_key)
@@ -121,14 +123,14 @@ def _is_hub_id(path: str) -> bool:
     )
 
 
-def _bundled_rows(path: str, *, seed: int, size: int, held_out: bool, group: str) -> list[Row]:
+def _bundled_rows(
+    path: str, *, seed: int, size: int, form: digit_chain.Form, held_out: bool, group: str
+) -> list[Row]:
     if path != DIGIT_CHAIN:
         raise DataError(f"{group}.path: expected {DIGIT_CHAIN}, got {path}", f"{group}.path={DIGIT_CHAIN}")
-    if not held_out and not 1 <= size <= digit_chain.TRAINING_COUNT:
-        raise DataError(
-            f"{group}.size: digit_chain has 1 to {digit_chain.TRAINING_COUNT} training problems, got {size}"
-        )
-    drawn = digit_chain.held_out_problems() if held_out else digit_chain.training_problems(seed, size)
+    if not held_out and not 1 <= size <= form.training_count:
+        raise DataError(f"{group}.size: digit_chain has 1 to {form.training_count} training problems, got {size}")
+    drawn = digit_chain.held_out_problems(form) if held_out else digit_chain.training_problems(seed, size, form)
     return [
         Row(f"row {number}", {"prompt": one.prompt, "completion": one.completion, "answer": one.answer})
         for number, one in enumerate(drawn, 1)

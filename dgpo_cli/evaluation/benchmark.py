@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dgpo_cli.config.groups import BenchmarkConfig
+from dgpo_cli.data.digit_chain import Form
 from dgpo_cli.data.problems import ProblemSet, load_problem_set
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.rewards import READS_MATHEMATICS
@@ -33,6 +34,7 @@ def load_benchmark(benchmark: BenchmarkConfig, *, grader: Grader, limit: int | N
         revision=benchmark.revision,
         limit=limit,
         held_out=True,
+        form=Form(benchmark.chain_steps, benchmark.filler),
         validation_fraction=benchmark.validation_fraction,
         reduce_golds=grader.name in READS_MATHEMATICS,
         columns=columns_asked(grader),
