@@ -142,9 +142,7 @@ def problem_accuracies(
     right = torch.zeros(len(problems))
     longest = len(problems[0].completion) + 1  # the stop token
     for _ in range(max(samples, 1)):
-        ids = model.generate(
-            prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=longest, **sampling
-        )
+        ids = model.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=longest, **sampling)
         texts = tokenizer.batch_decode(ids[:, prompts.shape[1] :], skip_special_tokens=True)
         right += torch.tensor([text == problem.completion for text, problem in zip(texts, problems, strict=True)])
     return (right / max(samples, 1)).tolist()
@@ -168,7 +166,9 @@ def warm_start(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, asked: argpar
     for step, ids in enumerate(taught_batches(tokenizer, taught_problems, seed, asked.confused_facts), start=1):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, step / WARMUP_STEPS)
-        logits = model(input_ids=ids).logits[:, prompt_tokens - 1 : -1]  # [BATCH_SIZE, completion + 1, V]: only what is written
+        logits = model(input_ids=ids).logits[
+            :, prompt_tokens - 1 : -1
+        ]  # [BATCH_SIZE, completion + 1, V]: only what is written
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, prompt_tokens:].flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -184,7 +184,9 @@ def warm_start(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, asked: argpar
 
 def main() -> None:
     """Build, warm-start, save and measure."""
-    parser = argparse.ArgumentParser(description="Rebuild the bundled model `tiny`, or one of another form of its task.")
+    parser = argparse.ArgumentParser(
+        description="Rebuild the bundled model `tiny`, or one of another form of its task."
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, teacher and problems")
     parser.add_argument("--chain-steps", type=int, default=5, help="steps of a chain, as data.chain_steps")

@@ -123,9 +123,7 @@ def _is_hub_id(path: str) -> bool:
     )
 
 
-def _bundled_rows(
-    path: str, *, seed: int, size: int, form: digit_chain.Form, held_out: bool, group: str
-) -> list[Row]:
+def _bundled_rows(path: str, *, seed: int, size: int, form: digit_chain.Form, held_out: bool, group: str) -> list[Row]:
     if path != DIGIT_CHAIN:
         raise DataError(f"{group}.path: expected {DIGIT_CHAIN}, got {path}", f"{group}.path={DIGIT_CHAIN}")
     if not held_out and not 1 <= size <= form.training_count:

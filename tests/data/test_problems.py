@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dgpo_cli.data.digit_chain import held_out_problems, training_problems
+from dgpo_cli.data.digit_chain import Form, held_out_problems, training_problems
 from dgpo_cli.data.problems import load_problem_set, load_problems
 from dgpo_cli.errors import DataError
 
@@ -152,6 +152,11 @@ def test_the_bundled_task_gives_training_or_held_out_problems() -> None:
     assert [one.gold for one in training] == [one.completion for one in training_problems(3, 8)]
     held_out = load_problems("bundled:digit_chain", **keys, held_out=True)
     assert [one.messages[0][1] for one in held_out] == [one.prompt for one in held_out_problems()]
+    form = Form(steps=8, filler=2)
+    [longer] = load_problems("bundled:digit_chain", **keys, seed=3, size=1, form=form)
+    assert longer.gold == training_problems(3, 1, form)[0].completion
+    held_out = load_problems("bundled:digit_chain", **keys, held_out=True, form=form)
+    assert [one.gold for one in held_out] == [one.completion for one in held_out_problems(form)]
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ class Characters:
 FINDER = FirstErrors(Characters(), frozenset({STOP}))
 
 
-def rollout(text: str, *, stops: bool = True, spelled: str | None = None) -> Rollout:
-    request = SampleRequest(Prompt(Problem(0, "0", (), GOLD), "", ()), 0, 0)
+def rollout(text: str, *, stops: bool = True, spelled: str | None = None, gold: str = GOLD) -> Rollout:
+    request = SampleRequest(Prompt(Problem(0, "0", (), gold), "", ()), 0, 0)
     ids = tuple(map(ord, text if spelled is None else spelled)) + ((STOP,) if stops else ())
     return Rollout(request, ids, text, "stop" if stops else "length")
 
@@ -45,6 +45,19 @@ def rollout(text: str, *, stops: bool = True, spelled: str | None = None) -> Rol
 )
 def test_the_first_wrong_token_of_a_completion(text: str, place: int | None) -> None:
     assert FINDER.place(rollout(text)) == place
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("1.. +1=3.. #3", 7),  # 1, two dots, a space, +, 1, =: seven tokens before the result
+        ("1.. +1=2. #2", 9),  # the second dot after the result is missing
+        ("1.. +1=2..", 10),  # the stop token came too early
+        ("1.. +1=2.. #3", 12),
+    ],
+)
+def test_filler_counts_as_any_token(text: str, place: int) -> None:
+    assert FINDER.place(rollout(text, gold="1.. +1=2.. #2")) == place
 
 
 def test_a_completion_that_was_cut_before_a_mistake_has_none() -> None:
