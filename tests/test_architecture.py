@@ -105,6 +105,7 @@ OF_NO_MODULE = {
     "faults/test_faults.py": "kills and full disks, the short form",
     "faults/test_faults_long.py": "kills and full disks, the long form",
     "faults/test_faults_vllm.py": "kills of a run that draws with vLLM",
+    "recipes/test_build_tiny.py": "recipes/build_tiny.py",
     "recipes/test_job_files.py": "the job files in recipes/skypilot and recipes/kubernetes",
     "recipes/test_reward_recipes.py": "the files of recipes/rewards",
     "recipes/test_trl_token_credit.py": "recipes/trl_token_credit.py",
