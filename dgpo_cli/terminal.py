@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,16 +54,70 @@ def put(text: str, end: str = "\n") -> None:
         sys.stdout.buffer.flush()
 
 
+@dataclass(eq=False)
+class Phase:
+    """Work that is being done."""
+
+    text: str
+    progress: str = ""  # how far it is: "30/120, 4 s left"
+    thread: int = field(default_factory=threading.get_ident)
+    started: float = field(default_factory=time.monotonic)
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.progress}" if self.progress else self.text
+
+
+_underway: list[Phase] = []  # of every thread, the latest to begin last
+_viewers: list[object] = []  # views on the terminal that show the phase themselves
+
+
+def current_phase() -> Phase | None:
+    """The latest phase to begin of those that go on."""
+    return next(reversed(_underway.copy()), None)
+
+
+def tell_progress(text: str) -> None:
+    """How far the phase is that this thread is in; nothing outside of any."""
+    own = [one for one in _underway.copy() if one.thread == threading.get_ident()]
+    if own:
+        own[-1].progress = text
+
+
 @contextlib.contextmanager
-def phase(text: str, after: float | None = None) -> Iterator[None]:
-    """What is done within: it is said as soon as it lasts longer than a person waits in silence."""
-    timer = threading.Timer(PATIENCE if after is None else after, say, args=(f"{text} ...",))
-    timer.daemon = True
-    timer.start()
+def showing_phases() -> Iterator[None]:
+    """A view shows the current phase meanwhile: none is said as a line."""
+    viewer = object()
+    _viewers.append(viewer)
     try:
         yield
     finally:
-        timer.cancel()
+        _viewers.remove(viewer)
+
+
+@contextlib.contextmanager
+def phase(text: str, after: float | None = None) -> Iterator[None]:
+    """What is done within: it is said as soon as it lasts longer than a person waits in silence.
+
+    after: seconds of that patience; math.inf: it is never said, and only a view shows it.
+    """
+    own = Phase(text)
+    patience = PATIENCE if after is None else after
+    timer = threading.Timer(patience, _say_unless_shown, args=(own,)) if math.isfinite(patience) else None
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    _underway.append(own)
+    try:
+        yield
+    finally:
+        _underway.remove(own)
+        if timer is not None:
+            timer.cancel()
+
+
+def _say_unless_shown(one: Phase) -> None:
+    if not _viewers:
+        say(f"{one.text} ...")
 
 
 @dataclass
@@ -72,7 +128,7 @@ class FirstPhases:
 
     def __call__(self, kind: str, text: str) -> contextlib.AbstractContextManager[None]:
         if kind in self.seen:
-            return contextlib.nullcontext()
+            return phase(text, after=math.inf)
         self.seen.add(kind)
         return phase(text)
 

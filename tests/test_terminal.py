@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import io
 import json
+import math
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,7 +22,18 @@ import dgpo_cli
 from dgpo_cli import terminal
 from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.reporting.tables import make_table
-from dgpo_cli.terminal import CleanStream, FirstPhases, phase, put, say, say_block, visible
+from dgpo_cli.terminal import (
+    CleanStream,
+    FirstPhases,
+    current_phase,
+    phase,
+    put,
+    say,
+    say_block,
+    showing_phases,
+    tell_progress,
+    visible,
+)
 from dgpo_cli.training.tracker import _warn
 
 PACKAGE = Path(dgpo_cli.__file__).parent
@@ -221,6 +234,23 @@ def test_work_that_comes_again_is_said_while_it_is_done_for_the_first_time(
     assert said == "step 1: drawing ...\n"
     with phases("draw", "step 2: drawing"):
         time.sleep(0.05)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_current_phase_tells_how_far_it_is_and_a_view_says_it_instead_of_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert current_phase() is None
+    tell_progress("nowhere")
+    with showing_phases(), phase("outer", after=0.01), phase("inner", after=math.inf):
+        tell_progress("30/120, 4 s left")
+        assert str(current_phase()) == "inner: 30/120, 4 s left"
+        beside = threading.Thread(target=tell_progress, args=("another thread's",))
+        beside.start()
+        beside.join()
+        assert str(current_phase()) == "inner: 30/120, 4 s left"
+        time.sleep(0.1)  # outer's patience is over
+    assert current_phase() is None
     assert capsys.readouterr().err == ""
 
 

@@ -93,7 +93,15 @@ def main_only(config: TrainConfig, run: Everywhere, grader: Grader, sharers: Sha
         say(f"warning: {text}")
     collector = _collector(config, run, prompts, grader)
     title, rows = _title(config, run.crew.processes, run.state), read_lines(run.folder.metrics)
-    view = TrainingView(config.steps, run.state.step + 1, title, rows, run.folder.folder)
+    view = TrainingView(
+        config.steps,
+        run.state.step + 1,
+        title,
+        rows,
+        run.folder.folder,
+        evaluations=read_lines(run.folder.evaluations),
+        eval_every=config.eval.every,
+    )
     return MainOnly(collector.collect, _ahead(config, run, collector), evaluations, tracker, view)
 
 

@@ -13,12 +13,13 @@ from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.evaluation_reward import reward_of_evaluation
 from dgpo_cli.config.groups import BenchmarkConfig, RewardConfig
 from dgpo_cli.evaluation.benchmark import load_benchmark
-from dgpo_cli.evaluation.evaluate import evaluate
+from dgpo_cli.evaluation.evaluate import Progress, evaluate
 from dgpo_cli.evaluation.manifest import reward_facts
 from dgpo_cli.models.policy import Policy
+from dgpo_cli.reporting.tables import duration
 from dgpo_cli.rewards import load_grader
 from dgpo_cli.rewards.trial import try_grader
-from dgpo_cli.terminal import say
+from dgpo_cli.terminal import say, tell_progress
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.types import Engine, Prompt, Sampling
 
@@ -88,6 +89,7 @@ class StepEvaluation:
                 folder=self.folder.evaluation_folder(step, self.below),
                 model=self.config.model.name,
                 manifest={"step": step, **_evaluated_with(self.config, self.policy), **reward_facts(self.reward)},
+                progress=_tell_how_far,
                 make_room=partial(self._make_room, step),
             )
         return {"step": step, **self.folder.evaluation_row(result.as_record())}
@@ -96,6 +98,10 @@ class StepEvaluation:
         """Samples from before a resume that changed the evaluation are put aside: no setting would make them fit."""
         aside = self.folder.set_evaluation_aside(self.folder.evaluation_folder(step, self.below))
         say(f"note: {differences[0]}: moved to {aside}, the evaluation begins anew")
+
+
+def _tell_how_far(now: Progress) -> None:
+    tell_progress(f"{now.done}/{now.total}, {duration(now.seconds_left)} left")
 
 
 def _shortened(config: TrainConfig) -> BenchmarkConfig:

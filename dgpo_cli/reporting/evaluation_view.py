@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from rich.live import Live
+from rich.console import RenderableType
 from rich.table import Table
 
 from dgpo_cli.evaluation.evaluate import Progress
 from dgpo_cli.evaluation.results import EvaluationResult
-from dgpo_cli.reporting.clean_console import CleanConsole
+from dgpo_cli.reporting.live_view import LiveView
 from dgpo_cli.reporting.tables import (
     duration,
     interval,
@@ -20,7 +20,7 @@ from dgpo_cli.reporting.tables import (
     sampling_text,
     score_text,
 )
-from dgpo_cli.terminal import say, visible
+from dgpo_cli.terminal import say
 
 SECONDS_BETWEEN_LINES = 10.0
 COLUMNS = (
@@ -37,33 +37,22 @@ COLUMNS = (
 )
 
 
-class EvaluationView:
+class EvaluationView(LiveView):
     """Progress on stderr: a live table on a terminal, a plain line now and then elsewhere."""
 
     def __init__(self) -> None:
-        self.console = CleanConsole(stderr=True)
-        self._live = Live(console=self.console, transient=True) if self.console.is_terminal else None
+        super().__init__(transient=True, refresh_per_second=4)
+        self._now: Progress | None = None
         self._last_line = time.monotonic()
 
-    def __enter__(self) -> EvaluationView:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def note(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(visible(text, ""), soft_wrap=True)
-
     def progress(self, now: Progress) -> None:
-        if self._live is not None:
-            self._live.update(_progress_table(now))
-        elif now.done < now.total and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+        self._now = now
+        if not self.is_live and now.done < now.total and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             say(_progress_line(now))
+
+    def _render(self) -> RenderableType:
+        return "" if self._now is None else _progress_table(self._now)
 
 
 def results_table(results: Sequence[EvaluationResult]) -> Table:

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.live import Live
 from rich.table import Table
 
-from dgpo_cli.reporting.clean_console import CleanConsole
+from dgpo_cli.reporting.live_view import LiveView
 from dgpo_cli.reporting.tables import clock, make_table
-from dgpo_cli.terminal import say
 
 COLUMNS = ("job", "what differs", "status", "step", "accuracy", "left")
 TAIL = 32768  # bytes: the last row of metrics.jsonl is far shorter
@@ -31,6 +29,7 @@ class JobLine:
     folder: Path
     steps: int | None = None  # planned, of a training run
     accuracy: float | None = None  # of one that has ended
+    seconds: float = 0.0  # that it has taken, once it has ended
 
 
 def what_differs(overrides: Sequence[Sequence[str]]) -> list[str]:
@@ -45,15 +44,19 @@ def figure(value: float | None) -> str:
 
 
 def cells(line: JobLine) -> tuple[str, ...]:
-    """The cells of a job's row; for a running job the last row of its metrics.jsonl is read."""
-    row = last_row(line.folder / "metrics.jsonl") if line.status == "running" else {}
+    """The cells of a job's row, from the last row of its metrics.jsonl: of a running job what is left, else its time.
+
+    The accuracy of a running job is that of its last step's samples, of one that has ended the held-out one.
+    """
+    running = line.status == "running"
+    row = last_row(line.folder / "metrics.jsonl") if running or line.seconds else {}
     step, seconds = row.get("step"), row.get("seconds/step")
-    left = "-"
-    if step and line.steps and isinstance(seconds, int | float):
-        left = clock(seconds * (line.steps - step))
-    accuracy = row.get("accuracy") if row else line.accuracy
+    time_shown = f"took {clock(line.seconds)}" if line.seconds and not running else "-"
+    if running and step and line.steps and isinstance(seconds, int | float):
+        time_shown = clock(seconds * (line.steps - step))
+    accuracy = row.get("accuracy") if running and row else line.accuracy
     shown = "-" if step is None else f"{step}/{line.steps}" if line.steps else str(step)
-    return (str(line.number), line.differs, line.status, shown, figure(accuracy), left)
+    return (str(line.number), line.differs, line.status, shown, figure(accuracy), time_shown)
 
 
 def last_row(file: Path) -> dict[str, Any]:
@@ -76,43 +79,20 @@ def final_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-class SweepView:
+class SweepView(LiveView):
     """The live table on a terminal; elsewhere `note` alone says something."""
 
     def __init__(self) -> None:
-        self.console = CleanConsole(stderr=True)
+        super().__init__()
         self._lines: list[JobLine] = []
         self._looked = 0.0
-        self._live: Live | None = None
-        if self.console.is_terminal and not self.console.is_dumb_terminal:
-            self._live = Live(get_renderable=self._render, console=self.console, auto_refresh=False)
-
-    def __enter__(self) -> SweepView:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    @property
-    def is_live(self) -> bool:
-        return self._live is not None
-
-    def note(self, text: str) -> None:
-        """A line that stays, above the table."""
-        if self._live is not None:
-            self.console.print(text)
-        else:
-            say(text)
 
     def show(self, lines: list[JobLine], *, now: bool = False) -> None:
         """The jobs as they are; drawn at most once a second, unless `now`."""
-        if self._live is None or (not now and time.monotonic() - self._looked < LOOK_SECONDS):
+        if not self.is_live or (not now and time.monotonic() - self._looked < LOOK_SECONDS):
             return
         self._lines, self._looked = lines, time.monotonic()
-        self._live.refresh()
+        self._refresh()
 
     def _render(self) -> Table:
         room = max(1, self.console.size.height - 4)
@@ -121,4 +101,4 @@ class SweepView:
             order = {"running": 0, "failed": 1, "interrupted": 1, "done": 2}
             kept = sorted(shown, key=lambda line: order.get(line.status, 3))[:room]
             shown = [line for line in shown if line in kept]
-        return make_table(COLUMNS, [cells(line) for line in shown])
+        return make_table(COLUMNS, [cells(line) for line in shown], cut="what differs")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -14,13 +15,23 @@ from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.terminal import put, visible
 
 
-def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> Table:
-    """A table whose cells are shown as they are: nothing in them is markup, or acts on the terminal."""
+def make_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", cut: str | None = None
+) -> Table:
+    """A table whose cells are shown as they are: nothing in them is markup, or acts on the terminal.
+
+    cut: the column that is cut off where there is no room, so that each row is one line; without it cells are folded.
+    """
     table = Table(title=Text(visible(title)) if title else None, title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(Text(visible(column)), overflow="fold", justify="left" if number == 0 else "right")
+        whole = cut is not None and column != cut
+        justify: JustifyMethod = "left" if number == 0 or column == cut else "right"
+        table.add_column(Text(visible(column)), overflow="fold", no_wrap=whole, justify=justify)
     for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
+        if cut is None:
+            table.add_row(*(Text(visible(cell)) for cell in row))
+        else:
+            table.add_row(*(Text(visible(cell, ""), no_wrap=True, overflow="ellipsis") for cell in row))
     return table
 
 

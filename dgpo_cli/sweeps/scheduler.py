@@ -219,7 +219,7 @@ class Scheduler:
         jobs = self.record.jobs
         differs = what_differs([job.overrides for job in jobs])
         return [
-            JobLine(job.number, text, job.status, self.folder / job.folder, self.steps, job.accuracy)
+            JobLine(job.number, text, job.status, self.folder / job.folder, self.steps, job.accuracy, job.seconds)
             for job, text in zip(jobs, differs, strict=True)
         ]
 

@@ -57,6 +57,7 @@ class Journal:
         self.folder.add_evaluation(row)
         name = "reward" if row["avg_at_k"] is None else "avg_at_k"
         self.tracker.log({"step": row["step"], f"eval/{row['benchmark']}/{name}": score_of(row)})
+        self.view.evaluated(row)
         self.view.note(_evaluation_line(row))
 
     @cached_property

@@ -99,7 +99,8 @@ class Trainer:
     def _step(self, step: int) -> None:
         started = time.perf_counter()
         # prompts -> rollouts -> rewards
-        self.engine.load(step - 1)
+        with self._phase("load", f"step {step}: loading the weights into the engine"):
+            self.engine.load(step - 1)
         collected = self.supply.take(step, self.state.next_draw)
         self.engine.rest()
         # -> advantages

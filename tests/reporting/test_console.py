@@ -48,6 +48,15 @@ def test_a_real_run_draws_a_panel_that_fits_and_stays(tmp_path: Path) -> None:
     assert {len(line) for line in framed} == {80}
     last = "\n".join(framed[-20:])
     assert "2/2" in last
+    assert re.search(r"│ now +-", last)
+    assert re.search(r"│ held out +[\d.]+% \[.*\] after step 2[,;]", last)
+    assert "= reward" in last
+    assert re.search(r"^│ reward ", last, re.MULTILINE) is None
+    assert "/run: dgpo w" in framed[0]  # the folder
+    assert "left 0:00" in last
+    written_before = "\n".join(drawn)
+    for name in ("evaluating after step 0", "step 1: drawing 16 completions", "saving after step 2"):
+        assert f"{name} ..." not in written_before  # the panel shows it
     for name in ("accuracy", "groups", "entropy", "credit/ess", "kl/max", "hellinger", "step time"):
         assert re.search(rf"^│ {name} ", last, re.MULTILINE), name
     assert "digit_chain after step 0: avg@1" in "\n".join(drawn)
@@ -76,6 +85,19 @@ def test_a_tiny_terminal_without_colours_gets_few_lines_that_fit() -> None:
 def test_a_resumed_run_shows_its_earlier_steps() -> None:
     written = on_a_terminal([sys.executable, "-c", REPLAY, '{"accuracy": 1.0}'], columns=100, lines=30)
     assert "▁▁▁▁▁▁▁███" in CONTROL.sub("", written)
+
+
+def test_time_is_left_after_one_step_and_evaluations_are_part_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ("reward/mean", "completion/length_mean", "entropy/mean", "credit/ess", "hellinger/mean", "grad_norm")
+    row = dict.fromkeys((*keys, "accuracy", "tokens/per_second")) | {"seconds/step": 10.0}
+    with TrainingView(10, 1, "title", eval_every=4) as view:
+        view.step(row | {"step": 1})  # 9 steps
+        view.evaluated({"step": 0, "benchmark": "a", "seconds": 3.0})
+        view.evaluated({"step": 0, "benchmark": "b", "seconds": 4.0})
+        view.step(row | {"step": 2, "seconds/step": 20.0})  # 8 steps of 15 s, evaluations of 7 s after 4, 8 and 10
+        view.step(row | {"step": 10})
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
+    assert [line.rpartition("left ")[2] for line in lines] == ["1:30", "2:21", "0:00"]
 
 
 def test_elsewhere_a_step_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dgpo_cli.reporting.panel import panel_lines, sparkline
+from dgpo_cli.reporting.panel import About, panel_lines, sparkline
 
 
 def row(step: int, **values: Any) -> dict[str, Any]:
@@ -25,6 +25,8 @@ def row(step: int, **values: Any) -> dict[str, Any]:
         "kl/max": None,
         "hellinger/max": None,
         "grad_norm": 1.5,
+        "kl": None,
+        "lr": 1e-4,
         "tokens/per_second": 1000.0,
         "seconds/rollout": 6.0,
         "seconds/reward": 1.0,
@@ -120,6 +122,56 @@ def test_no_terminal_is_too_small(width: int, height: int) -> None:
 def test_what_matters_most_stays_when_there_is_little_room() -> None:
     lines = [line.plain.split()[0] for line in panel_lines([FULL], width=76, height=4)]
     assert lines == ["accuracy", "reward", "groups", "entropy"]
+
+
+def held_out(step: int, value: float, benchmark: str = "b") -> dict[str, Any]:
+    average = {"k": 1, "value": value, "ci95": [value - 0.02, value + 0.02]}
+    return {"step": step, "benchmark": benchmark, "avg_at_k": average, "reward": None}
+
+
+def test_what_goes_on_where_and_the_latest_and_best_held_out_accuracy_stand_first() -> None:
+    about = About("evaluating after step 9: 30/120, 4 s left", "out/run", [held_out(0, 0.4), held_out(5, 0.6)])
+    lines = [line.plain for line in panel_lines([row(1)], about, width=76, height=40)]
+    assert lines[0] == "now        evaluating after step 9: 30/120, 4 s left"
+    assert " ".join(lines[1].split()) == "held out 60.0% [58.0, 62.0] after step 5, the best"
+    assert lines[2] == "run        out/run"
+    fallen = About("", "", [*about.evaluations, held_out(9, 0.5)])
+    lines = [line.plain for line in panel_lines([row(1)], fallen, width=76, height=40)]
+    assert lines[0].split() == ["now", "-"]
+    assert " ".join(lines[1].split()) == "held out 50.0% [48.0, 52.0] after step 9; best 60.0% after 5"
+    assert lines[2].startswith("accuracy")
+    several = About("", "", [held_out(0, 0.4), held_out(0, 0.3, "c\x1b[2J")])
+    lines = [line.plain for line in panel_lines([row(1)], several, width=76, height=40)]
+    assert " ".join(lines[2].split()) == "held out 30.0% c\\x1b[2J [28.0, 32.0] after step 0"
+    assert [line.plain for line in panel_lines([], about, width=76, height=1)] == [
+        "held out       60.0% [58.0, 62.0] after step 5, the best"
+    ]
+
+
+def test_a_benchmark_without_right_and_wrong_shows_its_reward() -> None:
+    graded = {"step": 3, "benchmark": "b", "avg_at_k": None, "reward": {"mean": 1.25, "ci95": None}}
+    line = panel_lines([], About("", "", [graded]), width=76, height=1)[0].plain
+    assert " ".join(line.split()) == "held out 1.25 after step 3"
+
+
+def test_accuracy_and_a_reward_on_its_scale_are_one_curve() -> None:
+    assert "reward" in shown([row(1)])  # 0.25 beside 50%
+    same = shown([row(step, accuracy=step / 4, reward__mean=step / 4) for step in (1, 2)])
+    assert "reward" not in same
+    assert "= reward" in same["accuracy"]
+    signed = shown([row(step, accuracy=step / 4, reward__mean=step / 2 - 1) for step in (1, 2)])
+    assert "reward" not in signed
+    assert "reward ±1" in signed["accuracy"]
+    rising = [row(step, accuracy=0.2 + 0.3 * (step >= 10), reward__mean=0.2 + 0.3 * (step >= 10)) for step in range(20)]
+    assert "= reward, +30.0 in 10 steps" in shown(rising)["accuracy"]
+
+
+def test_mean_kl_and_learning_rate_have_a_line() -> None:
+    lines = shown([row(1, kl=0.25, lr=5e-5)])
+    assert "0.25" in lines["kl"]
+    assert "mean of tokens" in lines["kl"]
+    assert "5e-05" in lines["lr"]
+    assert "kl" not in shown([row(1)])
 
 
 def test_a_wide_terminal_gets_two_columns() -> None:
