@@ -118,6 +118,7 @@ OF_NO_MODULE = {
     "test_architecture.py": "the package and its tests as a whole",
     "test_browser.py": "tests/browser.py",
     "test_conf.py": "the options in conf/ and the recipes",
+    "test_gpu_hour.py": "benchmarks/gpu.py",
     "test_metrics_doc.py": "docs/metrics.md",
     "test_reward_docs.py": "docs/rewards.md and docs/evaluation.md",
     "test_wheel.py": "the wheel that is installed",
