@@ -14,6 +14,7 @@ from typing import Any
 
 from dgpo_cli.command_lines import override
 from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.chain_checks import chain_note
 from dgpo_cli.config.commands import CompareConfig, EvalConfig, RolloutConfig, TrainConfig
 from dgpo_cli.config.engine_checks import known_engine
 from dgpo_cli.config.file_checks import benchmark_files, data, models
@@ -53,7 +54,8 @@ def validate(config: Any, command: str) -> list[Problem]:
 
 def warnings(config: Any, command: str) -> list[str]:
     """What the command should say at its start."""
-    found = oracle_note(config.gating) if command == "train" else []
+    found = chain_note(config)
+    found += oracle_note(config.gating) if command == "train" else []
     if command == "train" and config.rollout.top_p != 1:
         found.append(
             f"rollout.top_p={config.rollout.top_p}: tokens are drawn from a cut distribution, so the importance ratio "
