@@ -20,9 +20,10 @@ from torch import Tensor
 from dgpo_cli.core.output_head import is_low, widened
 from dgpo_cli.core.token_stats import Head
 from dgpo_cli.errors import RunError
+from dgpo_cli.models.gathered_head import gathered
 from dgpo_cli.models.lora import AdapterView, all_parameters
 from dgpo_cli.models.output_layer import float32_logits, head_of, logits_of
-from dgpo_cli.models.sharding import ShardSettings, gathered, kept_whole
+from dgpo_cli.models.sharding import ShardSettings, kept_whole
 
 NextLogits = Callable[..., tuple[Tensor, Any]]  # inputs of a transformers model -> logits [b, V] and its cache
 
@@ -41,6 +42,8 @@ class LanguageModel:
     shards: ShardSettings | None = None  # how its weights are spread over the processes; None: they are whole
     low_head: Tensor | None = None  # of a tied head that is frozen: its weight in compute_dtype
     full_weights: dict[str, Tensor] = field(default_factory=dict)  # of a renewed reference: what was cast, in float32
+    _keeps_head: bool = field(default=False, init=False)  # within `keeping_head`
+    _kept_head: Tensor | None = field(default=None, init=False)
 
     @property
     def device(self) -> torch.device:
@@ -117,11 +120,35 @@ class LanguageModel:
         """The output head, which turns hidden states into logits. A sharded weight is gathered."""
         head = head_of(self.model)
         if self.shards is not None:
-            bias = None if head.bias is None else gathered(head.bias, self.device)
-            head = replace(head, weight=gathered(head.weight, self.device), bias=bias)
+            bias = None if head.bias is None else gathered(head.bias, self.device, head.bias.dtype)
+            head = replace(head, weight=self._gathered(head.weight), bias=bias)
         if self.compute_dtype is not None:
             head = replace(head, weight=self._in_compute_dtype(head.weight))
         return head
+
+    @contextmanager
+    def keeping_head(self) -> Iterator[None]:
+        """For a pass over several micro-batches, in which no weight moves: its head is gathered once.
+
+        That is for shards that rest on the CPU, which come to the device for it; the others are quicker to gather than
+        worth their memory. It takes V x D numbers of the pass's dtype in between, too (planning/memory.py has them).
+        """
+        if self.shards is None or not self.shards.rest_on_cpu:
+            yield
+            return
+        self._keeps_head = True
+        try:
+            yield
+        finally:
+            self._keeps_head, self._kept_head = False, None
+
+    def _gathered(self, weight: Tensor) -> Tensor:
+        """The whole of the sharded head's weight, in the dtype of a pass."""
+        dtype = self.compute_dtype or weight.dtype
+        whole = gathered(weight, self.device, dtype, self._kept_head)
+        if self._keeps_head:
+            self._kept_head = whole.detach()
+        return whole
 
     def on(self, device: str) -> LanguageModel:
         """The same model, all of its weights on a device."""

@@ -7,6 +7,7 @@ become micro-batches is in microbatch.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -178,7 +179,8 @@ def score_rollouts(
                 _put(values, signals_of_stats(stats, batch), batch)
             after_each()
 
-    processes.all_or_none(score_share, apart=model.shards is None, rounds=len(mine), after_each=after_each)
+    with model.keeping_head(), nullcontext() if reference is None else reference.keeping_head():
+        processes.all_or_none(score_share, apart=model.shards is None, rounds=len(mine), after_each=after_each)
     if not processes.alone:
         share_values(list(values.values()), mask, shares(batches, processes.size), processes)
     return TokenSignals(mask, **values)

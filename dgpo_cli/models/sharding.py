@@ -1,8 +1,8 @@
 """A model sharded over the processes of a run: torch's `fully_shard`, on GPUs and, over gloo, on CPUs alike.
 
 Each layer of the body is gathered when it computes and let go after; so is the body's rest (embedding, last norm). The
-output head is never called as a layer (scoring streams over its rows): `gathered` puts its rows together for a pass,
-and sums its gradient back into the shards. Weights, reduction and moments stay in their own dtype (float32),
+output head is never called as a layer (scoring streams over its rows): gathered_head.py puts it together for a pass.
+Weights, reduction and moments stay in their own dtype (float32),
 forward and backward are in `compute_dtype`. Gradients are summed over the processes, never averaged.
 
 accelerate is not used for this: on a CPU its FSDP plugin turns into DDP without a word, so a test there would not hold
@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
-from torch.distributed.tensor import DTensor, Partial
+from torch.distributed.tensor import DTensor
 
 from dgpo_cli.models.adapted_layers import layers_of
 from dgpo_cli.progress import together
-from dgpo_cli.traffic import CHECKPOINT, GRADIENTS, HEADS, TRAFFIC, WEIGHTS
+from dgpo_cli.traffic import CHECKPOINT, GRADIENTS, TRAFFIC, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,6 @@ def full(weight: Tensor, kind: str = CHECKPOINT) -> Tensor:
         whole: Tensor = weight.full_tensor()
     _count(kind, whole)
     return whole
-
-
-def gathered(weight: Tensor, device: torch.device) -> Tensor:
-    """A sharded weight as a whole on `device`, for a pass: its gradients are summed back into the shards in float32."""
-    if not isinstance(weight, DTensor):
-        return weight
-    with together():
-        whole: Tensor = weight.full_tensor(grad_placements=[Partial()])
-    _count(HEADS, whole)
-    if whole.requires_grad:
-        whole.register_hook(lambda gradient: _count(GRADIENTS, gradient))
-    return whole.to(device)
 
 
 def _count(kind: str, whole: Tensor) -> None:

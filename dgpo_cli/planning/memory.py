@@ -120,8 +120,11 @@ def training_phases(
     phases["forward"] = forward(model, setting, batch)
     if not scores_first:  # the reference is scored in the same pass
         phases["forward"] = replace(phases["forward"], reference=with_reference.reference)
-    phases["backward"] = backward(model, setting, batch)
-    phases["accumulation"] = accumulation(model, setting, batch)
+    # A head that rests on the CPU stays for the whole pass (LanguageModel.keeping_head); the policy's stands anyway.
+    kept = 0 if scores_first else reference_head_kept(model, setting)
+    for name, of in (("backward", backward), ("accumulation", accumulation)):
+        phase = of(model, setting, batch)
+        phases[name] = replace(phase, reference=phase.reference + kept)
     phases["optimizer"] = optimizer_step(model, setting)
     return phases
 
@@ -235,6 +238,13 @@ def reference_at_work(model: Architecture, setting: Setting) -> int:
     if setting.reference != "copy" or not setting.sharded:
         return 0
     return setting.compute_bytes * (2 * model.layer_parameters + 2 * model.embedding_parameters)
+
+
+def reference_head_kept(model: Architecture, setting: Setting) -> int:
+    """Of a sharded reference that rests on the CPU, while the policy's backward runs in the same pass."""
+    rests = setting.reference_offloaded or setting.offloaded
+    at_work = setting.reference == "copy" and setting.sharded and rests
+    return setting.compute_bytes * model.embedding_parameters if at_work else 0
 
 
 def host_bytes(model: Architecture, setting: Setting) -> int:

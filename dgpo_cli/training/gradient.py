@@ -48,12 +48,13 @@ def minibatch_gradient(
     def once() -> Tally:
         tokens_of = begin()
         mine = dealt(passes.microbatches(objective.batch, objective.trained(rows)), passes.processes)
-        return passes.processes.all_or_none(
-            lambda after_each: _share(passes, objective, mine, weights, tokens_of, after_each),
-            apart=passes.apart,
-            rounds=len(mine),
-            after_each=passes.between,
-        )
+        with passes.keeping_heads():
+            return passes.processes.all_or_none(
+                lambda after_each: _share(passes, objective, mine, weights, tokens_of, after_each),
+                apart=passes.apart,
+                rounds=len(mine),
+                after_each=passes.between,
+            )
 
     return passes.fitted_to(objective.batch, once).over(passes.processes)
 

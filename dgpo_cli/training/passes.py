@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,12 @@ class Passes:
     def apart(self) -> bool:
         """Whether no process waits for another within a pass. Shards are gathered layer by layer, by all at once."""
         return self.model.shards is None
+
+    @contextmanager
+    def keeping_heads(self) -> Iterator[None]:
+        """As `LanguageModel.keeping_head`, of both models."""
+        with self.model.keeping_head(), nullcontext() if self.reference is None else self.reference.keeping_head():
+            yield
 
     def microbatches(self, batch: StepBatch, rows: list[int]) -> list[MicroBatch]:
         return make_microbatches(
