@@ -1,4 +1,4 @@
-"""A sharded head is put together as it was, in the dtype of the pass, and its gradient is summed: two real processes."""
+"""A sharded head is put together in the dtype of the pass, and its gradient summed exactly: two real processes."""
 
 from __future__ import annotations
 
