@@ -128,7 +128,7 @@ def argmax(policy: Policy, prompt: tuple[int, ...]) -> tuple[int, ...]:
     ids = list(prompt)
     with torch.no_grad():
         while len(ids) < len(prompt) + TOKENS:
-            logits = policy.model.logits(torch.tensor([ids], device=policy.model.device), None)
+            logits = policy.model.logits(torch.tensor([ids], device=policy.model.device))
             ids.append(int(logits[0, -1].argmax()))
             if ids[-1] in policy.stop_ids:
                 break

@@ -76,17 +76,17 @@ class LanguageModel:
         """Rows of the input embedding: an id beyond them cannot be fed."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
-    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def hidden_states(self, input_ids: Tensor) -> Tensor:
         """The body's last hidden states [b, L, D] of right-padded sequences [b, L]."""
         with self._adapted(), self._computing():
-            output = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            output = self.model.base_model(input_ids=input_ids, use_cache=False)
         hidden: Tensor = output.last_hidden_state
         return hidden if self.compute_dtype is None else hidden.to(self.compute_dtype)
 
-    def logits(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def logits(self, input_ids: Tensor) -> Tensor:
         """Logits [b, L, V] in float32: the fall-back for a model without `has_head`."""
         with self._adapted(), self._computing(), self._float32_logits():
-            output = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            output = self.model(input_ids=input_ids, use_cache=False)
         logits: Tensor = output.logits
         return logits
 

@@ -174,8 +174,8 @@ def _head_reproduces_logits(model: LanguageModel) -> bool:
         return False
     ids = torch.arange(min(8, model.vocabulary_size, model.max_context or 8), device=model.device)[None]
     try:
-        hidden = model.hidden_states(ids, None)[0]
-        whole = model.logits(ids, None)[0].float()
+        hidden = model.hidden_states(ids)[0]
+        whole = model.logits(ids)[0].float()
     except (AttributeError, TypeError, ValueError):
         return False
     head = model.head()

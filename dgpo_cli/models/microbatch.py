@@ -17,11 +17,14 @@ from dgpo_cli.types import Rollout
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Right-padded sequences [b, L], and the places at which their counted tokens are predicted."""
+    """Right-padded sequences [b, L], and the places at which their counted tokens are predicted.
+
+    There is no attention mask. Padding stands behind what a causal model reads, so none is needed; and with one torch
+    would leave its fused kernel for a slower one that keeps [b, L, L].
+    """
 
     rows: list[int]  # of the batch
     input_ids: Tensor
-    attention_mask: Tensor | None  # None: nothing is padded
     lengths: list[int]  # counted tokens of each row
     at: tuple[Tensor, Tensor]  # (row, position) of the hidden state that predicts each counted token, [n] each
     targets: Tensor  # [n]
@@ -92,26 +95,22 @@ def microbatch_of(rollouts: list[Rollout], rows: list[int], lengths: list[int], 
     sequences = [(*rollouts[row].request.prompt.token_ids, *rollouts[row].token_ids[: lengths[row]]) for row in rows]
     width = max(len(sequence) for sequence in sequences)
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    attention = torch.zeros((len(rows), width), dtype=torch.long)
     at_rows: list[int] = []
     at_columns: list[int] = []
     targets: list[int] = []
     for place, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
         input_ids[place, : len(sequence)] = torch.tensor(sequence)
-        attention[place, : len(sequence)] = 1
         first = len(sequence) - lengths[row] - 1  # the last prompt token predicts the first of the completion
         at_rows += [place] * lengths[row]
         at_columns += range(first, first + lengths[row])
         targets += rollouts[row].token_ids[: lengths[row]]
-    padding = int((attention == 0).sum())
     return MicroBatch(
         rows,
         input_ids,
-        attention if padding else None,
         [lengths[row] for row in rows],
         (torch.tensor(at_rows), torch.tensor(at_columns)),
         torch.tensor(targets, dtype=torch.long),
-        padding,
+        input_ids.numel() - sum(map(len, sequences)),
     )
 
 

@@ -35,9 +35,8 @@ FALLBACK_CHUNK = 256  # tokens whose logits are read at a time, of a model witho
 def predictive_states(model: LanguageModel, batch: MicroBatch) -> Tensor:
     """The states that predict the counted tokens: hidden states [n, D], or logits [n, V] without `has_head`."""
     device = model.device
-    attention = batch.attention_mask.to(device) if batch.attention_mask is not None else None
     run = model.hidden_states if model.has_head else model.logits
-    states = run(batch.input_ids.to(device), attention)[batch.at[0].to(device), batch.at[1].to(device)]
+    states = run(batch.input_ids.to(device))[batch.at[0].to(device), batch.at[1].to(device)]
     beat()
     return states
 

@@ -120,19 +120,19 @@ class Architecture:
         """What a norm saves of one token: its input in float32, the normalised values and its output as in the pass."""
         return self.hidden_size * (FLOAT + 2 * element_bytes) + FLOAT
 
-    def saved_bytes(self, element_bytes: int, *, masked: bool) -> int:
+    def saved_bytes(self, element_bytes: int) -> int:
         """What a layer saves of one token for its backward, with fused attention and no checkpointing.
 
-        Attention saves queries, keys, values, its output and a normaliser a head; under a padding mask keys and values
-        are repeated for every query head. The gated MLP saves four tensors of its inner width.
+        Attention saves queries, keys, values, its output and a normaliser a head. The gated MLP saves four tensors of
+        its inner width.
         """
         norms, heads = 2 * self.norm_bytes(element_bytes), 0
         if self.qk_norm:
             heads = (FLOAT + element_bytes) * (self.query_width + self.kv_width) + FLOAT * (self.heads + self.kv_heads)
         inner = element_bytes * 4 * self.intermediate_size
-        return norms + heads + self._attention_bytes(element_bytes, masked=masked) + inner
+        return norms + heads + self._attention_bytes(element_bytes) + inner
 
-    def saved_bytes_under_autocast(self, *, masked: bool) -> int:
+    def saved_bytes_under_autocast(self) -> int:
         """`saved_bytes` of float32 weights that compute in bfloat16: the residual stream and its norms stay in float32.
 
         Each of the five maps that read a norm's output casts it for itself.
@@ -143,10 +143,10 @@ class Architecture:
             heads = (FLOAT + BFLOAT) * (self.query_width + self.kv_width) + FLOAT * (self.heads + self.kv_heads)
         casts = 5 * BFLOAT * self.hidden_size
         return (
-            norms + heads + casts + self._attention_bytes(BFLOAT, masked=masked) + BFLOAT * 4 * self.intermediate_size
+            norms + heads + casts + self._attention_bytes(BFLOAT) + BFLOAT * 4 * self.intermediate_size
         )
 
-    def saved_bytes_of_adapters(self, element_bytes: int, adapters: Adapters, *, masked: bool) -> int:
+    def saved_bytes_of_adapters(self, element_bytes: int, adapters: Adapters) -> int:
         """`saved_bytes` under LoRA: frozen norms save their input alone, and adapters theirs in float32.
 
         Each adapter of a low-precision layer casts the layer's input for itself.
@@ -157,11 +157,10 @@ class Architecture:
         cast = FLOAT * (5 * hidden + queries) if element_bytes != FLOAT else FLOAT * 2 * hidden
         mlp = (3 * element_bytes + FLOAT) * inner
         adapted = FLOAT * adapters.rank * sum(adapters.reach(name) for name in self.projections)
-        return norms + heads + cast + self._attention_bytes(element_bytes, masked=masked) + mlp + adapted
+        return norms + heads + cast + self._attention_bytes(element_bytes) + mlp + adapted
 
-    def _attention_bytes(self, element_bytes: int, *, masked: bool) -> int:
-        keys = self.query_width if masked else self.kv_width
-        return element_bytes * (2 * self.query_width + 2 * keys) + FLOAT * self.heads
+    def _attention_bytes(self, element_bytes: int) -> int:
+        return element_bytes * (2 * self.query_width + 2 * self.kv_width) + FLOAT * self.heads
 
 
 def from_config(settings: ArchitectureConfig) -> Architecture | None:

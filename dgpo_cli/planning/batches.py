@@ -55,7 +55,6 @@ def micro_batch(config: TrainConfig, layout: Layout, prompt: int) -> Batch:
         width=width,
         counted=config.rollout.max_completion_tokens,
         micro_batches=math.ceil(rollouts / rows),
-        padded=rows > 1,
     )
 
 

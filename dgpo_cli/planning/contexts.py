@@ -41,7 +41,7 @@ def longest_context(model: Architecture, setting: Setting, gpu_bytes: int) -> in
 def _fits(model: Architecture, setting: Setting, gpu_bytes: int) -> Callable[[int], bool]:
     def fits(width: int) -> bool:
         prompt = min(ASSUMED_PROMPT_TOKENS, width // 2)
-        batch = Batch(rows=1, width=width, counted=width - prompt, micro_batches=2, padded=False)
+        batch = Batch(rows=1, width=width, counted=width - prompt, micro_batches=2)
         phases = training_phases(model, setting, batch, Generation(SAMPLED, width, prompt), scores_first=True)
         return max(phase.total for phase in phases.values()) <= USABLE * gpu_bytes
 

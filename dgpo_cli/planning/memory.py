@@ -88,7 +88,6 @@ class Batch:
     width: int
     counted: int  # of each row
     micro_batches: int = 1  # of an update
-    padded: bool = True  # sequences of different lengths side by side, so that attention needs a mask
 
     @property
     def tokens(self) -> int:
@@ -348,12 +347,12 @@ def saved_activations(model: Architecture, setting: Setting, batch: Batch) -> in
     """What all layers save for the backward; with checkpointing each layer's input, and one layer's all."""
     element = setting.compute_bytes
     if setting.adapters.rank:
-        saved = model.saved_bytes_of_adapters(element, setting.adapters, masked=batch.padded)
+        saved = model.saved_bytes_of_adapters(element, setting.adapters)
     elif setting.autocast:
-        saved = model.saved_bytes_under_autocast(masked=batch.padded)
+        saved = model.saved_bytes_under_autocast()
     else:
-        saved = model.saved_bytes(element, masked=batch.padded)
-    layer = batch.tokens * saved + mask_bytes(batch, element)
+        saved = model.saved_bytes(element)
+    layer = batch.tokens * saved
     ends = batch.tokens * (model.norm_bytes(element) + 2 * model.head_dim * element)
     if setting.checkpointing:
         stream = FLOAT if setting.autocast else element  # a residual's
@@ -361,18 +360,11 @@ def saved_activations(model: Architecture, setting: Setting, batch: Batch) -> in
     return model.layers * layer + ends
 
 
-def mask_bytes(batch: Batch, element_bytes: int) -> int:
-    """The attention mask [rows, width, width] in the dtype of the pass, which every layer saves a copy of."""
-    return element_bytes * batch.rows * batch.width**2 if batch.padded else 0
-
-
 def layer_moment(model: Architecture, setting: Setting, batch: Batch, *, backward: bool) -> int:
     """The widest moment within a layer: in its MLP three tensors of the inner width, and a few hidden states."""
     hidden_states = 2 if backward else 4
     widths = 3 * model.intermediate_size + hidden_states * model.hidden_size
-    return setting.compute_bytes * batch.tokens * widths + (
-        0 if backward else 2 * mask_bytes(batch, setting.compute_bytes)
-    )
+    return setting.compute_bytes * batch.tokens * widths
 
 
 def scoring_buffers(model: Architecture, setting: Setting, batch: Batch, *, backward: bool) -> int:

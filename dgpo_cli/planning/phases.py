@@ -72,7 +72,7 @@ def phases_of_rollout(
     settings = config.rollout
     width = prompt + settings.max_completion_tokens
     rows = max(1, min(config.tokens_per_microbatch // width, samples))
-    batch = Batch(rows, width, settings.max_completion_tokens, padded=rows > 1)
+    batch = Batch(rows, width, settings.max_completion_tokens)
     generation = Generation(generated_together(config, samples), width, prompt)
     drawn = {} if config.engine.name == "vllm" else {"rollout": _generation_alone(model, setting, generation)}
     phases = {

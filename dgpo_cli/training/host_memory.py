@@ -119,8 +119,8 @@ def _bytes_of_a_position(model: LanguageModel, *, checkpointing: bool) -> int:
     if checkpointing:
         return sizes.layers * sizes.hidden_size * element
     if model.adapter is not None:
-        return sizes.layers * sizes.saved_bytes_of_adapters(element, Adapters(), masked=False)
-    return sizes.layers * sizes.saved_bytes(element, masked=False)
+        return sizes.layers * sizes.saved_bytes_of_adapters(element, Adapters())
+    return sizes.layers * sizes.saved_bytes(element)
 
 
 def _cgroup_bytes() -> Iterator[int]:

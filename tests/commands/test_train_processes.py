@@ -297,7 +297,7 @@ def test_processes_that_fit_alone_and_not_together_are_refused_before_the_first_
 ) -> None:
     """Micro-batches of 0.75 of the free memory, two of them: `rollouts` of 60 tokens for each process."""
     model = from_json(bundled_path("tiny") / "config.json")
-    rollouts = int(0.75 * shared_bytes() / (60 * model.layers * model.saved_bytes(4, masked=False)))
+    rollouts = int(0.75 * shared_bytes() / (60 * model.layers * model.saved_bytes(4)))
     process = start(
         f"hydra.run.dir={tmp_path / 'run'}",
         *("logger=none", "benchmark=none", "data.size=64", f"strategy={strategy}", "strategy.num_processes=2"),

@@ -72,11 +72,11 @@ def test_any_causal_model_draws_in_float32_and_computes_the_same_with_frozen_wei
     trained, held = low(load_model(str(tmp_path))), frozen(tmp_path)
     ids = torch.tensor([IDS])
     with torch.no_grad():
-        assert torch.equal(trained.hidden_states(ids, None), held.hidden_states(ids, None))
-        hidden = held.hidden_states(ids, None)[0, -1:]
+        assert torch.equal(trained.hidden_states(ids), held.hidden_states(ids))
+        hidden = held.hidden_states(ids)[0, -1:]
         expected = logits_of(held.head(), hidden)
         assert torch.equal(expected, logits_of(trained.head(), hidden))
-        assert torch.allclose(held.logits(ids, None)[0, -1:], expected, atol=1e-5, rtol=1e-5)
+        assert torch.allclose(held.logits(ids)[0, -1:], expected, atol=1e-5, rtol=1e-5)
     for model in (trained, held):
         with model.sampling() as next_logits:
             logits, _ = next_logits(input_ids=ids, attention_mask=None, position_ids=None, past_key_values=None)

@@ -91,7 +91,7 @@ def test_what_is_drawn_from_has_the_distribution_that_is_scored(wide: Path, has_
     model.has_head = has_head
     ids = torch.tensor([IDS])
     with torch.no_grad():
-        hidden = model.hidden_states(ids, None)[0, -1:]
+        hidden = model.hidden_states(ids)[0, -1:]
         scored = distribution(logits_of(model.head(), hidden)[0])
         rounded = distribution(torch.nn.functional.linear(hidden, model.head().weight)[0])
     with model.sampling() as next_logits:
@@ -128,5 +128,5 @@ def test_a_model_in_one_piece_draws_and_scores_in_float32(halved_folder: Path) -
     made = drawn(model, 4, 5)
     signals = score_rollouts(model, None, made, [5] * 4, temperature=1.0, tokens=4096)
     with torch.no_grad():
-        assert model.logits(torch.tensor([IDS]), None).dtype == torch.float32
+        assert model.logits(torch.tensor([IDS])).dtype == torch.float32
     assert logprob_gap(made, signals)["engine/logprob_gap_mean"] < 0.02

@@ -205,7 +205,7 @@ def test_a_pad_id_beyond_the_embedding_in_the_configuration_only_fills(folder: P
     before = load_model(str(folder))
     padded = load_model(str(configure(folder, pad_token_id=512)))
     ids = torch.tensor([[5, 6, 7]])
-    assert torch.equal(padded.hidden_states(ids, None), before.hidden_states(ids, None))
+    assert torch.equal(padded.hidden_states(ids), before.hidden_states(ids))
     save_model(padded, tmp_path / "saved")
     load_model(str(tmp_path / "saved"))
 

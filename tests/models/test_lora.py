@@ -70,7 +70,7 @@ def trained(random_model: Path) -> LanguageModel:
 
 def states(model: LanguageModel) -> Tensor:
     with torch.no_grad():
-        return model.hidden_states(IDS, None)
+        return model.hidden_states(IDS)
 
 
 def test_a_fresh_adapter_changes_nothing_and_is_all_that_is_trained(base: LanguageModel, random_model: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_reference_is_the_frozen_base_bit_for_bit_and_copies_no_weight(
     assert reference.head().weight is trained.head().weight
     assert torch.equal(states(reference), states(base))
     assert not torch.equal(states(trained), states(base))
-    logits = [model.logits(IDS, None) for model in (reference, base)]
+    logits = [model.logits(IDS) for model in (reference, base)]
     assert torch.equal(logits[0], logits[1])
 
 
@@ -126,7 +126,7 @@ def test_a_pass_of_the_reference_amid_the_policys_leaves_its_gradient_alone(trai
 
     def gradients(between: Callable[[], object]) -> list[Tensor]:
         trained.model.zero_grad()
-        hidden = trained.hidden_states(IDS, None)
+        hidden = trained.hidden_states(IDS)
         between()
         hidden.square().sum().backward()
         assert trained.adapter is not None
@@ -165,12 +165,12 @@ def test_a_folder_loads_with_peft_and_with_dgpo(trained: LanguageModel, tmp_path
     assert {path.name for path in folder.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
     assert not (folder / "model.safetensors").exists()
     with torch.no_grad():
-        expected = trained.logits(IDS, None)
+        expected = trained.logits(IDS)
         theirs = peft.AutoPeftModelForCausalLM.from_pretrained(folder).eval()(input_ids=IDS).logits
         wrapped = transformers.AutoModelForCausalLM.from_pretrained(trained.path)
         wrapped = peft.PeftModel.from_pretrained(wrapped, folder).eval()(input_ids=IDS).logits
         ours = load_model(str(folder))
-        assert torch.equal(ours.logits(IDS, None), expected)
+        assert torch.equal(ours.logits(IDS), expected)
         assert torch.equal(theirs, expected)
         assert torch.equal(wrapped, expected)
     assert ours.has_head
@@ -193,7 +193,7 @@ def test_a_merged_model_is_plain_and_says_the_same(trained: LanguageModel, tmp_p
     assert not any("lora" in name for name, _ in plain.named_parameters())
     assert not (tmp_path / "full" / "adapter_config.json").exists()
     with torch.no_grad():
-        assert torch.allclose(plain(input_ids=IDS).logits, trained.logits(IDS, None), atol=1e-4)
+        assert torch.allclose(plain(input_ids=IDS).logits, trained.logits(IDS), atol=1e-4)
     loaded = load_model(str(tmp_path / "adapter"), merge_adapter=True)
     assert loaded.adapter is None
     assert all(
@@ -255,7 +255,7 @@ def test_outside_of_any_view_the_policys_adapter_is_on(random_model: Path, tmp_p
             assert {off for _, off in is_on(policy)} == {True}
         assert is_on(policy) == {("reference", False)}
     with pytest.raises(IndexError):
-        reference.hidden_states(torch.tensor([[10**6]]), None)
+        reference.hidden_states(torch.tensor([[10**6]]))
     assert is_on(policy) == {("default", False)}
 
 

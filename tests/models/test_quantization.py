@@ -37,7 +37,7 @@ def adapted(kind: str) -> LanguageModel:
 
 def states(model: LanguageModel, ids: Tensor = IDS) -> Tensor:
     with torch.no_grad():
-        return model.hidden_states(ids, None)
+        return model.hidden_states(ids)
 
 
 def dequantised(kind: str) -> LanguageModel:
@@ -58,7 +58,7 @@ def dequantised(kind: str) -> LanguageModel:
 
 def adapter_gradients(model: LanguageModel) -> Tensor:
     assert model.adapter is not None
-    model.hidden_states(IDS, None).square().mean().backward()
+    model.hidden_states(IDS).square().mean().backward()
     return torch.cat([weight.grad.flatten() for weight in model.adapter.parameters() if weight.grad is not None])
 
 
@@ -82,7 +82,7 @@ def test_a_token_computes_the_same_whatever_stands_beside_it_with_a_gradient_or_
     model = adapted(kind)
     together, alone = states(model), states(model, IDS[:1])
     assert torch.allclose(together[:1], alone, atol=1e-5)
-    assert torch.equal(model.hidden_states(IDS, None).detach(), together)
+    assert torch.equal(model.hidden_states(IDS).detach(), together)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -40,7 +40,7 @@ def trainee(settings: ModelConfig, stored: Path | None = None) -> LanguageModel:
 
 def states(model: LanguageModel) -> Tensor:
     with torch.no_grad():
-        return model.hidden_states(torch.arange(2, 12)[None], None)
+        return model.hidden_states(torch.arange(2, 12)[None])
 
 
 def move(policy: LanguageModel) -> None:

@@ -18,7 +18,6 @@ from dgpo_cli.planning.memory import (
     backward,
     generating,
     host_bytes,
-    mask_bytes,
     optimizer_step,
     scoring_buffers,
     standing,
@@ -43,7 +42,7 @@ FAMILIES = {
 }
 
 
-def saved_by_autograd(family: str, layers: int, dtype: torch.dtype, padded: bool, rank: int = 0) -> int:
+def saved_by_autograd(family: str, layers: int, dtype: torch.dtype, rank: int = 0) -> int:
     """Bytes of the storages that a forward of the body saves, weights and buffers left out."""
     make, config, more = FAMILIES[family]
     torch.manual_seed(0)
@@ -61,33 +60,26 @@ def saved_by_autograd(family: str, layers: int, dtype: torch.dtype, padded: bool
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    mask = torch.ones(2, 40, dtype=torch.long)
-    mask[1, 39:] = 0
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.base_model(torch.zeros(2, 40, dtype=torch.long), attention_mask=mask if padded else None, use_cache=False)
+        model.base_model(torch.zeros(2, 40, dtype=torch.long), use_cache=False)
     return sum(sizes.values())
 
 
-@pytest.mark.parametrize("padded", [False, True], ids=["even", "padded"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_layer_saves_for_its_backward_what_the_plan_counts(family: str, dtype: torch.dtype, padded: bool) -> None:
+def test_a_layer_saves_for_its_backward_what_the_plan_counts(family: str, dtype: torch.dtype) -> None:
     model = Architecture(64, 2, 4, 2, 16, 96, 100, True, 64, qkv_bias=family == "qwen2", qk_norm=family == "qwen3")
-    batch = replace(BATCH, padded=padded)
-    one_layer = saved_by_autograd(family, 2, dtype, padded) - saved_by_autograd(family, 1, dtype, padded)
-    masks = mask_bytes(batch, dtype.itemsize)
-    assert one_layer == batch.tokens * model.saved_bytes(dtype.itemsize, masked=padded) + masks
+    one_layer = saved_by_autograd(family, 2, dtype) - saved_by_autograd(family, 1, dtype)
+    assert one_layer == BATCH.tokens * model.saved_bytes(dtype.itemsize)
 
 
-@pytest.mark.parametrize("padded", [False, True], ids=["even", "padded"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_layer_under_autocast_saves_what_the_plan_counts(family: str, padded: bool) -> None:
+def test_a_layer_under_autocast_saves_what_the_plan_counts(family: str) -> None:
     model = Architecture(64, 2, 4, 2, 16, 96, 100, True, 64, qkv_bias=family == "qwen2", qk_norm=family == "qwen3")
     with torch.autocast("cpu", torch.bfloat16):
-        three, two = (saved_by_autograd(family, layers, torch.float32, padded) for layers in (3, 2))
+        three, two = (saved_by_autograd(family, layers, torch.float32) for layers in (3, 2))
     weights = 2 * sum(inputs * outputs for inputs, outputs in model.projections.values())  # cast once, saved too
-    expected = 80 * model.saved_bytes_under_autocast(masked=padded) + weights
-    assert three - two == expected + mask_bytes(replace(BATCH, padded=padded), 2)
+    assert three - two == 80 * model.saved_bytes_under_autocast() + weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -95,8 +87,8 @@ def test_a_layer_under_autocast_saves_what_the_plan_counts(family: str, padded: 
 def test_a_layer_with_adapters_saves_what_the_plan_counts(family: str, dtype: torch.dtype) -> None:
     model = Architecture(64, 2, 4, 2, 16, 96, 100, True, 64, qkv_bias=family == "qwen2", qk_norm=family == "qwen3")
     # The first layer's input takes no gradient, so that a layer is the third's difference from the second.
-    three, two = (saved_by_autograd(family, layers, dtype, False, rank=4) for layers in (3, 2))
-    assert three - two == 80 * model.saved_bytes_of_adapters(dtype.itemsize, Adapters(4), masked=False)
+    three, two = (saved_by_autograd(family, layers, dtype, rank=4) for layers in (3, 2))
+    assert three - two == 80 * model.saved_bytes_of_adapters(dtype.itemsize, Adapters(4))
 
 
 def test_float32_weights_gradients_and_moments_are_16_bytes_a_parameter() -> None:
@@ -165,7 +157,7 @@ def test_adapters_train_little_and_need_no_second_model() -> None:
 def test_checkpointing_keeps_each_layers_input_and_one_layers_all() -> None:
     deep = replace(MODEL, layers=40)
     plain, sparing = (backward(deep, Setting(checkpointing=on), BATCH).activations for on in (False, True))
-    layer = BATCH.tokens * deep.saved_bytes(4, masked=True) + 4 * 2 * 40 * 40
+    layer = BATCH.tokens * deep.saved_bytes(4)
     assert plain - sparing == 39 * layer - 40 * BATCH.tokens * 64 * 4
 
 

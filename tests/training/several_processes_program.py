@@ -97,7 +97,7 @@ def steps(config: TrainConfig, placement: Placement) -> tuple[list[StepResult], 
             renew(reference, policy)
     weights = {name: full(weight.detach()).clone() for name, weight in optimizer.named}
     with torch.no_grad():  # what comes after an evaluation finds the weights where they belong, and as float32
-        policy.hidden_states(torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.int64))
+        policy.hidden_states(torch.tensor([[5, 6, 7]]))
     for weight in policy.model.parameters():
         assert weight.dtype == torch.float32
         assert is_sharded(weight) == placement.shards
