@@ -13,14 +13,19 @@ from torch import Tensor
 from transformers import cache_utils
 from transformers.cache_utils import DynamicLayer
 
-# Layers of which `reorder_cache` moves all that they hold. A layer that a model brings itself may hold more.
-MOVABLE = (
-    cache_utils.DynamicSlidingWindowLayer,
-    cache_utils.DynamicIndexedLayer,
-    cache_utils.LinearAttentionLayer,
-    cache_utils.LinearAttentionAndFullAttentionLayer,
-    cache_utils.LinearAttentionAndSlidingWindowAttentionLayer,
-    cache_utils.DummyLayer,
+# Layers of which `reorder_cache` moves all that they hold. A layer that a model brings itself may hold more. No version
+# of transformers has all of them: DummyLayer came after 5.17.
+MOVABLE = tuple(
+    getattr(cache_utils, name)
+    for name in (
+        "DynamicSlidingWindowLayer",
+        "DynamicIndexedLayer",
+        "LinearAttentionLayer",
+        "LinearAttentionAndFullAttentionLayer",
+        "LinearAttentionAndSlidingWindowAttentionLayer",
+        "DummyLayer",
+    )
+    if hasattr(cache_utils, name)
 )
 
 
