@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.table import Table
-
 from dgpo_cli.config.commands import CompareConfig
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.evaluation.sample_file import write_json
@@ -21,6 +19,7 @@ from dgpo_cli.reporting.run_files import Json
 from dgpo_cli.reporting.runs import find_runs
 from dgpo_cli.reporting.sides import sides
 from dgpo_cli.reporting.tables import show
+from dgpo_cli.reporting.word_table import WordTable
 from dgpo_cli.terminal import say
 
 
@@ -30,7 +29,7 @@ def run(config: CompareConfig, folder: Path) -> None:
     show(tables, record)
 
 
-def write_comparison(config: CompareConfig, folder: Path) -> tuple[list[Pair], list[Table], Json]:
+def write_comparison(config: CompareConfig, folder: Path) -> tuple[list[Pair], list[WordTable], Json]:
     """Write compare.json, compare.html and the pictures into `folder`; notes on stderr. Pairs, tables, compare.json.
 
     Raises:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from dgpo_cli.reporting.comparison import Pair
 from dgpo_cli.reporting.runs import Run
 from dgpo_cli.reporting.sides import short_labels
-from dgpo_cli.reporting.tables import confidence, duration, interval, make_table, p_text, percent, points, sampling_text
+from dgpo_cli.reporting.tables import confidence, duration, interval, p_text, percent, points, sampling_text
+from dgpo_cli.reporting.word_table import WordTable
 
 RUN_COLUMNS = ("run", "differs in", "accuracy [95%]", "after step", "measured by", "steps", "time", "status")
 MAY_BE_SHARED = ("after step", "measured by", "steps", "status")
 PAIR_COLUMNS = ("b", "is", "against a", "points [{}]", "p", "unit", "won/tied/lost", "detects")
 
 
-def comparison_tables(runs: list[Run], pairs: list[Pair], *, alpha: float) -> list[Table]:
+def comparison_tables(runs: list[Run], pairs: list[Pair], *, alpha: float) -> list[WordTable]:
     tables = [_runs_table(runs)]
     if pairs:
         shared = shared_confidence(pairs)
         columns = [column.format(shared or "interval") for column in PAIR_COLUMNS]
         rows = [_pair_row(pair, len(pairs), alpha, own_confidence=shared is None) for pair in pairs]
-        tables.append(make_table(columns, rows, title="pairs: points are b minus a"))
+        tables.append(WordTable(columns, rows, title="pairs: points are b minus a"))
     return tables
 
 
@@ -30,7 +29,7 @@ def shared_confidence(pairs: list[Pair]) -> str | None:
     return shown.pop() if len(shown) == 1 else None
 
 
-def _runs_table(runs: list[Run]) -> Table:
+def _runs_table(runs: list[Run]) -> WordTable:
     rows = [_run_row(run, label) for run, label in zip(runs, short_labels(runs), strict=True)]
     shared = [
         column
@@ -40,7 +39,7 @@ def _runs_table(runs: list[Run]) -> Table:
     title = ", ".join(f"{RUN_COLUMNS[column]} {rows[0][column]}" for column in shared if rows[0][column] != "-")
     kept = [column for column in range(len(RUN_COLUMNS)) if column not in shared]
     columns = [RUN_COLUMNS[column] for column in kept]
-    return make_table(columns, [[row[column] for column in kept] for row in rows], title=title)
+    return WordTable(columns, [[row[column] for column in kept] for row in rows], title=title)
 
 
 def _run_row(run: Run, label: str) -> list[str]:

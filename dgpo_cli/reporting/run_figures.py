@@ -10,13 +10,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich.table import Table
-
 from dgpo_cli.core.intervals import MeanReward
 from dgpo_cli.core.steadiness import over_runs, variation
 from dgpo_cli.reporting.run_files import Json
 from dgpo_cli.reporting.sides import Side
-from dgpo_cli.reporting.tables import make_table
+from dgpo_cli.reporting.word_table import WordTable
 
 Values = Sequence[float]
 CELLS = ("high_d_high_h", "high_d_low_h", "low_d_high_h", "low_d_low_h")
@@ -63,10 +61,10 @@ def run_figures(sides: Sequence[Side]) -> list[Json]:
     ]
 
 
-def figure_tables(records: Sequence[Json]) -> list[Table]:
+def figure_tables(records: Sequence[Json]) -> list[WordTable]:
     """How steady each side was, and its cells, for a terminal; none of runs without metrics."""
     titled = ((UPDATES, figure_rows(records)), (IN_CELLS, cell_rows(records)))
-    return [make_table(rows[0], rows[1:], title=title) for title, rows in titled if rows]
+    return [WordTable(rows[0], rows[1:], title=title) for title, rows in titled if rows]
 
 
 def figure_rows(records: Sequence[Json]) -> list[list[str]]:

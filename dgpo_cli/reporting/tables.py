@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import JustifyMethod
+from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -35,7 +35,7 @@ def make_table(
     return table
 
 
-def show(tables: Sequence[Table], record: Any) -> None:
+def show(tables: Sequence[RenderableType], record: Any) -> None:
     """What a command says on stdout: tables on a terminal, one JSON document in a pipe."""
     if not sys.stdout.isatty():
         put(json.dumps(record, indent=2, allow_nan=False))
