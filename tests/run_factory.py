@@ -43,10 +43,11 @@ def training(
     last_evaluation = folder / "evals" / f"step_{evaluated:06d}"
     last_evaluation.mkdir(parents=True)
     clip = {"grpo": 0.2, "dapo": 0.28}[algo]
+    own = settings.pop("algo_settings", {})
     config = {
         "seed": seed,
         "steps": 2,
-        "algo": {"name": algo, "clip_high": clip},
+        "algo": {"name": algo, "clip_high": clip, **own},
         "logger": {"mode": "auto"},
         **settings,
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
+import dgpo_cli
 from dgpo_cli.config.commands import CompareConfig
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.evaluation.sample_file import write_json
@@ -46,7 +48,9 @@ def write_comparison(config: CompareConfig, folder: Path) -> tuple[list[Pair], l
     notes += more + [one.sentence for one in judged]
     groups = sides(runs)
     figures = run_figures(groups)
-    more_records = {"figures": figures, "band": [one.as_record() for one in judged]}
+    made = datetime.now(UTC)
+    stamp = {"made": made.isoformat(timespec="seconds"), "version": dgpo_cli.__version__}
+    more_records = {**stamp, "figures": figures, "band": [one.as_record() for one in judged]}
     record = comparison_record(runs, pairs, notes, alpha=alpha, seed=config.seed) | more_records
     curves = learning_curves(groups)
     pictures = {"curves.png": curves_png(curves)} if curves else {}
@@ -55,7 +59,9 @@ def write_comparison(config: CompareConfig, folder: Path) -> tuple[list[Pair], l
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "compare.json", record)
-        page = comparison_page(runs, groups, pairs, curves, figures, notes, alpha=alpha)
+        page = comparison_page(
+            runs, groups, pairs, curves, figures, notes, alpha=alpha, made=f"{made:%Y-%m-%d %H:%M} UTC"
+        )
         write_atomically(folder / "compare.html", page)
         for name, content in pictures.items():
             (folder / name).write_bytes(content)

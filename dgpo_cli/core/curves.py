@@ -1,15 +1,19 @@
 """Learning curves of several seeds as one: their mean and the band between the lowest and the highest.
 
-The band is the range, not an interval: of three to five runs a standard deviation says little and a range is plain.
+The band of a metric is the range: of three to five runs a standard deviation says little and a range is plain. The band
+of held-out accuracy, which verdicts are about, is an interval.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dgpo_cli.core.intervals import mean_interval
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +29,25 @@ class Band:
     low: Floats
     high: Floats
     runs: int
+
+
+def interval_band(
+    x: Sequence[Sequence[float]],
+    y: Sequence[Sequence[float]],
+    own: Sequence[tuple[float, float] | None],
+    *,
+    bounds: tuple[float, float],
+) -> Band:
+    """The mean of the runs' values at each of some points, with a 95% interval in place of the range.
+
+    x, y: [points][runs], all finite; a point stands at the mean x. own: the interval of each point if there is one run;
+    of several it is Student's t over runs, cut to `bounds`. NaN where there is none.
+    """
+    runs = len(y[0])
+    ends = own if runs == 1 else [mean_interval([[value] for value in values]).ci95 for values in y]
+    low, high = (np.array([math.nan if one is None else one[end] for one in ends], dtype=np.float64) for end in (0, 1))
+    means = [np.asarray(values, dtype=np.float64).mean(axis=1) for values in (x, y)]
+    return Band(means[0], means[1], np.maximum(low, bounds[0]), np.minimum(high, bounds[1]), runs)
 
 
 def seed_band(series: Sequence[tuple[Sequence[float], Sequence[float]]], *, points: int = MAX_POINTS) -> Band | None:

@@ -137,6 +137,8 @@ def comparison_record(runs: list[Run], pairs: list[Pair], notes: list[str], *, a
                 "best": run.best,
                 "accuracy": _accuracy(run.evaluation),
                 "wall_seconds": run.wall_seconds,
+                "started": run.started,
+                "commit": run.commit,
             }
             for run, differing in zip(runs, differences(runs), strict=True)
         ],

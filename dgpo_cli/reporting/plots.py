@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, which people of any colour vision tell apart; line 
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import warnings
@@ -13,8 +14,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dgpo_cli.reporting.comparison import Pair
-from dgpo_cli.reporting.learning_curves import AXES, Axis, Curve, Curves, Metric, drawn_metrics
-from dgpo_cli.reporting.tables import confidence
+from dgpo_cli.reporting.learning_curves import AXES, HELD_OUT, Axis, Curve, Curves, Metric, drawn_metrics
+from dgpo_cli.reporting.tables import confidence, points
+from dgpo_cli.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES: Any = ("-", "--", "-.", ":")
+DASHES: Any = ("-", (0, (4, 3)), (0, (1.2, 2)), (0, (7, 3, 1.5, 3)))  # with gaps that show what lies below
+THINNEST, WIDEST, STEP = 1.5, 7.0, 1.3  # points, of the line on top and of the lowest; more for each line below
 INK = "#0b0c0d"  # drawn as it is in PNG; in SVG the page's own colour of text takes its place
 MOST_BANDS = 6  # with more sides the bands would hide each other
 VERDICTS = {  # marker, colour
@@ -57,17 +61,17 @@ def colour(number: int) -> str:
 
 
 def curves_png(curves: Curves) -> bytes:
-    """A PNG of all metrics (rows) against all axes (columns)."""
-    metrics = drawn_metrics(curves)
+    """A PNG of all metrics (rows) against all axes that have a curve (columns)."""
+    metrics, axes = drawn_metrics(curves), drawn_axes(curves)
     names = _legend(curves)
     columns = max(1, min(len(names), 130 // (max(map(len, names.values()), default=0) + 8)))
     top = 0.45 + 0.2 * -(-len(names) // columns)  # inches, for as many lines of names as it takes
     with drawing() as new_figure:
-        figure = new_figure(11, 0.5 + top + 2.1 * len(metrics))
-        grid = figure.subplots(len(metrics), len(AXES), squeeze=False, sharex="col", sharey="row")
+        figure = new_figure(3.7 * max(2, len(axes)), 0.5 + top + 2.1 * len(metrics))
+        grid = figure.subplots(len(metrics), len(axes), squeeze=False, sharex="col", sharey="row")
         for row, metric in enumerate(metrics):
-            for column, axis in enumerate(AXES):
-                _draw_panel(grid[row][column], curves.get((axis.name, metric.key), []), metric, axis)
+            for column, axis in enumerate(axes):
+                _draw_panel(grid[row][column], curves.get((axis.name, metric.key), []), metric, axis, len(names))
                 if column:
                     grid[row][column].set_ylabel("")
                 if row < len(metrics) - 1:
@@ -78,34 +82,56 @@ def curves_png(curves: Curves) -> bytes:
 
 
 def curves_svg(curves: Curves, axis: Axis) -> str:
-    """All metrics against one axis, for the page."""
+    """All metrics against one axis, for the page: hovering names a curve, and a point leads to its evidence."""
     metrics = [metric for metric in drawn_metrics(curves) if (axis.name, metric.key) in curves]
+    titles: list[str] = []
     with drawing() as new_figure:
         rows = (len(metrics) + 2) // 3
         figure = new_figure(11, 2.6 * rows)
         panels = list(figure.subplots(rows, 3, squeeze=False).flat)
         for panel, metric in zip(panels, metrics, strict=False):
-            _draw_panel(panel, curves[axis.name, metric.key], metric, axis)
+            _draw_panel(panel, curves[axis.name, metric.key], metric, axis, len(_legend(curves)), titles)
         for panel in panels[len(metrics) :]:
             panel.set_axis_off()
         _set_margins(figure, top=0.35, between=(0.3, 0.55))
-        return _svg(figure, f"learning curves at {axis.title}")
+        return _titled(_svg(figure, f"learning curves at {axis.title}"), titles)
+
+
+def drawn_axes(curves: Curves) -> list[Axis]:
+    """Those that any curve stands against."""
+    return [axis for axis in AXES if any(name == axis.name for name, _ in curves)]
+
+
+def evidence_id(side: int, step: int) -> str:
+    """Of what the page shows when a point of a curve is chosen."""
+    return f"at-{side}-{step}"
+
+
+def pair_id(place: int) -> str:
+    """Of a pair's problems, by its place."""
+    return f"pair-{place}"
 
 
 def differences_png(pairs: Sequence[Pair], names: Sequence[str]) -> bytes:
     """A PNG of every pair's difference with its interval."""
     with drawing() as new_figure:
-        return png(_differences(new_figure, pairs, names))
+        return png(_differences(new_figure, pairs, names, linked=False))
 
 
 def differences_svg(pairs: Sequence[Pair], names: Sequence[str]) -> str:
     """The same for the page."""
     with drawing() as new_figure:
-        return _svg(_differences(new_figure, pairs, names), "differences with the intervals that decide the verdicts")
+        figure = _differences(new_figure, pairs, names, linked=True)
+        drawn = _svg(figure, "differences with the intervals that decide the verdicts")
+        titles = [
+            f"{' '.join(name.split())}: {pair.verdict}, {points(pair.result.difference)} points"
+            for name, pair in zip(names, pairs, strict=True)
+        ]
+        return _titled(drawn, titles)
 
 
-def _differences(new_figure: Any, pairs: Sequence[Pair], names: Sequence[str]) -> Figure:
-    figure = new_figure(9, 1.1 + 0.42 * len(pairs))
+def _differences(new_figure: Any, pairs: Sequence[Pair], names: Sequence[str], *, linked: bool) -> Figure:
+    figure = new_figure(9, 1.2 + 0.5 * len(pairs))
     figure.set_layout_engine("constrained")  # names are of any length
     panel = figure.subplots()
     for place, pair in enumerate(pairs):
@@ -116,29 +142,77 @@ def _differences(new_figure: Any, pairs: Sequence[Pair], names: Sequence[str]) -
             panel.barh(place, width, left=-width / 2, height=0.7, color=INK, alpha=0.09, linewidth=0)
         if pair.decision.interval is not None:
             panel.plot([100 * end for end in pair.decision.interval], [place, place], color=hue, linewidth=2.2)
-        panel.plot([100 * result.difference], [place], marker=marker, color=hue, markersize=8)
+        dot = panel.scatter([100 * result.difference], [place], marker=marker, color=hue, s=64, zorder=3)
+        dot.set_urls([f"#{pair_id(place)}"] if linked else None)
     panel.axvline(0, color=INK, linewidth=1)
     panel.set_yticks(range(len(pairs)), names)
     panel.set_ylim(len(pairs) - 0.4, -0.6)
     panel.grid(axis="y", visible=False)
     levels = [pair.decision.level for pair in pairs]
     shown = " to ".join(dict.fromkeys((confidence(max(levels)), confidence(min(levels)))))
-    panel.set_xlabel(f"points, b minus a, with {shown} interval; grey: often missed")
+    panel.set_xlabel(f"points, b minus a, with {shown} interval\non the grey ground: often missed")
     return figure  # type: ignore[no-any-return]
 
 
-def _draw_panel(panel: Axes, curves: Sequence[Curve], metric: Metric, axis: Axis) -> None:
+def _draw_panel(
+    panel: Axes, curves: Sequence[Curve], metric: Metric, axis: Axis, sides: int, titles: list[str] | None = None
+) -> None:
+    """titles: of the page, that gets what hovering says of each curve and point, in the order of the drawing."""
     for curve in curves:
         band, hue = curve.band, colour(curve.number)
-        if band.runs > 1 and len(curves) <= MOST_BANDS:
-            panel.fill_between(band.x, band.low, band.high, color=hue, alpha=0.18, linewidth=0)
-        marker = "o" if len(band.x) == 1 else ""
-        panel.plot(band.x, band.mean, color=hue, linestyle=STYLES[curve.number % len(STYLES)], marker=marker)
+        if (band.runs > 1 or metric.key.startswith(HELD_OUT)) and len(curves) <= MOST_BANDS:
+            panel.fill_between(band.x, band.low, band.high, color=hue, alpha=0.16, linewidth=0)
+    for curve in curves:
+        _draw_curve(panel, curve, metric, sides, titles)
     panel.set_title(drawable(metric.title, 40), fontsize=10, loc="left", fontweight="bold")
     panel.set_ylabel(metric.unit)
     panel.set_xlabel(axis.title)
     panel.ticklabel_format(useOffset=False)
     panel.locator_params(nbins=5)
+
+
+def _draw_curve(panel: Axes, curve: Curve, metric: Metric, sides: int, titles: list[str] | None) -> None:
+    """A line that is thinner than those before it and lies on them, so that equal curves are all seen."""
+    band, hue, held_out = curve.band, colour(curve.number), metric.key.startswith(HELD_OUT)
+    width = line_width(curve.number, sides)
+    marker = "o" if len(band.x) == 1 or held_out else ""
+    style = DASHES[curve.number % len(DASHES)]
+    order = 2 + curve.number / 1000
+    [line] = panel.plot(
+        band.x, band.mean, color=hue, linestyle=style, linewidth=width, marker=marker, markersize=width + 4
+    )
+    line.set_zorder(order)
+    if titles is None:
+        return
+    name = curve.label if curve.run is None else f"{curve.label}, {curve.run}"
+    line.set_gid(f"{HOVERED}{len(titles)}")
+    titles.append(f"{name}: {metric.title}")
+    if curve.points:
+        size = width + (4 if held_out else 1.5)
+        x, y = [point.x for point in curve.points], [point.y for point in curve.points]
+        dots = panel.scatter(x, y, s=size**2, color=hue, alpha=1 if held_out else 0.6, linewidth=0)
+        dots.set_zorder(order + 1)
+        dots.set_urls([f"#{evidence_id(curve.number, point.step)}" for point in curve.points])
+        titles += [f"{name}, step {point.step}: {point.y:.4g} {metric.unit}" for point in curve.points]
+
+
+HOVERED = "curve-"  # begins the id of a line in the page's drawings
+
+
+def line_width(number: int, sides: int) -> float:
+    """Points: the first of the sides lies lowest and is the widest."""
+    below = sides - 1 - number
+    return THINNEST + below * min(STEP, (WIDEST - THINNEST) / max(1, sides - 1))
+
+
+def _titled(drawn: str, titles: Sequence[str]) -> str:
+    """What a browser shows while a curve or a point is hovered. Both stand in the drawing in the order of `titles`."""
+    left = list(titles)
+
+    def with_title(match: re.Match[str]) -> str:
+        return f"{match[0]}<title>{html.escape(visible(left.pop(0)))}</title>"
+
+    return re.sub(rf'<g id="{HOVERED}\d+">|<a xlink:href="#[^"]*">', with_title, drawn)
 
 
 def _set_margins(figure: Figure, *, top: float, between: tuple[float, float]) -> None:
@@ -167,7 +241,14 @@ def _add_legend(figure: Figure, names: dict[int, str], columns: int) -> None:
     from matplotlib.lines import Line2D
 
     lines = [
-        Line2D([], [], color=colour(number), linestyle=STYLES[number % len(STYLES)], label=name)
+        Line2D(
+            [],
+            [],
+            color=colour(number),
+            linestyle=DASHES[number % len(DASHES)],
+            linewidth=line_width(number, len(names)),
+            label=name,
+        )
         for number, name in names.items()
     ]
     figure.legend(handles=lines, loc="upper left", ncols=columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ def read_yaml(path: Path) -> Json:
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected the configuration of a run, found {type(content).__name__}")
     return content
+
+
+def as_yaml(value: Any) -> str:
+    """A value of a configuration in one line, as YAML writes it: true, null, [1, 2]."""
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return str(text).removesuffix("...\n").strip()
 
 
 def read_json(path: Path) -> Json:

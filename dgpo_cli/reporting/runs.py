@@ -52,12 +52,22 @@ class Evaluation:
     grader: Instrument | None = None  # None where nothing says which
     template: Instrument | None = None
     unanswered: int = 0  # samples that a server gave no completion for, which count as wrong
+    folder: Path | None = None  # that holds results.json, and samples.jsonl where the samples were kept
 
     def on(self, keys: Sequence[Key]) -> Evaluation:
         """The same on these of its problems alone."""
         problems = {key: self.problems[key] for key in keys}
         average = _average(problems)
         return replace(self, problems=problems, value=average.value, ci95=average.ci95)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A row of eval.jsonl: avg@k of a benchmark after a step."""
+
+    step: int
+    value: float
+    ci95: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,9 @@ class Run:
     wall_seconds: float | None
     rows: list[Json]  # of metrics.jsonl; empty for an evaluation
     subject: str  # what was evaluated: the run, or the folder that holds its evaluations on several benchmarks
-    held_out: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # by benchmark: steps with their avg@k
+    held_out: dict[str, list[Score]] = field(default_factory=dict)  # by benchmark
+    started: str | None = None  # 2026-11-23T09:10:00+0000
+    commit: str | None = None  # of the checkout of dgpo that ran it
 
     @property
     def last_step(self) -> int | None:
@@ -177,15 +189,18 @@ def _training_run(folder: Path) -> Run:
         rows=rows,
         subject=str(folder),
         held_out=held_out,
+        started=facts.get("first_started") or facts.get("started"),
+        commit=facts.get("git_commit"),
     )
 
 
-def _held_out(evaluations: list[Json]) -> dict[str, list[tuple[int, float]]]:
+def _held_out(evaluations: list[Json]) -> dict[str, list[Score]]:
     """What eval.jsonl says of each benchmark; nothing of rewards that know no right and wrong."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: dict[str, list[Score]] = {}
     for row in evaluations:
-        if row["avg_at_k"]:
-            found.setdefault(str(row["benchmark"]), []).append((row.get("step", 0), row["avg_at_k"]["value"]))
+        if average := row["avg_at_k"]:
+            score = Score(row.get("step", 0), average["value"], _pair(average.get("ci95")))
+            found.setdefault(str(row["benchmark"]), []).append(score)
     return found
 
 
@@ -322,6 +337,7 @@ def _evaluation(path: Path, record: Json, step: int | None, settings: Json | Non
             grader=_grader(manifest, settings or {}),
             template=_template(manifest, settings or {}),
             unanswered=_unanswered(record.get("errors")),
+            folder=path.parent,
         )
     except (KeyError, TypeError, ValueError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else str(error)

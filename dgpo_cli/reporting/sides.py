@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dgpo_cli.reporting.run_files import Json
+from dgpo_cli.config.gatings import gating_option
+from dgpo_cli.config.keys import option_files
+from dgpo_cli.reporting.run_files import Json, as_yaml
 from dgpo_cli.reporting.runs import Run
 
+GATING = "gating.name"
 MODEL = "model"  # of an evaluation: the path of the weights, another one for each seed
 
 
@@ -38,7 +41,7 @@ def short_labels(runs: list[Run]) -> list[str]:
     differing = differences(runs)
     shown = [key for key in differing[0] if not _follows(key, differing)] if runs else []
     shown = [key for key in shown if key != MODEL] or shown  # a path says less than the settings that it was trained by
-    return [" ".join(f"{key.removesuffix('.name')}={_text(one[key])}" for key in shown) for one in differing]
+    return [" ".join(f"{key.removesuffix('.name')}={as_yaml(one[key])}" for key in shown) for one in differing]
 
 
 def sides(runs: list[Run]) -> list[Side]:
@@ -74,17 +77,27 @@ def alike(a: Run, b: Run) -> bool:
 
 
 def _follows(key: str, differing: list[Json]) -> bool:
-    """Whether the value of `key` is decided by the name of its group's option, which differs as well."""
+    """Whether the value of `key` is decided by the name of its group's option, which differs as well.
+
+    That of a gating must be the option's own: a control, or a temperature, makes another method of it.
+    """
     name = f"{key.partition('.')[0]}.name"
     if key == name or name not in differing[0]:
+        return False
+    if name == GATING and not all(_is_usual(key, one) for one in differing):
         return False
     decided: dict[str, Any] = {}
     return all(decided.setdefault(str(one[name]), one[key]) == one[key] for one in differing)
 
 
+def _is_usual(key: str, settings: Json) -> bool:
+    """Whether the run's gating option brings this value by itself; of one that is not known, all but a control."""
+    name, own = str(settings[GATING]), key.partition(".")[2]
+    if name not in option_files("gating"):
+        return own != "control"
+    usual = getattr(gating_option(name), own, None)
+    return bool(getattr(usual, "name", usual) == settings[key])
+
+
 def _without_seed(label: str) -> str:
     return " ".join(word for word in label.split(" ") if not word.startswith("seed="))
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else str(value)

@@ -69,7 +69,7 @@ def test_no_verdict_stands_beside_an_interval_that_says_otherwise(
     assert second["ci_verdict"][0] > 0
     assert third["ci_verdict"][0] < 0 < third["ci_verdict"][1]
     page = " ".join((tmp_path / "out" / "compare.html").read_text().split())
-    assert "· 97.5% [0.0, +" in page
+    assert '<span class="soft">97.5%</span> [0.0, +' in page
     assert '<span class="soft">98.3%</span> [+' in page
     capsys.readouterr()
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
@@ -443,7 +443,8 @@ def test_samples_are_counted_up_to_the_evaluation(tmp_path: Path, capsys: pytest
     compared(tmp_path, [a, c])
     assert f"after different numbers of samples: {a} 1,000, {c} 3,000" in capsys.readouterr().err
     page = " ".join((tmp_path / "out" / "compare.html").read_text().split())
-    assert '<td>10</td><td class="text name">b @4, T=1 top_p=0.7 max_tokens=8</td><td>12</td>' in page
+    assert "All runs: after step 10, measured by b @4, T=1 top_p=0.7 max_tokens=8." in page
+    assert '<td data-name="steps" class="whole"><span>12</span></td>' in page
 
 
 def test_numbers_that_are_none_become_null(tmp_path: Path) -> None:
@@ -539,8 +540,8 @@ def test_a_pair_without_an_interval_shows_none(
     assert "+25.0 - " in capsys.readouterr().out
     assert (tmp_path / "out" / "differences.png").stat().st_size > 0
     page = " ".join((tmp_path / "out" / "compare.html").read_text().split())
-    assert 'by 25.0 points <span class="soft">· p 0.0156</span>' in page
-    assert "<td>+25.0</td><td>-</td> <td>0.0156</td>" in page
+    assert 'by 25.0 points<span class="soft"> · p 0.0156 · <a' in page
+    assert '<span>+25.0</span></td><td data-name="95%"><span>-</span></td> <td data-name="p"><span>0.0156' in page
 
 
 def test_six_evaluations_of_500_problems_are_compared_quickly(tmp_path: Path) -> None:

@@ -96,13 +96,13 @@ def test_curves_switch_between_steps_samples_and_time(open_page: Opener, folder:
 def test_every_problem_shows_who_won_it(open_page: Opener, folder: Path) -> None:
     page = open_page(folder / "compare.html").page
     problems = page.locator("details.problems")
-    assert "2 won, 1 tied, 0 lost" in problems.locator("summary").inner_text()
-    lines = [line.locator("td").all_inner_texts()[:4] for line in problems.locator("tr[data-sign]").all()]
+    assert "2 won, 1 tied, 0 lost" in problems.locator("> summary").inner_text()
+    lines = [line.locator("> span").all_inner_texts()[:4] for line in problems.locator(".problem").all()]
     # problem 1: grpo 0 + 1 + 0 + 1 of 16, dapo 12 of 16
     assert lines == [
         ["1 p1", "2/16", "12/16", "+62.5"],
         ["0 p0", "0/16", "8/16", "+50.0"],
-        ["2 p2", "16/16", "16/16", "+0.0"],
+        ["2 p2", "16/16", "16/16", "tie"],
     ]
 
 
@@ -110,8 +110,10 @@ def test_of_many_problems_the_ties_are_counted_and_not_listed(open_page: Opener,
     a, b = evaluation(tmp_path / "a", [1] * 100), evaluation(tmp_path / "b", [1] * 97 + [2, 2, 0])
     opened = open_page(compared(tmp_path, [a, b]) / "compare.html", width=390)
     problems = opened.page.locator("details.problems")
-    assert "2 won, 97 tied, 1 lost (ties are not listed)" in " ".join(problems.locator("summary").inner_text().split())
-    assert [line.get_attribute("data-sign") for line in problems.locator("tr[data-sign]").all()] == [
+    assert "2 won, 97 tied, 1 lost (ties are not listed)" in " ".join(
+        problems.locator("> summary").inner_text().split()
+    )
+    assert [line.get_attribute("data-sign") for line in problems.locator(".problem").all()] == [
         "win",
         "win",
         "loss",
