@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -61,6 +62,22 @@ def sha256(stream: BinaryIO) -> str:
         digest.update(chunk)
         beat()
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file was when it was written."""
+
+    bytes: int
+    sha256: str
+
+
+def written(path: Path) -> Written:
+    """A file that something else has written, read again and brought to the disk."""
+    with path.open("rb+") as stream:
+        digest = sha256(stream)
+        sync(stream)
+    return Written(path.stat().st_size, digest)
 
 
 def sync(stream: IO[Any]) -> None:

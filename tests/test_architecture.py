@@ -27,7 +27,7 @@ LAYERS = [
         "traffic",
     ],
     ["core"],
-    ["config", "disk", "rollout_arrays"],
+    ["config", "disk", "rollout_arrays", "tensor_files"],
     ["meeting", "collectives"],
     ["processes", "planning"],
     ["crew"],

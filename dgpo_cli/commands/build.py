@@ -104,9 +104,13 @@ def _everywhere(
     """The models, as they were before the first step or as a checkpoint left them, and what draws from the policy."""
     placement = prepare_device(config.strategy, config.model, processes)
     checkpoints = Checkpoints(
-        folder, keep=config.checkpoint.keep, merge_adapter=config.model.lora.merge, processes=processes
+        folder,
+        keep=config.checkpoint.keep,
+        merge_adapter=config.model.lora.merge,
+        beside=config.checkpoint.beside,
+        processes=processes,
     )
-    checkpoint = processes.from_main(checkpoint_to_resume(config, checkpoints) if processes.main else None)
+    checkpoint = checkpoint_to_resume(config, checkpoints, says=processes.main)
     state = state_to_resume(config, checkpoint)
     trained = None if checkpoint is None else policy_folder(checkpoint)
     with phase(f"loading the weights of {config.model.path}") if processes.main else nullcontext():

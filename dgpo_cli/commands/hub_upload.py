@@ -19,7 +19,7 @@ def upload(trainer: Trainer, name: str) -> None:
         RunError: it failed; the run itself is done and saved.
     """
     folder = trainer.folder
-    newest, _ = trainer.checkpoints.newest_intact()
+    newest, _ = trainer.checkpoints.newest_intact(alone=True)
     if newest is None:
         raise RunError(f"push_to_hub={name}: {folder.folder} holds no intact checkpoint")
     by_step = [folder.evaluated_steps(name) for name in trainer.config.benchmark_names]

@@ -12,15 +12,15 @@ from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
 from dgpo_cli.training.optimizer import learning_rate
 
 
-def checkpoint_to_resume(config: TrainConfig, checkpoints: Checkpoints) -> Path | None:
-    """The newest whole checkpoint of a run that is resumed; None if there is none, or the run is new. For the main
-    process: it speaks."""
+def checkpoint_to_resume(config: TrainConfig, checkpoints: Checkpoints, *, says: bool) -> Path | None:
+    """The newest whole checkpoint of a run that is resumed; None if there is none, or the run is new. All processes
+    look for it together; the one that `says` tells of damage."""
     if config.resume is None:
         return None
     checkpoint, warnings = checkpoints.newest_intact()
-    for text in warnings:
+    for text in warnings if says else []:
         say(f"warning: {text}")
-    if checkpoint is None:
+    if checkpoint is None and says:
         say(f"{config.resume} holds no complete checkpoint: starting at step 1")
     return checkpoint
 

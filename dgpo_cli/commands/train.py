@@ -126,6 +126,7 @@ def _train(trainer: Trainer) -> None:
         with trainer.view if main else nullcontext():
             trainer.run()
         trainer.save()
+        trainer.checkpoints.settle()
         status, code = "done", 0
         if main:
             _say_goodbye(trainer)
@@ -134,6 +135,7 @@ def _train(trainer: Trainer) -> None:
         _save_interrupted(trainer, finished=isinstance(stop, StopRequested))
         raise _interrupted(guard, trainer.folder.folder, trainer.state.step) from None
     except Exception as error:
+        trainer.checkpoints.give_up()
         if is_out_of_memory(error):
             raise out_of_memory(error) from error
         raise
@@ -146,10 +148,11 @@ def _train(trainer: Trainer) -> None:
 
 def _save_interrupted(trainer: Trainer, *, finished: bool) -> None:
     """After a signal: the state after the last finished step is saved, or the last checkpoint stands."""
+    trainer.checkpoints.settle()
     if finished and trainer.state.step:
         trainer.save()
     elif trainer.processes.main:
-        newest, _ = trainer.checkpoints.newest_intact()
+        newest, _ = trainer.checkpoints.newest_intact(alone=True)
         trainer.state.step = load_state(newest).step if newest is not None else 0
     if trainer.processes.main:
         trainer.folder.rewind(trainer.state.step)

@@ -89,6 +89,11 @@ class CheckpointConfig:
 
     every: int = key(20, "steps between checkpoints; 0 is only the last", "steps")
     keep: int = key(2, "newest checkpoints to keep; at least 1", "checkpoints")
+    beside: bool = key(
+        False,
+        "write it while training goes on, from a copy of weights and moments in CPU memory: 12 bytes a trained weight, "
+        "shared out by a sharded model. A kill before it is written leaves the one before",
+    )
     keep_best: bool = key(True, "also keep the checkpoint with the best evaluation")
     grace_seconds: float = key(25.0, "a signal after a step's first update lets it finish if it fits in this time", "s")
     signals: list[str] = key(

@@ -59,6 +59,24 @@ def full(weight: Tensor, kind: str = CHECKPOINT) -> Tensor:
     return whole
 
 
+def whole_on(weight: Tensor, rank: int, device: torch.device) -> Tensor | None:
+    """The whole tensor on the CPU, in the process `rank` alone; None in the others. Every process has to ask.
+
+    A sharded one goes there over `device`, a shard from each. Any other tensor is copied, for it may change.
+    """
+    here, size = dist.get_rank(), dist.get_world_size()
+    if not isinstance(weight, DTensor):
+        return weight.detach().cpu().clone() if rank == here else None
+    mine, rows = local(weight.detach()).to(device), weight.shape[0]
+    each = -(-rows // size)
+    sent = torch.cat([mine, mine.new_empty(each - len(mine), *mine.shape[1:])])
+    whole = sent.new_empty(each * size, *sent.shape[1:]) if rank == here else None
+    with together():
+        dist.gather(sent, None if whole is None else list(whole.split(each)), dst=rank)
+    TRAFFIC.count(CHECKPOINT, sent.nbytes * (size - 1))
+    return None if whole is None else whole[:rows].cpu()
+
+
 def _count(kind: str, whole: Tensor) -> None:
     """A whole that is gathered from all processes, sent to all, or summed into their shards."""
     TRAFFIC.count(kind, whole.nbytes * (dist.get_world_size() - 1))

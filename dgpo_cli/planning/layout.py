@@ -89,6 +89,7 @@ def setting_of(config: Any, layout: Layout, *, trains: bool) -> Setting:
         generates_gathered=strategy.gather_for_generation,
         quantization=config.model.quantization.name,
         states=config.optim.states.value if trains and isinstance(config, TrainConfig) else "float32",
+        saves_beside=trains and isinstance(config, TrainConfig) and config.checkpoint.beside,
     )
 
 

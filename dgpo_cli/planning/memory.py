@@ -68,6 +68,7 @@ class Setting:
     generates_gathered: bool = True  # sharded weights are held whole while completions are sampled
     quantization: str = "none"  # of the layers' matrices: none | nf4 | int8
     states: str = "float32"  # of the optimizer: float32 | 8bit
+    saves_beside: bool = False  # checkpoints are written from a copy
 
     @property
     def autocast(self) -> bool:
@@ -136,11 +137,18 @@ def sampling_phase(model: Architecture, setting: Setting, generation: Generation
 
 def standing(model: Architecture, setting: Setting) -> Memory:
     """What stands through all phases: weights as they are gathered for a pass, moments, reference."""
+    copied = saved_copy(model, setting) if setting.device == "cpu" else 0
     return Memory(
         weights=stored_weights(model, setting) + gathered_weights(model, setting),
-        optimizer=0 if setting.offloaded else _shard(moments(model, setting), setting),
+        optimizer=copied + (0 if setting.offloaded else _shard(moments(model, setting), setting)),
         reference=reference_weights(model, setting),
     )
+
+
+def saved_copy(model: Architecture, setting: Setting) -> int:
+    """CPU memory that a checkpoint is written from beside training: moments, and weights but for an adapter's."""
+    weights = 0 if setting.adapters.rank else setting.weight_bytes * model.parameters
+    return _shard(weights + moments(model, setting), setting) if setting.saves_beside else 0
 
 
 def moments(model: Architecture, setting: Setting) -> int:
@@ -252,7 +260,7 @@ def host_bytes(model: Architecture, setting: Setting) -> int:
     offloaded = setting.weight_bytes * model.parameters + 3 * FLOAT * trained if setting.offloaded else 0
     resting = setting.offloaded or setting.reference_offloaded
     reference = reference_bytes(setting) * model.parameters if setting.reference == "copy" and resting else 0
-    return _shard(offloaded + reference, setting)
+    return _shard(offloaded + reference, setting) + saved_copy(model, setting)
 
 
 def forward(model: Architecture, setting: Setting, batch: Batch) -> Memory:

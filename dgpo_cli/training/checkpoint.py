@@ -7,32 +7,36 @@
     checkpoints/latest               the name of the newest complete one; checkpoints/best likewise
 
 A checkpoint is written into a temporary folder, synced and renamed, and only then named by `latest`. So a kill at any
-moment leaves the one before as it was, and at most a temporary folder, which the next start or save removes.
+moment leaves the one before as it was, and at most a temporary folder, which the next start or save removes. Each
+process writes and hashes a share of it, beside the steps that follow with checkpoint.beside (saving_beside.py).
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dgpo_cli.disk import writing
-from dgpo_cli.files import read_name, remove_tree, sha256, sync, sync_folder, write_atomically
+from dgpo_cli.files import Written, read_name, remove_tree, sync_folder, write_atomically
 from dgpo_cli.models.language_model import LanguageModel
-from dgpo_cli.models.saving import save_merged, save_model
+from dgpo_cli.models.saving import Job, model_jobs, save_merged
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import measured
+from dgpo_cli.traffic import CHECKPOINT
+from dgpo_cli.training.checkpoint_files import COUNTERS, damage_of, write_manifest
 from dgpo_cli.training.collect import Collected
 from dgpo_cli.training.collected_file import save_collected
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.saving_beside import SavingBeside
 from dgpo_cli.training.space import checkpoint_bytes
 from dgpo_cli.types import ScoresGiven
 
 TEMPORARY = ".tmp_"
 MERGED_FROM = Path("state", "adapter")  # in a checkpoint whose model/ is merged
-COUNTERS = Path("state", "counters.json")
 
 
 @dataclass
@@ -65,12 +69,21 @@ class Checkpoints:
     """The folder checkpoints/ of a run."""
 
     def __init__(
-        self, run_folder: Path, *, keep: int, merge_adapter: bool = False, processes: Processes = SOLO
+        self,
+        run_folder: Path,
+        *,
+        keep: int,
+        merge_adapter: bool = False,
+        beside: bool = False,
+        processes: Processes = SOLO,
     ) -> None:
+        """beside: files are written beside the steps that follow, from copies of weights and moments."""
         self.folder = run_folder / "checkpoints"
         self.processes = processes
         self.keep = keep
         self.merge_adapter = merge_adapter
+        self.beside = beside
+        self._underway: SavingBeside | None = None
 
     def save(
         self,
@@ -82,33 +95,63 @@ class Checkpoints:
     ) -> Path:
         """Write the checkpoint of `state.step`, name it in `latest`, then drop what is no longer kept.
 
+        All processes call it, and each writes a part. `beside`: it stands once `settle` has returned.
         ahead: what the next step trains on, if that was drawn already; in the main process.
 
         Raises:
             RunError: the disk is full or not writable. Nothing that was saved before is touched.
         """
+        self.settle()
         target = self.folder / checkpoint_name(state.step)
         temporary = self.folder / f"{TEMPORARY}{target.name}"
-        with writing(target, checkpoint_bytes(model, reference, merged=self.merge_adapter, states=optimizer.states)):
+        needed = checkpoint_bytes(model, reference, merged=self.merge_adapter, states=optimizer.states)
+        finish = partial(self._finish, temporary, target, state.step)
+        with writing(target, needed):
             try:
                 if self.processes.main:
                     remove_tree(temporary, ignore_errors=True)
                     (temporary / "state").mkdir(parents=True)
-                with measured():  # libraries write the large files
-                    self.processes.agreed(lambda: self._write(temporary, state, model, optimizer, reference))
-                if self.processes.main and ahead is not None:
-                    save_collected(ahead, state.step + 1, temporary / "state")
+                    (temporary / COUNTERS).write_text(json.dumps(asdict(state)), encoding="utf-8")
+                    if ahead is not None:
+                        save_collected(ahead, state.step + 1, temporary / "state")
+                self.processes.highest(0)  # the folder is there
+                jobs = self._jobs(temporary, model, optimizer, reference)
+                with measured():  # large files are written
+                    if self.beside:
+                        held = self.processes.agreed(lambda: list(jobs))
+                        self._underway = SavingBeside(held, finish, target, needed, self.processes)
+                        return target
+                    found = self.processes.agreed(lambda: _done(jobs))
+                parts = self.processes.to_main(found, CHECKPOINT)
                 if self.processes.main:
-                    _write_manifest(temporary)
-                    _replace(temporary, target)
-                    write_atomically(self.folder / "latest", target.name)
+                    finish({path: one for part in parts for path, one in part.items()})
             except Exception:
                 remove_tree(temporary, ignore_errors=True)  # a full disk gets its room back
                 raise
-        if self.processes.main:
-            self._drop_old(state.step)  # only now: until `latest` names the new one, the old ones are all there is
         self.processes.highest(0)  # no process goes on before the checkpoint stands
         return target
+
+    def settle(self) -> None:
+        """Wait for a checkpoint that is being written beside. All processes call it.
+
+        Raises:
+            RunError: as `save`, in all of them.
+        """
+        underway, self._underway = self._underway, None
+        if underway is not None:
+            self.processes.agreed(underway.ended)
+
+    def give_up(self) -> None:
+        """After an error: let this process's part be written, if it takes no longer than a moment. Nobody is asked."""
+        if self._underway is not None:
+            self._underway.give_up()
+
+    def _finish(self, temporary: Path, target: Path, step: int, known: Mapping[Path, Written]) -> None:
+        """The main process's last part, once all files are there."""
+        write_manifest(temporary, known)
+        _replace(temporary, target)
+        write_atomically(self.folder / "latest", target.name)
+        self._drop_old(step)  # only now: until `latest` names the new one, the old ones are all there is
 
     def newest_name(self) -> str | None:
         """What `latest` says, if it is a name."""
@@ -134,45 +177,40 @@ class Checkpoints:
             elif newest is None or named > newest.name or not named or not (self.folder / named).is_dir():
                 file.unlink(missing_ok=True)
 
-    def newest_intact(self) -> tuple[Path | None, list[str]]:
-        """The newest checkpoint with every file as it was written, and a warning for each newer one."""
+    def newest_intact(self, *, alone: bool = False) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint with every file as it was written, and a warning for each newer one.
+
+        All processes call it, and each reads a share of the files again; `alone`: the main one does, and all of them.
+        """
         warnings: list[str] = []
-        for path in sorted(self.folder.glob("step_*"), reverse=True):
-            damage = _damage(path)
+        processes = SOLO if alone else self.processes
+        share = (processes.rank, processes.size)
+        for path in processes.from_main(sorted(self.folder.glob("step_*"), reverse=True)):
+            damage = next((one for one in processes.gathered(damage_of(path, share)) if one is not None), None)
             if damage is None:
                 return path, warnings
             warnings.append(f"checkpoint {path} is damaged ({damage}) and left out")
         return None, warnings
 
-    def _write(
-        self,
-        folder: Path,
-        state: RunState,
-        model: LanguageModel,
-        optimizer: Optimizer,
-        reference: LanguageModel | None,
-    ) -> None:
-        """Every process writes its part of the optimizer. The main one writes all else: models go out whole.
+    def _jobs(
+        self, folder: Path, model: LanguageModel, optimizer: Optimizer, reference: LanguageModel | None
+    ) -> Iterator[Job]:
+        """Every process writes its part of the optimizer, and whole weights its share of the model's files.
 
-        A model in one piece costs a gathering, and loads as it is in transformers, vLLM and `dgpo eval`.
+        A model in whole weights costs a gathering, and loads as it is in transformers, vLLM and `dgpo eval`.
         """
-        main = self.processes.main
-        self._save_weights(model, folder)
-        self.processes.highest(0)  # the folder is there
-        optimizer.save(folder / "state")
+        yield from self._model_jobs(model, folder)
+        yield from optimizer.jobs(folder / "state", copies=self.beside)
         if reference is not None:
-            save_model(reference, reference_folder(folder), writes=main)
-        if main:
-            (folder / COUNTERS).write_text(json.dumps(asdict(state)), encoding="utf-8")
+            yield from model_jobs(reference, reference_folder(folder), self.processes, copies=self.beside)
 
-    def _save_weights(self, model: LanguageModel, checkpoint: Path) -> None:
-        main = self.processes.main
-        if model.adapter is not None and self.merge_adapter:
-            save_model(model, checkpoint / MERGED_FROM, writes=main)
-            if main:
-                save_merged(model, checkpoint / MERGED_FROM, checkpoint / "model")
-        else:
-            save_model(model, checkpoint / "model", writes=main)
+    def _model_jobs(self, model: LanguageModel, checkpoint: Path) -> Iterator[Job]:
+        if model.adapter is None or not self.merge_adapter:
+            yield from model_jobs(model, checkpoint / "model", self.processes, copies=self.beside)
+            return
+        yield from model_jobs(model, checkpoint / MERGED_FROM, self.processes, copies=self.beside)
+        if self.processes.main:  # at once: transformers changes torch's default dtype while it reads the base
+            save_merged(model, checkpoint / MERGED_FROM, checkpoint / "model")
 
     def _drop_old(self, step: int) -> None:
         """Keep the newest up to `step` and the best. Later ones were damaged: the run went back to before them."""
@@ -183,6 +221,10 @@ class Checkpoints:
         for path in complete:
             if path.name not in kept:
                 remove_tree(path)
+
+
+def _done(jobs: Iterable[Job]) -> dict[Path, Written]:
+    return {path: one for job in jobs for path, one in job().items()}
 
 
 def policy_folder(checkpoint: Path) -> Path:
@@ -220,45 +262,3 @@ def _replace(temporary: Path, target: Path) -> None:
     os.replace(temporary, target)
     sync_folder(target.parent)
     remove_tree(replaced, ignore_errors=True)
-
-
-def _write_manifest(folder: Path) -> None:
-    """Size and SHA-256 of every file as it is read back, all of them synced: the manifest must not be on disk first."""
-    files: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb+") as stream:
-                digest = sha256(stream)
-                sync(stream)
-            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
-    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        sync_folder(path)
-    write_atomically(folder / "manifest.json", json.dumps({"files": files}, indent=1))
-
-
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None. A manifest that can't be ours is damage too."""
-    try:
-        files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return "no readable manifest.json"
-    if COUNTERS.as_posix() not in expected:
-        return f"manifest.json does not name {COUNTERS}"
-    found = (_damage_of_file(folder, name, size, digest) for name, (size, digest) in expected.items())
-    return next((damage for damage in found if damage is not None), None)
-
-
-def _damage_of_file(folder: Path, name: str, size: int, digest: str) -> str | None:
-    path = folder / name
-    try:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            return f"manifest.json names {name!r}, which is not in it"
-        if not path.is_file() or path.stat().st_size != size:
-            return f"{name} is missing or of another size"
-        with path.open("rb") as stream:
-            if sha256(stream) != digest:
-                return f"{name} has another SHA-256"
-    except (OSError, ValueError) as error:  # a flipped bit made a name that no file can have, or the disk fails
-        return f"{name!r} cannot be read: {error}"
-    return None

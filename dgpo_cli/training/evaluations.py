@@ -87,6 +87,7 @@ class Evaluations:
             kept = found.is_best and self.config.checkpoint.keep_best
             if kept:
                 self.save()  # beside a step that was done before it began
+                self.checkpoints.settle()  # no name before there is a checkpoint
             if self.crew.processes.main:
                 if kept:
                     self.checkpoints.name_best(int(found.row["step"]))

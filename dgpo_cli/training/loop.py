@@ -144,6 +144,7 @@ class Trainer:
 
     def save(self) -> None:
         """Checkpoint the state as it stands, unless that was done already."""
+        self.checkpoints.settle()
         if self.processes.from_main(self.checkpoints.newest_name()) == checkpoint_name(self.state.step):
             return
         renewed = self.reference if self.config.reference.refresh_every else None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +21,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.groups import OptimizerStates, Schedule
 from dgpo_cli.core.directions import adam_direction, cosine, inner_products
 from dgpo_cli.errors import RunError
+from dgpo_cli.files import Written
 from dgpo_cli.models.sharding import full, is_sharded, local, rows_of
 from dgpo_cli.planning.pieces import GRADIENTS_AT_ONCE, WATCHED_WEIGHTS
 from dgpo_cli.processes import SOLO, Processes, watching_for_loss
 from dgpo_cli.progress import beat, each, together
+from dgpo_cli.tensor_files import write_tensors
 from dgpo_cli.traffic import CONTROL, GRADIENTS, TRAFFIC
 from dgpo_cli.training.eight_bit import MOMENTS_8BIT, OF_CODES, adamw_8bit, decoded
 
@@ -159,9 +160,14 @@ class Optimizer:
         return float(full(norm, CONTROL))
 
     def save(self, folder: Path) -> None:
-        """Write the moments that this process holds. Without shards the main process writes them all.
+        """Write the moments that this process holds into `folder`."""
+        for job in self.jobs(folder):
+            job()
 
-        Each file says at which row of the whole tensor its rows begin.
+    def jobs(self, folder: Path, *, copies: bool = False) -> Iterator[Callable[[], dict[Path, Written]]]:
+        """To write the moments that this process holds. Without shards the main process writes them all.
+
+        Each file says at which row of the whole tensor its rows begin. copies: it is done later, while they move.
         """
         # Without shards every process holds the same.
         if not self.sharded and not self.processes.main:
@@ -175,12 +181,12 @@ class Optimizer:
                 continue
             starts[name] = rows_of(weight.shape[0], rank, size)[0]
             tensors[f"{name}/step"] = torch.as_tensor(state["step"]).detach().cpu().reshape(1)
-            for moment in self.moments:
-                tensors[f"{name}/{moment}"] = local(state[moment]).detach().cpu().contiguous()
-            for part in (one for one in OF_CODES if one in state):
-                # Weights share their tables, and safetensors takes no tensor twice.
-                tensors[f"{name}/{part}"] = state[part].detach().cpu().clone()
-        save_file(tensors, folder / f"optimizer-{rank:05d}-of-{size:05d}.safetensors", {"starts": json.dumps(starts)})
+            for moment in (*self.moments, *(one for one in OF_CODES if one in state)):
+                tensors[f"{name}/{moment}"] = local(state[moment]).detach().cpu()
+        if copies:
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        path = folder / f"optimizer-{rank:05d}-of-{size:05d}.safetensors"
+        yield lambda: {path: write_tensors(path, tensors, {"starts": json.dumps(starts)})}
 
     def load(self, folder: Path) -> None:
         """Read the moments that any number of processes saved in `folder`: of each weight, the rows held here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from model_factory import save_random_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dgpo_cli.config.commands import OptimConfig
+from dgpo_cli.errors import RunError
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.loading import load_model
 from dgpo_cli.training.checkpoint import Checkpoints, RunState, load_state
@@ -171,3 +173,40 @@ def test_a_run_that_went_back_behind_a_damaged_checkpoint_writes_it_anew(
     checkpoints.save(RunState(step=6), *parts, None)
     assert [path.name for path in sorted(checkpoints.folder.iterdir())] == ["latest", "step_000006"]
     assert checkpoints.newest_intact()[0] == checkpoints.folder / "step_000006"
+
+
+def test_what_is_written_beside_is_the_state_at_its_step_and_stands_once_settled(
+    parts: tuple[LanguageModel, Optimizer], tmp_path: Path
+) -> None:
+    model, optimizer = parts
+    plain = Checkpoints(tmp_path / "plain", keep=2).save(RunState(step=3), model, optimizer, None)
+    checkpoints = Checkpoints(tmp_path / "beside", keep=2, beside=True)
+    path = checkpoints.save(RunState(step=3), model, optimizer, None)
+    for parameter in optimizer.parameters:  # training goes on meanwhile
+        parameter.grad = torch.full_like(parameter, -3.0)
+    optimizer.update(1.0)
+    checkpoints.settle()
+    assert checkpoints.newest_name() == "step_000003"
+    assert checkpoints.newest_intact() == (path, [])
+    assert (path / "manifest.json").read_text() == (plain / "manifest.json").read_text()  # every byte is the same
+    assert not list(checkpoints.folder.glob(".tmp_*"))
+
+
+def test_a_failure_beside_is_raised_when_it_is_settled_and_the_one_before_stands(
+    parts: tuple[LanguageModel, Optimizer], tmp_path: Path
+) -> None:
+    """Files cannot be larger than 100 kB here: the weights take 132."""
+    checkpoints = Checkpoints(tmp_path, keep=2, beside=True)
+    checkpoints.save(RunState(step=1), *parts, None)
+    checkpoints.settle()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        checkpoints.save(RunState(step=2), *parts, None)
+        with pytest.raises(RunError, match="step_000002 could not be written: File too large"):
+            checkpoints.settle()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    checkpoints.settle()  # said once
+    assert checkpoints.newest_intact() == (checkpoints.folder / "step_000001", [])
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step_000001"]
