@@ -104,6 +104,7 @@ OF_NO_MODULE = {
     "engines/test_conformance.py": "every engine keeps the promise of types.Engine",
     "faults/test_faults.py": "kills and full disks, the short form",
     "faults/test_faults_long.py": "kills and full disks, the long form",
+    "faults/test_faults_beside.py": "kills of a run that saves beside its steps",
     "faults/test_faults_vllm.py": "kills of a run that draws with vLLM",
     "recipes/test_build_tiny.py": "recipes/build_tiny.py",
     "recipes/test_job_files.py": "the job files in recipes/skypilot and recipes/kubernetes",

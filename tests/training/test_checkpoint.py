@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_factory import save_random_model
+from several_processes import together
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dgpo_cli.config.commands import OptimConfig
@@ -210,3 +211,19 @@ def test_a_failure_beside_is_raised_when_it_is_settled_and_the_one_before_stands
     checkpoints.settle()  # said once
     assert checkpoints.newest_intact() == (checkpoints.folder / "step_000001", [])
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["latest", "step_000001"]
+
+
+def test_two_processes_write_a_checkpoint_together_and_read_it_again_together(tmp_path: Path) -> None:
+    model = save_random_model(tmp_path / "model")
+    program = Path(__file__).with_name("checkpoint_program.py")
+    records = together(program, 2, tmp_path, str(model), str(tmp_path / "run"))
+    assert [record["beside"] for record in records] == [False, True]
+    for record in records:
+        assert len(record["files"]) > 1, record
+        assert record["whole"], record
+        for moments, intact, none_left, warnings in record["everywhere"]:
+            assert (moments, intact, none_left, len(warnings)) == (True, True, True, 1), record
+            assert "model/config.json has another SHA-256" in warnings[0], record
+        # The half of each weight goes to the one process that writes it, and a few lines about files.
+        weights = 4 * (512 * 32 + 2 * (32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64 + 64 + 32 * 2) + 32)
+        assert weights / 2 <= record["traffic"] < weights / 2 + 4000, (record, weights)
