@@ -8,13 +8,16 @@ import re
 import torch
 
 CPU_ALLOCATOR = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
+# Libraries take memory of a GPU beside the allocator, for handles and workspaces, and say it in words of their own.
+LIBRARIES = re.compile(r"(CUBLAS|CUSOLVER|CUSPARSE|CUDNN|CUFFT)_(STATUS_)?ALLOC_FAILED|CUDA error: out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or on the CPU: there torch says it in an error of no kind of its own."""
+    """Whether an allocation failed, on a GPU or on the CPU. Not all of them are errors of a kind of their own."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and CPU_ALLOCATOR.search(str(error)) is not None
+    said = str(error) if isinstance(error, RuntimeError) else ""
+    return CPU_ALLOCATOR.search(said) is not None or LIBRARIES.search(said) is not None
 
 
 def reason(error: BaseException) -> str:

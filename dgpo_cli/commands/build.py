@@ -35,6 +35,7 @@ from dgpo_cli.training.host_memory import sharers_of
 from dgpo_cli.training.loop import Trainer
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.run_folder import RunFolder
+from dgpo_cli.training.shared_folder import require_shared
 from dgpo_cli.training.stopping import StopGuard
 from dgpo_cli.training.supply import Background, Supply
 from dgpo_cli.training.update import Updater
@@ -110,6 +111,8 @@ def _everywhere(
         beside=config.checkpoint.beside,
         processes=processes,
     )
+    if placement.shards or config.resume is not None:  # else the main process alone reads and writes it
+        require_shared(folder, processes)
     checkpoint = checkpoint_to_resume(config, checkpoints, says=processes.main)
     state = state_to_resume(config, checkpoint)
     trained = None if checkpoint is None else policy_folder(checkpoint)

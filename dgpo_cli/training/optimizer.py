@@ -194,12 +194,11 @@ class Optimizer:
         A weight that no file knows had no gradient before the save, and starts anew.
 
         Raises:
-            RunError: the files do not hold all rows of a weight, or moments of another kind than `optim.states`.
+            RunError: a file is missing, the files do not hold all rows of a weight, or they hold moments of another
+                kind than `optim.states`.
         """
         with ExitStack() as stack:
-            files = [
-                stack.enter_context(safe_open(path, framework="pt")) for path in sorted(folder.glob("optimizer-*"))
-            ]
+            files = [stack.enter_context(safe_open(path, framework="pt")) for path in _all_files(folder)]
             held = [(file, json.loads(file.metadata()["starts"]), set(file.keys())) for file in files]
             for name, weight in each(self.named):
                 holders = [(file, starts[name], keys) for file, starts, keys in held if f"{name}/step" in keys]
@@ -249,6 +248,24 @@ class Optimizer:
         if self.sharded:
             self.processes.total(counts)
         return int(counts[0]) / max(1, int(counts[1]))
+
+
+def _all_files(folder: Path) -> list[Path]:
+    """The files of all processes that saved, whose number each has in its name. A weight may be in one of them alone.
+
+    Raises:
+        RunError: one is missing.
+    """
+    found = sorted(folder.glob("optimizer-*"))
+    size = int(found[0].stem.rpartition("-of-")[2]) if found else 1
+    expected = [folder / f"optimizer-{rank:05d}-of-{size:05d}.safetensors" for rank in range(size)]
+    missing = [path.name for path in expected if path not in found]
+    if missing:
+        raise RunError(
+            f"{folder}: {', '.join(missing[:3])} {'is' if len(missing) == 1 else 'are'} missing",
+            "every process must see the same folder",
+        )
+    return expected
 
 
 def _coded_state(file: Any, name: str, weight: Tensor, keys: set[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 
 from dgpo_cli.config.compose import compose
 from dgpo_cli.environment import place
+from dgpo_cli.errors import ConfigError
 from dgpo_cli.meeting import meet
 from dgpo_cli.models import saving
 from dgpo_cli.models.loading import load_model
@@ -23,6 +24,7 @@ from dgpo_cli.processes import Processes, join, leave
 from dgpo_cli.traffic import TRAFFIC
 from dgpo_cli.training.checkpoint import Checkpoints, RunState
 from dgpo_cli.training.optimizer import Optimizer
+from dgpo_cli.training.shared_folder import require_shared
 
 
 def saved(path: str, folder: Path, processes: Processes, *, beside: bool) -> dict[str, object]:
@@ -67,6 +69,18 @@ def saved(path: str, folder: Path, processes: Processes, *, beside: bool) -> dic
     return {"beside": beside, "files": written, "whole": whole, "everywhere": everywhere, "traffic": traffic}
 
 
+def told_apart(folder: Path, processes: Processes) -> dict[str, object]:
+    """What the processes are told of a folder that all see, and of one of its own that each sees."""
+    said = []
+    for of_run in (folder / "shared", folder / f"own_{processes.rank}"):
+        try:
+            require_shared(of_run, processes, seconds=0.5)
+            said.append("")
+        except ConfigError as error:
+            said.append(str(error))
+    return {"said": processes.gathered(said), "left": sorted(entry.name for entry in folder.glob("*"))}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     saving.LEAST_BYTES = 1 << 14  # so that a small model goes into several files
@@ -77,6 +91,9 @@ def main() -> None:
         record = saved(sys.argv[1], Path(sys.argv[2]) / str(beside), processes, beside=beside)
         if processes.main:
             print(json.dumps(record))
+    record = told_apart(Path(sys.argv[2]) / "apart", processes)
+    if processes.main:
+        print(json.dumps(record))
     leave()
 
 

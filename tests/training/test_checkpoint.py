@@ -217,6 +217,12 @@ def test_two_processes_write_a_checkpoint_together_and_read_it_again_together(tm
     model = save_random_model(tmp_path / "model")
     program = Path(__file__).with_name("checkpoint_program.py")
     records = together(program, 2, tmp_path, str(model), str(tmp_path / "run"))
+    apart = records.pop()
+    for shared, own in apart["said"]:
+        assert not shared
+        assert own.startswith("rank 1 on ")
+        assert "does not see the run's folder" in own
+    assert not apart["left"]
     assert [record["beside"] for record in records] == [False, True]
     for record in records:
         assert len(record["files"]) > 1, record
