@@ -7,7 +7,8 @@ Each function gives what this process got, and the bytes that arrived in all of 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 LARGE = 1 << 20  # bytes from which on the way over the device is worth a copy there and back
+WAIT_SECONDS = 0.01  # between two looks whether all have come
 LENGTH = 8  # bytes of a length that is sent before
 
 
@@ -45,10 +47,10 @@ def unpacked(content: Tensor) -> Any:
     return pickle.loads(content.numpy().data)
 
 
-def from_main(content: Tensor | None, way: Way) -> tuple[Tensor, int]:
-    """Bytes of rank 0, the others give None, in all."""
+def from_main(content: Tensor | None, way: Way, meanwhile: Callable[[], object] | None = None) -> tuple[Tensor, int]:
+    """Bytes of rank 0, the others give None, in all. `meanwhile` is called while rank 0 is waited for."""
     length = torch.tensor([0 if content is None else len(content)])
-    dist.broadcast(length, src=0, group=way.group)
+    wait(dist.broadcast(length, src=0, group=way.group, async_op=meanwhile is not None), meanwhile)
     group, device = way.of(int(length) >= LARGE)
     sent = torch.empty(int(length), dtype=torch.uint8, device=device) if content is None else content.to(device)
     dist.broadcast(sent, src=0, group=group)
@@ -116,6 +118,15 @@ def rows_to_main(values: Tensor, way: Way) -> tuple[list[Tensor], int]:
         for whole, part in zip(wholes[1:], [] if way.rank else parts[1:], strict=not way.rank):
             whole[number] = part.cpu()
     return [] if way.rank else wholes, arrived
+
+
+def wait(work: Any, meanwhile: Callable[[], object] | None) -> None:
+    """Until a collective is done. Without `meanwhile` no signal's handler runs before that."""
+    while meanwhile is not None and not work.is_completed():
+        meanwhile()
+        time.sleep(WAIT_SECONDS)
+    if work is not None:
+        work.wait()
 
 
 def _to_main(mine: Tensor, parts: Sequence[Tensor], rank: int, group: Any) -> None:

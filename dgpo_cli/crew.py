@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 from dgpo_cli.processes import Processes
@@ -25,6 +26,8 @@ class Crew:
     signal_number: the number of the Unix signal that this process has received, 0 for none.
     stop_agreed: gets the highest of these numbers, the same in every process, each time they agree on it: in `go_on`
         and in `meet`.
+    at_once: a context of the main process, in which a signal ends its work at once (True) or is only noted (False).
+        Its second argument gives the number of a signal that another process has received.
     """
 
     def __init__(
@@ -33,11 +36,14 @@ class Crew:
         *,
         signal_number: Callable[[], int] = lambda: 0,
         stop_agreed: Callable[[int], None] = lambda number: None,
+        at_once: Callable[[bool, Callable[[], int]], AbstractContextManager[None]] = lambda *_: nullcontext(),
     ) -> None:
         self.processes = processes
         self.signal_number = signal_number
         self.stop_agreed = stop_agreed
+        self.at_once = at_once
         self._shared: list[Callable[..., Any]] = []
+        self._together = False  # in shared work, which all leave together
         self._signal = 0  # that this process or another one has received
         self._looked = 0.0  # time.monotonic() of the last look at what the others noted
 
@@ -52,8 +58,12 @@ class Crew:
         self._shared.append(work)
 
         def ordered(*arguments: P.args, **named: P.kwargs) -> T:
-            self.processes.from_main((place, arguments, named), kind)
-            return work(*arguments, **named)
+            with self.at_once(False, self.processes.noted):
+                self._together = True
+                self.processes.from_main((place, arguments, named), kind)
+                result = work(*arguments, **named)
+                self._together = False
+            return result
 
         return ordered
 
@@ -69,16 +79,20 @@ class Crew:
 
         told: what the others are sent of the result; heard: what they make of that.
         Until it is done the other processes do their part of all shared work that it calls. If it raises, only the main
-        process does: it ends, and the others then find out that it is gone.
+        process does: it ends, and the others then find out that it is gone. If a signal ends it, `stop_agreed` gets its
+        number everywhere.
         """
         if self.processes.alone:
             return action()
         if self.processes.main:
-            result = action()
+            result = self._until_a_signal(action)
             self.processes.from_main(None)
             self.processes.from_main(told(result), kind)
             return result
         while (order := self._next_order()) is not None:
+            if isinstance(order, int):
+                self.stop_agreed(order)
+                continue
             place, arguments, named = order
             self._shared[place](*arguments, **named)
         return heard(self.processes.from_main(None, kind))
@@ -117,6 +131,21 @@ class Crew:
         [signal] = self.processes.highest(self.stopping(), meanwhile=self.stopping)
         self.stop_agreed(signal)
 
-    def _next_order(self) -> tuple[int, tuple[Any, ...], dict[str, Any]] | None:
-        """What the main process asks for next; None as soon as it needs nothing more."""
-        return self.processes.from_main(None)
+    def _until_a_signal(self, action: Callable[[], T]) -> T:
+        """The main process's own work. What it does together with the others is finished or stopped by all of them."""
+        try:
+            with self.at_once(True, self.processes.noted):
+                return action()
+        except BaseException as stop:
+            number = self.signal_number()
+            if number and not isinstance(stop, Exception) and not self._together:
+                self.processes.from_main(number)
+            raise
+
+    def _next_order(self) -> tuple[int, tuple[Any, ...], dict[str, Any]] | int | None:
+        """What the main process asks for next, a signal that ended its work, or None if it needs nothing more.
+
+        A signal that this process gets meanwhile is left where the main one looks for it.
+        """
+        order: tuple[int, tuple[Any, ...], dict[str, Any]] | int | None = None
+        return self.processes.from_main(order, meanwhile=self.stopping)

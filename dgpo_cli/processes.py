@@ -6,7 +6,6 @@ Numbers, records and flags go over gloo between CPUs, large ones over the device
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +32,6 @@ LOST = ("gloo", "nccl", "connection", "socket", "peer")
 # watchdogs can (training/watchdog.py).
 COLLECTIVE_PATIENCE = timedelta(days=7)
 NOTED = "noted"  # a key in the store
-WAIT_SECONDS = 0.01  # between two looks whether all have come
 
 
 class LostProcess(RunError):
@@ -63,12 +61,15 @@ class Processes:
     def alone(self) -> bool:
         return self.size == 1
 
-    def from_main(self, value: T, kind: str = CONTROL) -> T:
-        """The main process's value, in every process. kind: of traffic.py."""
+    def from_main(self, value: T, kind: str = CONTROL, meanwhile: Callable[[], object] | None = None) -> T:
+        """The main process's value, in every process. kind: of traffic.py.
+
+        `meanwhile` is called in the others while the main one is waited for.
+        """
         if self.alone:
             return value
         content = collectives.packed(value) if self.main else None
-        found = self._counted(kind, lambda way: collectives.from_main(content, way))
+        found = self._counted(kind, lambda way: collectives.from_main(content, way, None if self.main else meanwhile))
         return value if self.main else collectives.unpacked(found)
 
     def gathered(self, value: T, kind: str = CONTROL) -> list[T]:
@@ -120,11 +121,7 @@ class Processes:
         numbers = torch.tensor(values, dtype=torch.int64)
         with self._together():
             work = dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=self.group, async_op=meanwhile is not None)
-            while meanwhile is not None and not work.is_completed():
-                meanwhile()
-                time.sleep(WAIT_SECONDS)
-            if work is not None:
-                work.wait()
+            collectives.wait(work, meanwhile)
         TRAFFIC.count(CONTROL, 2 * numbers.nbytes * (self.size - 1))
         return [int(number) for number in numbers]
 

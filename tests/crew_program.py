@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from functools import partial
 
 import torch
@@ -10,8 +14,24 @@ import torch
 from dgpo_cli.crew import Crew
 from dgpo_cli.environment import place
 from dgpo_cli.meeting import meet
-from dgpo_cli.processes import join, leave
+from dgpo_cli.processes import Processes, join, leave
 from dgpo_cli.traffic import SAMPLES, SIGNALS, TRAFFIC
+from dgpo_cli.training.stopping import StopGuard, StopRequested
+
+
+def was_stopped(processes: Processes, *, to: int) -> bool:
+    """Whether this process has left what only a signal ends, in the main process."""
+    guard = StopGuard(0.0, ["SIGUSR1"])
+    guard.share(processes)
+    crew = Crew(processes, signal_number=lambda: guard.received or 0, stop_agreed=guard.obey, at_once=guard.at_once)
+    with guard.listening():
+        if processes.rank == to:
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        try:
+            crew.on_main(lambda: time.sleep(1000))
+        except StopRequested:
+            return guard.received == signal.SIGUSR1
+    return False
 
 
 def main() -> None:
@@ -56,8 +76,11 @@ def main() -> None:
         "rows_from_all": [part.tolist() for part in processes.rows_from_all(large, [1, 2], SIGNALS)],
     }
     everybody = processes.gathered((results, done, rounds, traffic, sent, TRAFFIC.taken()))
+    # A signal to the main process while it works alone, then one to the other, which waits for it.
+    stopped = [was_stopped(processes, to=rank) for rank in (0, 1)]
+    told = [[*one, stop] for one, stop in zip(everybody, processes.gathered(stopped), strict=True)]
     if processes.main:
-        print(json.dumps({"size": processes.size, "everybody": everybody}))
+        print(json.dumps({"size": processes.size, "everybody": told}))
     leave()
 
 

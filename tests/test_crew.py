@@ -40,6 +40,7 @@ def test_others_do_their_part_of_what_the_main_one_calls_and_all_get_its_result(
     }
     # To the main one 3 x 2 and 3 x 1 numbers; of the rows 3 x 2 each way; a length each way before what has none.
     assert first[5] == second[5]
+    assert first[6] == second[6] == [True, True]
     assert first[5]["signals"] == 4 * (6 + 3 + 2 * 6) + 2 * 16
 
 

@@ -124,7 +124,7 @@ def _everywhere(
     if algorithm.needs_reference:
         kept = None if checkpoint is None else reference_folder(checkpoint)
         reference = load_reference(config.reference, config.model, policy.model, placement, kept)
-    crew = Crew(processes, signal_number=lambda: guard.received or 0, stop_agreed=guard.obey)
+    crew = Crew(processes, signal_number=lambda: guard.received or 0, stop_agreed=guard.obey, at_once=guard.at_once)
     # Closed after the engine, for a draw in the background ends with that, and before the grader.
     background = held.enter_context(closing(Background[Collected | None]()))
     threads = threads_of(config.strategy, config.model)

@@ -9,12 +9,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
 
+from dgpo_cli.errors import RunError
 from dgpo_cli.processes import SOLO, Processes
+
+LOOK_SECONDS = 0.3  # between two looks at what the other processes have noted
 
 
 class StopRequested(BaseException):
@@ -34,6 +37,8 @@ class StopGuard:
         self.received: int | None = None
         self._at = 0.0
         self._protected = 0
+        self._at_once = False
+        self._passed_on = False  # a signal that this process sends itself for another one
         self.processes = SOLO
 
     def share(self, processes: Processes) -> None:
@@ -64,6 +69,53 @@ class StopGuard:
         if not self._protected:
             self.agree()
 
+    @contextmanager
+    def at_once(self, allowed: bool, elsewhere: Callable[[], int]) -> Iterator[None]:
+        """Within, a signal ends what the main process does alone beside others that wait for it; or, not `allowed`, no
+        longer does. elsewhere: the number of a signal that another process has received, or 0; asked from a thread.
+
+        Raises:
+            StopRequested: at any moment within, unless it is `protected`. The others have to be told.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before, self._at_once = self._at_once, allowed
+        try:
+            self._stop_if_allowed()
+            with self._watching(elsewhere) if allowed and not before else nullcontext():
+                yield
+        finally:
+            self._at_once = before
+        self._stop_if_allowed()
+
+    def _stop_if_allowed(self) -> None:
+        if self._at_once and self.received is not None and not self._protected:
+            raise StopRequested
+
+    @contextmanager
+    def _watching(self, elsewhere: Callable[[], int]) -> Iterator[None]:
+        """Within, a signal that another process has noted is this one's, too."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(LOOK_SECONDS):
+                try:
+                    number = elsewhere()
+                except RunError:  # a process is gone, which the main thread finds out, too
+                    return
+                if number in self.numbers and self.received is None:
+                    self._passed_on = True
+                    signal.pthread_kill(threading.main_thread().ident or 0, number)
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+
     def agree(self) -> None:
         """Stop here, if any process has got a signal. All have to ask."""
         self.obey(self.processes.highest(self.received or 0)[0])
@@ -91,10 +143,13 @@ class StopGuard:
         return 128 + (self.received or signal.SIGINT)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        passed_on, self._passed_on = self._passed_on, False
+        if self.received is not None and passed_on:  # its own came in the same moment
+            return
         if self.received is not None:
             os._exit(128 + number)
         self._note(number)
-        if not self._protected and self.processes.alone:
+        if not self._protected and (self.processes.alone or self._at_once):
             raise StopRequested
 
     def _note(self, number: int) -> None:
