@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dgpo_cli.command_lines import shell_word
-from dgpo_cli.environment import is_follower
+from dgpo_cli.environment import is_follower, prefer_growing_segments
 from dgpo_cli.errors import UsageError
 from dgpo_cli.files import shown_path
 from dgpo_cli.jobs import guarded, run_job_file
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     code = 0
     clean_what_libraries_say()
+    prefer_growing_segments()
 
     def action() -> None:
         nonlocal code

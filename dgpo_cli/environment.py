@@ -12,11 +12,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 
 SWEEP = "DGPO_SWEEP"  # the process of the sweep whose job this process is
 LOOK_SECONDS = 0.5  # between two looks whether it is still there
 ORPHAN_SECONDS = 600.0  # that a job without its sweep has for saving
+DRIVER = Path("/dev/nvidiactl")  # there with an NVIDIA driver
 STORE = "DGPO_STORE"  # file in which the workers that dgpo started find each other
 
 
@@ -32,6 +35,23 @@ class Place:
     def own_worker(self) -> bool:
         """Whether dgpo itself started it: another process of this machine then watches it."""
         return STORE in os.environ
+
+
+ALLOCATOR = "expandable_segments:True"
+ALLOCATOR_KEYS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the second before torch 2.9, and still read
+
+
+def prefer_growing_segments(variables: MutableMapping[str, str] = os.environ, *, driver: Path = DRIVER) -> None:
+    """Let torch's allocator on a GPU grow what it holds. Micro-batches of ever other shapes leave gaps otherwise.
+
+    Before torch is imported. A setting of the user's stays as it is; without an NVIDIA driver there is none to make.
+    """
+    if sys.platform != "linux" or not driver.exists() or any(key in variables for key in ALLOCATOR_KEYS):
+        return
+    from importlib.metadata import version
+
+    major, minor = map(int, version("torch").split(".")[:2])
+    variables[ALLOCATOR_KEYS[(major, minor) < (2, 9)]] = ALLOCATOR
 
 
 def place() -> Place | None:

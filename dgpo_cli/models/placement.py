@@ -19,6 +19,7 @@ from dgpo_cli.errors import ConfigError, RunError
 from dgpo_cli.models.adapted_layers import adapt_layers
 from dgpo_cli.models.frozen import cast_once
 from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.remote_code import admit, sources
 from dgpo_cli.models.sharding import ShardSettings, shard, skeleton_of
 from dgpo_cli.processes import SOLO, Processes, gpu_of
 
@@ -119,6 +120,9 @@ class Placement:
         return model.on(self.device)
 
     def _sharded(self, loaded: LanguageModel | None, *, rest_on_cpu: bool, frozen: bool) -> LanguageModel:
+        code = self.known({} if loaded is None else sources())
+        if loaded is None:
+            admit(code)
         shell = self.known(None if loaded is None else self._shell_of(loaded))
         settings = ShardSettings(
             torch.device(self.device),

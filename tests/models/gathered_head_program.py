@@ -1,12 +1,16 @@
 """One process of several that gather a head from their shards, started by test_gathered_head.py.
 
-Argument: a model's folder. Rank 0 prints a JSON object for each strategy and dtype.
+Arguments: a model's folder, that of one with code of its own, a folder in which each rank keeps such code apart. Rank 0
+prints a JSON object for each strategy and dtype.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+
+os.environ["HF_MODULES_CACHE"] = f"{sys.argv[3]}/{os.environ['RANK']}"  # as on another machine; before it is read
 
 import torch
 
@@ -54,6 +58,15 @@ def tried(path: str, strategy: str, dtype: str, processes: Processes) -> dict[st
     }
 
 
+def with_own_code(path: str, processes: Processes) -> dict[str, object]:
+    """A model of a class that came with it, which rank 0 alone has loaded."""
+    settings = [f"model.path={path}", "strategy.device=cpu", "strategy=fsdp", "model.trust_remote_code=true"]
+    config = compose("train", settings)
+    model = load_trainee(config.model, Placement(config.strategy, "cpu", processes), None, seed=0).model
+    found = (type(model.model).__name__, model.model.twice(21), tuple(model.head().weight.shape))
+    return {"own_code": processes.gathered(found)}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     here = place()
@@ -64,6 +77,9 @@ def main() -> None:
             record = tried(sys.argv[1], strategy, dtype, processes)
             if processes.main:
                 print(json.dumps(record))
+    record = with_own_code(sys.argv[2], processes)
+    if processes.main:
+        print(json.dumps(record))
     leave()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgpo_cli.config.engine_groups import EngineConfig
+from dgpo_cli.environment import ALLOCATOR, ALLOCATOR_KEYS
 from dgpo_cli.errors import ConfigError
 
 WORKER = "dgpo_vllm.worker.Weights"
@@ -74,6 +75,9 @@ def environment(settings: EngineConfig, launch: Launch, given: Mapping[str, str]
     Paths of modules are handed on to this same interpreter alone: another one has packages of its own.
     """
     own = {name: value for name, value in given.items() if name not in PLACE and not SECRETS.search(name)}
+    for name in ALLOCATOR_KEYS:  # dgpo's own choice: a server that sleeps cannot do with it
+        if own.get(name) == ALLOCATOR:
+            del own[name]
     modules = given.get("PYTHONPATH") if launch.python == sys.executable else None
     own["PYTHONPATH"] = os.pathsep.join([str(PLUGIN), *filter(None, [modules])])
     own |= {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
