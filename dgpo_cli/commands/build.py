@@ -57,7 +57,9 @@ def build(
     """
     run = _everywhere(config, folder, guard, processes, held)
     oracle = reads_answer(config.gating)
-    optimizer = Optimizer(run.policy.model.model, config.optim, processes)
+    shards = run.policy.model.shards
+    offloaded = shards is not None and shards.rest_on_cpu
+    optimizer = Optimizer(run.policy.model.model, config.optim, processes, offloaded=offloaded)
     if run.checkpoint is not None:
         optimizer.load(run.checkpoint / "state")
     move_the_end(run.state, config, says=processes.main)

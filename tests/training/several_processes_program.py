@@ -81,7 +81,8 @@ def steps(config: TrainConfig, placement: Placement) -> tuple[list[StepResult], 
     """Some steps from the loaded model, against a reference that is another one: results, first gradient, weights."""
     policy = load_trainee(config.model, placement, None, seed=0).model
     algorithm = Algorithm(config.algo, config.gating, max_completion_tokens=max(LENGTHS))
-    optimizer = Recording(policy.model, config.optim, placement.processes)
+    offloaded = config.strategy.name == "fsdp_offload"
+    optimizer = Recording(policy.model, config.optim, placement.processes, offloaded=offloaded)
     refresh = bool(config.reference.refresh_every)
     if policy.adapter:
         reference = renewable_reference(policy, None) if refresh else frozen_copy(policy)
@@ -136,7 +137,7 @@ def compared(name: str, model: str, strategies: list[str], processes: Processes)
         strategies = [strategy for strategy in strategies if strategy == "ddp"]
     for strategy in strategies:
         setting = replace(config.strategy, name=strategy)
-        results, gradient, weights = steps(config, Placement(setting, "cpu", processes))
+        results, gradient, weights = steps(replace(config, strategy=setting), Placement(setting, "cpu", processes))
         if alone is None:
             continue
         record: dict[str, Any] = {

@@ -90,6 +90,32 @@ def test_a_gradient_with_nan_moves_nothing() -> None:
     assert layer.weight.grad is None
 
 
+def test_an_offloaded_update_is_the_same_to_rounding_and_goes_on_from_what_it_saved(tmp_path: Path) -> None:
+    layers = [model(), model()]
+    plain, offloaded = Optimizer(layers[0], SETTINGS), Optimizer(layers[1], SETTINGS, offloaded=True)
+    assert offloaded.adam.defaults["fused"]
+
+    def update(optimizer: Optimizer, number: int) -> None:
+        generator = torch.Generator().manual_seed(number)
+        for parameter in optimizer.parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.update(1e-2)
+
+    for number in range(3):
+        update(plain, number)
+        update(offloaded, number)
+    for ours, theirs in zip(offloaded.parameters, plain.parameters, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+    offloaded.save(tmp_path)
+    again = model()
+    again.load_state_dict(layers[1].state_dict())
+    resumed = Optimizer(again, SETTINGS, offloaded=True)
+    resumed.load(tmp_path)
+    for optimizer in (offloaded, resumed):
+        update(optimizer, 7)
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters, offloaded.parameters, strict=True))
+
+
 def saved_by_two(folder: Path, *, stop: int = 5) -> Optimizer:
     """A layer of five rows after one update. What AdamW keeps of it lies in two files, three rows and up to `stop`."""
     torch.manual_seed(0)
