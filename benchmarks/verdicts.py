@@ -2,7 +2,8 @@
 contradict (none). Prints tables of docs/comparing.md.
 
     .venv/bin/python benchmarks/verdicts.py          # about five minutes on one core
-    .venv/bin/python benchmarks/verdicts.py looks    # only sweep.stop_when, the last table: two of them
+    .venv/bin/python benchmarks/verdicts.py looks    # only sweep.stop_when: two of them
+    .venv/bin/python benchmarks/verdicts.py pairing  # only what pairing by seed would find: half a minute
 
 Two models answer the same 30 problems 32 times each. A problem's chance for A is drawn from Beta(0.561, 0.459): mean
 55%, many near 0 and 1, as AIME is for a model of middling strength. B's chance is A's plus a gain, cut to [0, 1].
@@ -13,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,43 @@ def show_looks(looks: list[int], pairs: int = PAIRS) -> None:
         print(f"| {name} | {told} | {one.seeds:.2f} | {first} | {last} | {naive} |", flush=True)
 
 
+@dataclass(frozen=True)
+class PairingOutcome:
+    """Shares of comparisons that find a difference at 5%."""
+
+    unpaired: float  # by the permutation of runs, which `dgpo compare` takes
+    paired: float  # by the sign flips of the differences within seeds
+
+
+def simulate_pairing(
+    runs: int, gain: float, correlation: float, *, pairs: int = PAIRS, seed: int = 0
+) -> PairingOutcome:
+    """So many runs a side, seeds in common: with `correlation` between the runs of a seed, gain in spreads over seeds."""
+    generator = np.random.default_rng(seed)
+    signs = np.array(list(product((1.0, -1.0), repeat=runs)))  # [flips, runs]
+    unpaired = paired = 0
+    for _ in range(pairs):
+        common, own = generator.normal(size=runs), generator.normal(size=(2, runs))
+        a, b = correlation**0.5 * common + (1 - correlation) ** 0.5 * own
+        unpaired += below(compare_seeds(a.tolist(), (b + gain).tolist()).p_value, 0.05)
+        sums = signs @ (b + gain - a)
+        paired += below(float((np.abs(sums) >= abs(sums[0]) * (1 - 1e-12)).mean()), 0.05)
+    return PairingOutcome(unpaired / pairs, paired / pairs)
+
+
+def show_pairing(pairs: int = PAIRS) -> None:
+    """Found by the unpaired and by the paired test, by what runs of one seed have in common."""
+    gains = (0.0, 1.0, 2.0)
+    print(f"\n{pairs} comparisons a cell: found unpaired / paired by seed\n")
+    print(f"| seeds a side | correlation | {' | '.join(f'gain of {gain:g} spreads' for gain in gains)} |")
+    print("|---|---|---|---|---|")
+    for runs in (4, 5, 6, 8):
+        for correlation in (0.0, 0.4, 0.7, 0.9):
+            found = [simulate_pairing(runs, gain, correlation, pairs=pairs) for gain in gains]
+            cells = [f"{one.unpaired:.1%} / {one.paired:.1%}" for one in found]
+            print(f"| {runs} | {correlation:g} | {' | '.join(cells)} |", flush=True)
+
+
 LOOKED_AT = (  # gain and spread of B in that of A, exponential or normal
     (0.0, 1.0, False),
     (0.0, 1.0, True),
@@ -218,6 +256,9 @@ LOOKED_AT = (  # gain and spread of B in that of A, exponential or normal
 def main() -> None:
     if sys.argv[1:] == ["looks"]:
         show_looks([4, 5, 6, 7, 8])
+        return
+    if sys.argv[1:] == ["pairing"]:
+        show_pairing()
         return
     contradictions = 0
     print(f"{PROBLEMS} problems x {SAMPLES} samples, {PAIRS} pairs each\n")
@@ -253,6 +294,7 @@ def main() -> None:
         print(f"| {', '.join(f'{gain:g}' for gain in gains)} | {alarms:.1%} |", flush=True)
     print(f"\nverdicts that the shown interval contradicts: {contradictions}")
     show_looks([4, 5, 6, 7, 8])
+    show_pairing()
 
 
 UNLIKE = (  # runs of A and B, spread of B in that of A, exponential or normal

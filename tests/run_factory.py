@@ -67,3 +67,23 @@ def suite(folder: Path, **correct: list[int]) -> str:
     for benchmark, right in correct.items():
         evaluation(folder / benchmark, right, benchmark=benchmark)
     return str(folder)
+
+
+def samples(run: str, completions: list[list[tuple[str, bool]]], *, prompt: str = "What is {index}?") -> None:
+    """samples.jsonl beside the last results.json below a folder: for each problem its completions, right or wrong."""
+    folder = max(Path(run).rglob("results.json")).parent
+    lines = [
+        {
+            "index": index,
+            "problem_id": f"p{index}",
+            "sample": sample,
+            "prompt": prompt.replace("{index}", str(index)),
+            "completion": completion,
+            "answer": completion[-40:] or None,
+            "gold": f"gold {index}",
+            "correct": right,
+        }
+        for index, own in enumerate(completions)
+        for sample, (completion, right) in enumerate(own)
+    ]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

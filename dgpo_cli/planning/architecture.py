@@ -142,9 +142,7 @@ class Architecture:
         if self.qk_norm:
             heads = (FLOAT + BFLOAT) * (self.query_width + self.kv_width) + FLOAT * (self.heads + self.kv_heads)
         casts = 5 * BFLOAT * self.hidden_size
-        return (
-            norms + heads + casts + self._attention_bytes(BFLOAT) + BFLOAT * 4 * self.intermediate_size
-        )
+        return norms + heads + casts + self._attention_bytes(BFLOAT) + BFLOAT * 4 * self.intermediate_size
 
     def saved_bytes_of_adapters(self, element_bytes: int, adapters: Adapters) -> int:
         """`saved_bytes` under LoRA: frozen norms save their input alone, and adapters theirs in float32.

@@ -143,7 +143,7 @@ def _differences(new_figure: Any, pairs: Sequence[Pair], names: Sequence[str], *
         if pair.decision.interval is not None:
             panel.plot([100 * end for end in pair.decision.interval], [place, place], color=hue, linewidth=2.2)
         dot = panel.scatter([100 * result.difference], [place], marker=marker, color=hue, s=64, zorder=3)
-        dot.set_urls([f"#{pair_id(place)}"] if linked else None)
+        dot.set_urls([f"#{pair_id(place)}|{place}"] if linked else None)
     panel.axvline(0, color=INK, linewidth=1)
     panel.set_yticks(range(len(pairs)), names)
     panel.set_ylim(len(pairs) - 0.4, -0.6)
@@ -192,7 +192,13 @@ def _draw_curve(panel: Axes, curve: Curve, metric: Metric, sides: int, titles: l
         x, y = [point.x for point in curve.points], [point.y for point in curve.points]
         dots = panel.scatter(x, y, s=size**2, color=hue, alpha=1 if held_out else 0.6, linewidth=0)
         dots.set_zorder(order + 1)
-        dots.set_urls([f"#{evidence_id(curve.number, point.step)}" for point in curve.points])
+        places = range(len(titles), len(titles) + len(curve.points))
+        dots.set_urls(
+            [
+                f"#{evidence_id(curve.number, point.step)}|{place}"
+                for point, place in zip(curve.points, places, strict=True)
+            ]
+        )
         titles += [f"{name}, step {point.step}: {point.y:.4g} {metric.unit}" for point in curve.points]
 
 
@@ -206,13 +212,17 @@ def line_width(number: int, sides: int) -> float:
 
 
 def _titled(drawn: str, titles: Sequence[str]) -> str:
-    """What a browser shows while a curve or a point is hovered. Both stand in the drawing in the order of `titles`."""
-    left = list(titles)
+    """What a browser shows while a curve or a point is hovered; each names its title by a number.
+
+    A point's link stays within the page: matplotlib would open a new one.
+    """
 
     def with_title(match: re.Match[str]) -> str:
-        return f"{match[0]}<title>{html.escape(visible(left.pop(0)))}</title>"
+        opened = '<g class="curve">' if match["curve"] else f'<a href="{match["target"]}">'
+        return f"{opened}<title>{html.escape(visible(titles[int(match['curve'] or match['point'])]))}</title>"
 
-    return re.sub(rf'<g id="{HOVERED}\d+">|<a xlink:href="#[^"]*">', with_title, drawn)
+    curve, point = rf'<g id="{HOVERED}(?P<curve>\d+)">', r'<a xlink:href="(?P<target>#[^"|]*)\|(?P<point>\d+)"[^>]*>'
+    return re.sub(f"{curve}|{point}", with_title, drawn)
 
 
 def _set_margins(figure: Figure, *, top: float, between: tuple[float, float]) -> None:

@@ -15,17 +15,23 @@ from dgpo_cli.reporting.tables import interval, percent
 
 def point_evidence(sides: Sequence[Side]) -> list[dict[str, Any]]:
     """A block for each side and step that a point leads to."""
+    steps = [_steps(side) for side in sides]
     return [
         {
             "id": evidence_id(number, step),
             "number": number,
             "step": step,
             "label": side.label,
+            "others": [  # whose points may lie below this one
+                (evidence_id(other, step), sides[other].label)
+                for other, known in enumerate(steps)
+                if other != number and step in known
+            ],
             "benchmarks": list(dict.fromkeys(name for run in side.runs for name in run.held_out)),
             "rows": [_row(run, step) for run in side.runs],
         }
         for number, side in enumerate(sides)
-        for step in _steps(side)
+        for step in steps[number]
     ]
 
 
