@@ -34,7 +34,7 @@ def saved(path: str, folder: Path, processes: Processes, *, beside: bool) -> dic
     optimizer = Optimizer(model.model, config.optim, processes)
 
     def update() -> None:
-        model.hidden_states(torch.arange(12)[None] + processes.rank, None).sum().backward()
+        model.hidden_states(torch.arange(12)[None] + processes.rank).sum().backward()
         optimizer.update(1e-2)
 
     update()
