@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from gpu_hour.checks import Hour, read_checks
 from gpu_hour.sections import SECTIONS, Section
@@ -56,6 +59,27 @@ def test_all_sections_hold_on_a_cpu(tmp_path: Path) -> None:
     assert list(sections) == [section.name for section in SECTIONS]
     resumed = checks_of(sections["resume"])
     assert resumed["killed and resumed: largest difference of a weight"]["measured"] == 0.0
+
+
+@pytest.mark.slow
+def test_an_hour_that_is_cut_keeps_what_it_found_and_leaves_no_process(tmp_path: Path) -> None:
+    line = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--small", "--out", str(tmp_path)]
+    hour = subprocess.Popen([*line, "--only", "machine", "scoring", "resume"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    report = tmp_path / "report.json"
+    while not report.is_file() or len(json.loads(report.read_text(encoding="utf-8"))["sections"]) < 2:
+        assert hour.poll() is None
+        time.sleep(0.05)
+    while "loading tiny" not in (tmp_path / "log.txt").read_text(
+        encoding="utf-8"
+    ):  # the first run of the third section
+        time.sleep(0.05)
+    section = [child for child in psutil.Process(hour.pid).children(recursive=True) if child.is_running()]
+    hour.terminate()
+    assert hour.wait(60) == 128 + signal.SIGTERM
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert [record["name"] for record in found["sections"]] == ["machine", "scoring"]
+    _, alive = psutil.wait_procs(section, timeout=30)
+    assert not alive
 
 
 PROGRAM = """

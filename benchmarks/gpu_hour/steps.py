@@ -19,7 +19,6 @@ from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.commands.probe import MEASURED_PHASES
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.groups import StrategyConfig
-from dgpo_cli.config.model_groups import ModelConfig
 from dgpo_cli.engines.transformers_engine import TransformersEngine
 from dgpo_cli.models.frozen import frozen_copy
 from dgpo_cli.models.language_model import LanguageModel
@@ -31,6 +30,7 @@ from dgpo_cli.planning.hours import ASSUMED
 from dgpo_cli.planning.layout import Machine
 from dgpo_cli.planning.plan import plan_training
 from dgpo_cli.planning.plan_record import Plan
+from dgpo_cli.processes import SOLO
 from dgpo_cli.training.engine_gap import logprob_gap
 from dgpo_cli.training.optimizer import Optimizer
 from dgpo_cli.training.probe import PeakMemory
@@ -100,7 +100,7 @@ def whole_step(
     hour.tell("layers", sizes.layers)
     hour.tell("parameters", round(sizes.parameters / 1e9, 3), "billion")
     memory = PeakMemory(hour.device)
-    policy, updater = updater_of(config, sizes, hour)
+    policy, updater = updater_of(config, sizes, hour.device)
     engine = TransformersEngine(policy, stop_ids=frozenset(), batch_size=work.rollouts)
     requests = asked_for(work.rollouts, work.prompt, sizes.vocab_rows)
     engine.generate(requests[:2], Sampling(1.0, 1.0, 2))
@@ -125,11 +125,11 @@ def whole_step(
     )
 
 
-def updater_of(config: TrainConfig, sizes: Architecture, hour: Hour) -> tuple[LanguageModel, Updater]:
+def updater_of(config: TrainConfig, sizes: Architecture, device: str) -> tuple[LanguageModel, Updater]:
     """The policy where it computes, and what trains it, by a configuration but for the weights, which are random."""
     placement = prepare_device(config.strategy, config.model)
     dtype = getattr(torch, config.model.dtype.name)
-    made = language_model(sizes, hour.device, dtype)
+    made = language_model(sizes, device, dtype)
     if config.model.lora.rank:
         from dgpo_cli.models.lora import add_adapter
 
@@ -186,9 +186,7 @@ def sampler_gap(hour: Hour) -> None:
     sizes = shape(hour, "0.5B")
     for name, spread in (("random weights", 0.02), ("sharp distributions", 0.1)):
         made = language_model(sizes, hour.device, spread=spread)
-        policy = Placement(
-            StrategyConfig(), hour.device, prepare_device(StrategyConfig(), ModelConfig()).processes
-        ).policy(made)
+        policy = Placement(StrategyConfig(), hour.device, SOLO).policy(made)
         count, completion = (4, 8) if hour.small else (32, 64)
         drawn = TransformersEngine(policy, stop_ids=frozenset(), batch_size=count).generate(
             asked_for(count, 24, sizes.vocab_rows), Sampling(1.0, 1.0, completion)
@@ -263,7 +261,7 @@ def compiled(hour: Hour) -> None:
     for name in ("eager", "compiled"):
         strategy = [f"strategy.device={hour.device}", f"strategy.compile={str(name == 'compiled').lower()}"]
         config = compose("train", ["model.path=bundled:tiny", *work.overrides(), *strategy])
-        policy, updater = updater_of(config, sizes, hour)
+        policy, updater = updater_of(config, sizes, hour.device)
         signals = score_rollouts(
             policy, None, rollouts, [work.completion] * work.rollouts, temperature=1.0, tokens=work.tokens
         )
