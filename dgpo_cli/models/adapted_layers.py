@@ -39,6 +39,11 @@ def adapt_layers(model: Any, *, checkpointing: bool, compiled: bool) -> None:
         layer.forward = AdaptedForward(layer.forward, checkpointing=checkpointing, compiled=compiled)
 
 
+def has_adapted_layers(model: Any) -> bool:
+    """Whether `adapt_layers` replaced the forward pass of the layers."""
+    return any(isinstance(vars(layer).get("forward"), AdaptedForward) for layer in layers_of(model.base_model))
+
+
 class AdaptedForward:
     """A layer's forward pass, compiled or computed a second time for its gradient.
 

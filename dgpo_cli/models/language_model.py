@@ -83,6 +83,21 @@ class LanguageModel:
         hidden: Tensor = output.last_hidden_state
         return hidden if self.compute_dtype is None else hidden.to(self.compute_dtype)
 
+    def continued_states(
+        self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor, cache: Any
+    ) -> Tensor:
+        """The body's last hidden states [b, L, D] of tokens that follow those in `cache`, which takes these up too."""
+        with self._adapted(), self._computing():
+            output = self.model.base_model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+            )
+        hidden: Tensor = output.last_hidden_state
+        return hidden if self.compute_dtype is None else hidden.to(self.compute_dtype)
+
     def logits(self, input_ids: Tensor) -> Tensor:
         """Logits [b, L, V] in float32: the fall-back for a model without `has_head`."""
         with self._adapted(), self._computing(), self._float32_logits():

@@ -29,6 +29,7 @@ class MicroBatch:
     at: tuple[Tensor, Tensor]  # (row, position) of the hidden state that predicts each counted token, [n] each
     targets: Tensor  # [n]
     padding: int  # pad positions among b * L
+    prompts: list[tuple[int, ...]]  # of each row
 
     @property
     def mask(self) -> Tensor:
@@ -111,6 +112,7 @@ def microbatch_of(rollouts: list[Rollout], rows: list[int], lengths: list[int], 
         (torch.tensor(at_rows), torch.tensor(at_columns)),
         torch.tensor(targets, dtype=torch.long),
         input_ids.numel() - sum(map(len, sequences)),
+        [rollouts[row].request.prompt.token_ids for row in rows],
     )
 
 

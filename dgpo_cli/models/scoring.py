@@ -24,6 +24,7 @@ from dgpo_cli.core.token_stats import (
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.microbatch import MicroBatch, dealt, make_microbatches, mask_of, scatter_rows, shares
 from dgpo_cli.models.output_layer import logits_of
+from dgpo_cli.models.shared_prompts import shared_states
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import beat
 from dgpo_cli.traffic import SIGNALS
@@ -34,10 +35,17 @@ FALLBACK_CHUNK = 256  # tokens whose logits are read at a time, of a model witho
 
 def predictive_states(model: LanguageModel, batch: MicroBatch) -> Tensor:
     """The states that predict the counted tokens: hidden states [n, D], or logits [n, V] without `has_head`."""
+    states = shared_states(model, batch)
+    if states is None:
+        states = _states_of_whole(model, batch)
+    beat()
+    return states
+
+
+def _states_of_whole(model: LanguageModel, batch: MicroBatch) -> Tensor:
     device = model.device
     run = model.hidden_states if model.has_head else model.logits
-    states = run(batch.input_ids.to(device))[batch.at[0].to(device), batch.at[1].to(device)]
-    beat()
+    states: Tensor = run(batch.input_ids.to(device))[batch.at[0].to(device), batch.at[1].to(device)]
     return states
 
 
