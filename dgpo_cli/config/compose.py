@@ -53,7 +53,8 @@ def register(config_dirs: list[Path]) -> None:
 
     store = ConfigStore.instance()
     for name, schema in COMMANDS.items():
-        store.store(name=f"{name}_schema", node=schema)
+        if f"{name}_schema.yaml" not in store.repo:  # they never change, and each takes a while
+            store.store(name=f"{name}_schema", node=schema)
     own = catalogue.option_files("reference", config_dirs)
     for name, file in catalogue.option_files("model", config_dirs).items():
         values = catalogue.flat_yaml(file)

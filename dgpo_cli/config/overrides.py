@@ -7,6 +7,7 @@ such as which option brings which, is left to Hydra.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dgpo_cli.command_lines import override as shown
@@ -293,10 +294,16 @@ def _unknown_key(name: str, values: list[Any], command: str) -> Problem:
     return Problem(f"unknown key '{name}'", close or "dgpo help keys lists every key")
 
 
+@functools.cache
+def _tried(command: str) -> DictConfig:
+    """A configuration to try values on, one key at a time: what a key takes does not depend on others."""
+    tried: DictConfig = OmegaConf.structured(COMMANDS[command])
+    return tried
+
+
 def _fits(name: str, value: Any, command: str) -> bool:
-    schema = OmegaConf.structured(COMMANDS[command])
     try:
-        OmegaConf.update(schema, name, value, merge=True)
+        OmegaConf.update(_tried(command), name, value, merge=True)
     except OmegaConfBaseException:
         return False
     return True
