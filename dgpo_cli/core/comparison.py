@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # quantile of Student's t; scipy.stats takes seconds to import
 
 from dgpo_cli.core.inversion import Rearrangements, below, of_runs, of_signs
+from dgpo_cli.core.quantiles import student_quantile
 
 Floats = NDArray[np.float64]
 
@@ -217,4 +217,4 @@ def _detectable(error: float, freedom: float, alpha: float, smallest_p: float) -
     level = (math.ceil(alpha / smallest_p) - 1) * smallest_p if smallest_p > 1e-9 else alpha
     if level <= 0 or error == 0:
         return None
-    return float(stdtrit(freedom, 1 - level / 2) + stdtrit(freedom, POWER)) * error
+    return (student_quantile(freedom, 1 - level / 2) + student_quantile(freedom, POWER)) * error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import stdtrit
+from dgpo_cli.core.quantiles import student_quantile
 
 
 def prediction_range(mean: float, sd: float, seeds: int) -> tuple[float, float]:
@@ -14,7 +14,7 @@ def prediction_range(mean: float, sd: float, seeds: int) -> tuple[float, float]:
 
     The range is wide with few seeds: 4.97 sd either way with three, 3.04 sd with five.
     """
-    half = float(stdtrit(seeds - 1, 0.975)) * sd * math.sqrt(1 + 1 / seeds)
+    half = student_quantile(seeds - 1, 0.975) * sd * math.sqrt(1 + 1 / seeds)
     return mean - half, mean + half
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit  # Student's t quantile; importing scipy.stats would take seconds
 
 from dgpo_cli.core.pass_at_k import avg_at_k
+from dgpo_cli.core.quantiles import student_quantile
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def mean_interval(rewards: Sequence[Sequence[float]]) -> MeanReward:
     if float(np.ptp(means)) == 0.0:
         return MeanReward(mean, 0.0, None)
     se_total = float(np.std(means, ddof=1)) / math.sqrt(problems)
-    half = float(stdtrit(problems - 1, 0.975)) * se_total
+    half = student_quantile(problems - 1, 0.975) * se_total
     return MeanReward(mean, se_total, (mean - half, mean + half))
 
 
@@ -76,6 +76,6 @@ def avg_interval(correct: Sequence[int], samples: Sequence[int]) -> AvgAtK:
         margin = float(0.025 ** (1 / problems))  # the share at which P of P has a chance of 2.5%
         ci95 = (margin, 1.0) if shares[0] == 1.0 else (0.0, 1.0 - margin)
     else:
-        half = float(stdtrit(problems - 1, 0.975)) * (se_total or se_sampling or 0.0)
+        half = student_quantile(problems - 1, 0.975) * (se_total or se_sampling or 0.0)
         ci95 = (max(0.0, value - half), min(1.0, value + half))
     return AvgAtK(min(samples), value, se_sampling, se_total, ci95)

@@ -17,9 +17,9 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 from dgpo_cli.core.comparison import smallest_seed_p
+from dgpo_cli.core.quantiles import normal_cdf, normal_quantile
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ def spent(fraction: float, alpha: float) -> float:
     """
     if fraction <= 0:
         return 0.0
-    return 4 * float(ndtr(ndtri(alpha / 4) / math.sqrt(min(1.0, fraction))))
+    return 4 * float(normal_cdf(normal_quantile(alpha / 4) / math.sqrt(min(1.0, fraction))))
 
 
 def look_levels(looks: Sequence[int], alpha: float, most: int | None = None) -> list[float]:
@@ -61,7 +61,7 @@ def look_levels(looks: Sequence[int], alpha: float, most: int | None = None) -> 
         step = math.sqrt(runs - (looks[number - 1] if number else 0))
         allowed = spent(runs / largest, alpha) - used
         level = _level(allowed, smallest_seed_p(runs, runs), density, points, step, math.sqrt(runs))
-        bound = math.sqrt(runs) * (WIDEST if level <= 0 else min(WIDEST, -float(ndtri(level / 2))))
+        bound = math.sqrt(runs) * (WIDEST if level <= 0 else min(WIDEST, -normal_quantile(level / 2)))
         used += _beyond(bound, density, points, step) if level > 0 else 0.0
         levels.append(level)
         grid = np.linspace(-bound, bound, GRID)
@@ -78,7 +78,7 @@ def _level(
     low, high = 0, int(1 / smallest) + 1
     while high - low > 1:
         middle = (low + high) // 2
-        bound = -float(ndtri(min(1.0, middle * smallest) / 2)) * deviation
+        bound = -normal_quantile(min(1.0, middle * smallest) / 2) * deviation
         if _beyond(bound, density, points, step) <= allowed * (1 + 1e-9):
             low = middle
         else:
@@ -89,8 +89,8 @@ def _level(
 def _beyond(bound: float, density: Floats | None, points: Floats, step: float) -> float:
     """The chance that a path undecided so far is outside of +- bound after a step of this standard deviation."""
     if density is None:
-        return 2 * float(ndtr(-bound / step))
-    tails = ndtr((-bound - points) / step) + ndtr((points - bound) / step)
+        return 2 * float(normal_cdf(-bound / step))
+    tails = normal_cdf((-bound - points) / step) + normal_cdf((points - bound) / step)
     return float(np.trapezoid(density * tails, points))
 
 

@@ -65,7 +65,7 @@ def shared_states(model: LanguageModel, batch: MicroBatch) -> Tensor | None:
 def _saves_enough(batch: MicroBatch) -> bool:
     distinct, whole = set(batch.prompts), batch.input_ids.numel()
     shared = len(distinct) * max(map(len, distinct)) + len(batch.rows) * (max(batch.lengths) - 1)
-    return whole - shared >= SAVED_SHARE * whole
+    return len(distinct) < len(batch.rows) and whole - shared >= SAVED_SHARE * whole
 
 
 def _can_share(model: LanguageModel) -> bool:
