@@ -327,13 +327,13 @@ def dgpo_steps(task: dict[str, Any]) -> None:
 
 def trl_steps(task: dict[str, Any]) -> None:
     """GRPOTrainer on the same; a step ends where its callbacks say so."""
-    from datasets import Dataset  # type: ignore[import-not-found]
+    from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer  # type: ignore[import-not-found]
 
     watch, folder = Watch(), Path(task["folder"])
     sys.path.insert(0, str(folder))
-    from reward import score
+    from reward import score  # type: ignore[import-not-found]
 
     count = task["prompts"] * task["group"]
     arguments = GRPOConfig(
