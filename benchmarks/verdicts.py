@@ -216,7 +216,7 @@ class PairingOutcome:
 def simulate_pairing(
     runs: int, gain: float, correlation: float, *, pairs: int = PAIRS, seed: int = 0
 ) -> PairingOutcome:
-    """So many runs a side, seeds in common: with `correlation` between the runs of a seed, gain in spreads over seeds."""
+    """So many runs a side, common seeds: with `correlation` between the runs of a seed, gain in spreads of seeds."""
     generator = np.random.default_rng(seed)
     signs = np.array(list(product((1.0, -1.0), repeat=runs)))  # [flips, runs]
     unpaired = paired = 0

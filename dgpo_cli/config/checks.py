@@ -54,7 +54,7 @@ def validate(config: Any, command: str) -> list[Problem]:
 
 def warnings(config: Any, command: str) -> list[str]:
     """What the command should say at its start."""
-    found = chain_note(config)
+    found = [] if command == "compare" else chain_note(config)  # it draws nothing
     found += oracle_note(config.gating) if command == "train" else []
     if command == "train" and config.rollout.top_p != 1:
         found.append(
