@@ -35,6 +35,7 @@ from dgpo_cli.planning.servers import (
     server_warnings,
     with_colocated,
 )
+from dgpo_cli.planning.traffic_plan import planned_traffic
 
 
 def plan_training(
@@ -78,6 +79,7 @@ def plan_training(
         loading_bytes=setting.weight_bytes * model.parameters if setting.sharded else 0,
         servers={**servers.as_record(), **in_turns} if servers else {},
         time=estimated_hours(config, model, layout, prompt),
+        traffic=planned_traffic(config, model, setting, layout, batch, prompt),
         disk=disk,
     )
     warnings = (

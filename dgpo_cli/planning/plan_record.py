@@ -27,6 +27,7 @@ class Plan:
     loading_bytes: int = 0
     servers: dict[str, Any] = field(default_factory=dict)  # planning/servers.py; empty without servers of dgpo's own
     time: dict[str, Any] = field(default_factory=dict)  # planning/hours.py: an estimate, of training alone
+    traffic: dict[str, int] = field(default_factory=dict)  # planning/traffic_plan.py: of training by several processes
     disk: dict[str, int] = field(default_factory=dict)
     fits: dict[str, bool] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ class Plan:
             "host_memory_loading": self.loading_bytes,
             "servers": self.servers,
             "time_estimate": self.time,
+            "traffic": self.traffic,
             "disk": self.disk,
             "fits": self.fits,
             "warnings": list(self.warnings),

@@ -42,6 +42,9 @@ def _arithmetic(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("CPU memory while loading", f"{size(plan.loading_bytes)} in the main process"))
     if plan.time:
         rows.append(("time, an estimate", _time(plan.time)))
+    if plan.traffic:
+        listed = ", ".join(f"{kind} {size(count)}" for kind, count in plan.traffic.items() if count)
+        rows.append(("between processes", f"{listed}: as it arrives in all of them, a step; checkpoint: a save"))
     if plan.servers:
         rows.append(("servers of vLLM", _servers(plan.servers)))
     if plan.servers.get("colocated"):
