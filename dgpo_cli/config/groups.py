@@ -286,6 +286,11 @@ class StrategyConfig:
         False, "keep only each layer's input for the backward pass and compute the rest again: less memory, more time"
     )
     compile: bool = key(False, "torch.compile each layer of the body, for scoring and training")
+    packing: bool | None = key(
+        None,
+        "score and train on sequences one after another in a row, without padding and in fewer passes, in place of "
+        "rows sorted by length; null: if weights are sharded, since each pass gathers them. Speed and rounding alone",
+    )
     reference_offload: bool = key(False, "fsdp: the reference rests in CPU memory between passes")
     gather_for_generation: bool = key(
         True, "fsdp: hold the whole model in compute_dtype while sampling; false gathers each layer for every token"

@@ -308,6 +308,7 @@ RULES: tuple[Rule, ...] = (
         why.one_process,
         "leave it out; dgpo train takes it",
     ),
+    Rule(("strategy.packing",), ("eval",), why.always("dgpo eval draws, and scores nothing"), "leave it out"),
     # Logs and steps of training.
     Rule(
         ("logger.",),

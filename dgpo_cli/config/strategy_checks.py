@@ -19,6 +19,11 @@ def several_processes(config: Any) -> Iterator[Problem]:
             f"strategy=single computes in one process, strategy.num_processes={strategy.num_processes} asks for more",
             "strategy=ddp or strategy=fsdp",
         )
+    if strategy.packing and strategy.compile:
+        yield Problem(
+            "strategy.packing and strategy.compile: each packed row has shapes of its own, and would be compiled anew",
+            "strategy.packing=false or strategy.compile=false",
+        )
     if strategy.reference_offload and strategy.name not in SHARDED:
         yield Problem(
             f"strategy.reference_offload: strategy={strategy.name} keeps whole models where they compute",

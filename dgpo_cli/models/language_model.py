@@ -23,6 +23,7 @@ from dgpo_cli.errors import RunError
 from dgpo_cli.models.gathered_head import gathered
 from dgpo_cli.models.lora import AdapterView, all_parameters
 from dgpo_cli.models.output_layer import float32_logits, head_of, logits_of
+from dgpo_cli.models.packed_attention import packed_inputs
 from dgpo_cli.models.sharding import ShardSettings, kept_whole
 
 NextLogits = Callable[..., tuple[Tensor, Any]]  # inputs of a transformers model -> logits [b, V] and its cache
@@ -40,6 +41,7 @@ class LanguageModel:
     compute_dtype: torch.dtype | None = None  # of forward and backward; None is that of the weights
     quantization: str = "none"  # of the frozen linear layers of the body: none | nf4 | int8
     shards: ShardSettings | None = None  # how its weights are spread over the processes; None: they are whole
+    packs: bool = False  # its attention takes sequences that lie one after another in a row
     low_head: Tensor | None = None  # of a tied head that is frozen: its weight in compute_dtype
     full_weights: dict[str, Tensor] = field(default_factory=dict)  # of a renewed reference: what was cast, in float32
     _keeps_head: bool = field(default=False, init=False)  # within `keeping_head`
@@ -76,10 +78,14 @@ class LanguageModel:
         """Rows of the input embedding: an id beyond them cannot be fed."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
-    def hidden_states(self, input_ids: Tensor) -> Tensor:
-        """The body's last hidden states [b, L, D] of right-padded sequences [b, L]."""
+    def hidden_states(self, input_ids: Tensor, packed: list[int] | None = None) -> Tensor:
+        """The body's last hidden states [b, L, D] of right-padded sequences [b, L].
+
+        packed: sizes of sequences that lie one after another in [1, S]; each is read as if it stood alone.
+        """
+        inputs = {} if packed is None else packed_inputs(packed, input_ids.device)
         with self._adapted(), self._computing():
-            output = self.model.base_model(input_ids=input_ids, use_cache=False)
+            output = self.model.base_model(input_ids=input_ids, use_cache=False, **inputs)
         hidden: Tensor = output.last_hidden_state
         return hidden if self.compute_dtype is None else hidden.to(self.compute_dtype)
 
@@ -98,10 +104,11 @@ class LanguageModel:
         hidden: Tensor = output.last_hidden_state
         return hidden if self.compute_dtype is None else hidden.to(self.compute_dtype)
 
-    def logits(self, input_ids: Tensor) -> Tensor:
-        """Logits [b, L, V] in float32: the fall-back for a model without `has_head`."""
+    def logits(self, input_ids: Tensor, packed: list[int] | None = None) -> Tensor:
+        """Logits [b, L, V] in float32: the fall-back for a model without `has_head`. packed: as of `hidden_states`."""
+        inputs = {} if packed is None else packed_inputs(packed, input_ids.device)
         with self._adapted(), self._computing(), self._float32_logits():
-            output = self.model(input_ids=input_ids, use_cache=False)
+            output = self.model(input_ids=input_ids, use_cache=False, **inputs)
         logits: Tensor = output.logits
         return logits
 

@@ -17,7 +17,7 @@ from dgpo_cli.types import Rollout
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Right-padded sequences [b, L], and the places at which their counted tokens are predicted.
+    """Sequences, and the places at which their counted tokens are predicted: right-padded [b, L], or packed [1, S].
 
     There is no attention mask. Padding stands behind what a causal model reads, so none is needed; and with one torch
     would leave its fused kernel for a slower one that keeps [b, L, L].
@@ -30,11 +30,17 @@ class MicroBatch:
     targets: Tensor  # [n]
     padding: int  # pad positions among b * L
     prompts: list[tuple[int, ...]]  # of each row
+    packed: list[int] | None = None  # sizes of the sequences that lie one after another; None: a row for each
 
     @property
     def mask(self) -> Tensor:
         """[b, T] True on each row's counted tokens."""
         return mask_of(self.lengths)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest sequence."""
+        return max(self.packed) if self.packed else self.input_ids.shape[1]
 
 
 def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
@@ -44,18 +50,27 @@ def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
 
 
 def make_microbatches(
-    rollouts: list[Rollout], rows: list[int], lengths: list[int], *, tokens: int, pad_id: int, processes: int = 1
+    rollouts: list[Rollout],
+    rows: list[int],
+    lengths: list[int],
+    *,
+    tokens: int,
+    pad_id: int,
+    processes: int = 1,
+    packed: bool = False,
 ) -> list[MicroBatch]:
     """Cut `rows` into micro-batches of at most `tokens` positions, padding included.
 
     `lengths[i]` are the counted tokens of rollout i; rows without any are left out. A sequence longer than the budget
     is a micro-batch of its own. For several processes the cuts are finer, so that each has work if there is enough.
+    Sorted by length and padded, or `packed`, for models whose attention knows of it.
     """
-    # Sorted by length and padded, not packed: packing needs an attention kernel that knows of it; not every model has.
     size = {row: sequence_size(rollouts, lengths, row) for row in rows if lengths[row]}
     if processes > 1:
         tokens = min(tokens, -(-sum(size.values()) // processes))
     order = sorted(size, key=lambda row: (-size[row], row))
+    if packed:
+        return [packed_microbatch(rollouts, batch, lengths) for batch in _filled(order, size, tokens)]
     batches: list[list[int]] = []
     for row in order:
         if batches and _joins(size[row], size[batches[-1][0]], len(batches[-1]), tokens):
@@ -63,6 +78,21 @@ def make_microbatches(
         else:
             batches.append([row])
     return [microbatch_of(rollouts, batch, lengths, pad_id) for batch in batches]
+
+
+def _filled(order: list[int], size: dict[int, int], tokens: int) -> list[list[int]]:
+    """Rows, longest first, each in the first micro-batch that has room for it."""
+    batches: list[list[int]] = []
+    filled: list[int] = []
+    for row in order:
+        place = next((place for place, sum_ in enumerate(filled) if sum_ + size[row] <= tokens), None)
+        if place is None:
+            batches.append([row])
+            filled.append(size[row])
+        else:
+            batches[place].append(row)
+            filled[place] += size[row]
+    return batches
 
 
 def _joins(size: int, longest: int, count: int, tokens: int) -> bool:
@@ -113,6 +143,29 @@ def microbatch_of(rollouts: list[Rollout], rows: list[int], lengths: list[int], 
         torch.tensor(targets, dtype=torch.long),
         input_ids.numel() - sum(map(len, sequences)),
         [rollouts[row].request.prompt.token_ids for row in rows],
+    )
+
+
+def packed_microbatch(rollouts: list[Rollout], rows: list[int], lengths: list[int]) -> MicroBatch:
+    """These rows one after another, `lengths[row]` counted tokens each."""
+    ids: list[int] = []
+    at: list[int] = []
+    targets: list[int] = []
+    for row in rows:
+        prompt, counted = rollouts[row].request.prompt.token_ids, rollouts[row].token_ids[: lengths[row]]
+        first = len(ids) + len(prompt) - 1
+        at += range(first, first + lengths[row])
+        ids += (*prompt, *counted)
+        targets += counted
+    return MicroBatch(
+        rows,
+        torch.tensor([ids]),
+        [lengths[row] for row in rows],
+        (torch.zeros(len(at), dtype=torch.long), torch.tensor(at)),
+        torch.tensor(targets, dtype=torch.long),
+        padding=0,
+        prompts=[rollouts[row].request.prompt.token_ids for row in rows],
+        packed=[sequence_size(rollouts, lengths, row) for row in rows],
     )
 
 

@@ -19,6 +19,7 @@ from dgpo_cli.errors import ConfigError, RunError
 from dgpo_cli.models.adapted_layers import adapt_layers
 from dgpo_cli.models.frozen import cast_once
 from dgpo_cli.models.language_model import LanguageModel
+from dgpo_cli.models.packed_attention import no_packing, pack_attention
 from dgpo_cli.models.remote_code import admit, sources
 from dgpo_cli.models.sharding import ShardSettings, shard, skeleton_of
 from dgpo_cli.processes import SOLO, Processes, gpu_of
@@ -115,8 +116,8 @@ class Placement:
 
     def _whole(self, loaded: LanguageModel | None, *, renewed: bool = False) -> LanguageModel:
         assert loaded is not None
-        self._adapt(loaded.model)
-        model = cast_once(replace(loaded, compute_dtype=self.compute_dtype), renewed=renewed)
+        packs = self._adapt(loaded.model)
+        model = cast_once(replace(loaded, packs=packs, compute_dtype=self.compute_dtype), renewed=renewed)
         return model.on(self.device)
 
     def _sharded(self, loaded: LanguageModel | None, *, rest_on_cpu: bool, frozen: bool) -> LanguageModel:
@@ -134,8 +135,8 @@ class Placement:
             # A pass reads nothing of frozen weights but their cast: the same numbers in half the memory.
             _cast_all(shell.model, settings.compute_dtype)
         shard(shell.model, settings, None if loaded is None else loaded.model)
-        self._adapt(shell.model)
-        return replace(shell, shards=settings, compute_dtype=self.compute_dtype)
+        packs = self._adapt(shell.model)
+        return replace(shell, shards=settings, packs=packs, compute_dtype=self.compute_dtype)
 
     def _shell_of(self, loaded: LanguageModel) -> LanguageModel:
         """The same model without memory for its weights: it can be sent to the other processes."""
@@ -149,8 +150,21 @@ class Placement:
         adapter = None if loaded.adapter is None else replace(loaded.adapter, model=skeleton)
         return replace(loaded, model=skeleton, adapter=adapter)
 
-    def _adapt(self, model: Any) -> None:
+    def _adapt(self, model: Any) -> bool:
+        """Whether it takes packed rows from now on.
+
+        Raises:
+            ConfigError: it is to take them, and its attention cannot.
+        """
+        wanted = self.strategy.packing
+        why = no_packing(model)
+        if wanted and why is not None:
+            raise ConfigError(f"strategy.packing=true: {why}", "strategy.packing=false")
+        packs = wanted if wanted is not None else self.shards and why is None and not self.strategy.compile
+        if packs:
+            pack_attention(model)
         adapt_layers(model, checkpointing=self.strategy.activation_checkpointing, compiled=self.strategy.compile)
+        return packs
 
 
 def _cast_all(model: Any, dtype: torch.dtype) -> None:

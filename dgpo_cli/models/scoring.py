@@ -45,7 +45,7 @@ def predictive_states(model: LanguageModel, batch: MicroBatch) -> Tensor:
 def _states_of_whole(model: LanguageModel, batch: MicroBatch) -> Tensor:
     device = model.device
     run = model.hidden_states if model.has_head else model.logits
-    states: Tensor = run(batch.input_ids.to(device))[batch.at[0].to(device), batch.at[1].to(device)]
+    states: Tensor = run(batch.input_ids.to(device), batch.packed)[batch.at[0].to(device), batch.at[1].to(device)]
     return states
 
 
@@ -173,7 +173,15 @@ def score_rollouts(
     chosen = set(rows)
     mask = mask_of([length if row in chosen else 0 for row, length in enumerate(lengths)], max(lengths, default=0))
     values = {name: torch.zeros(mask.shape) for name in measured(has_reference=reference is not None)}
-    batches = make_microbatches(rollouts, rows, lengths, tokens=tokens, pad_id=model.pad_id, processes=processes.size)
+    batches = make_microbatches(
+        rollouts,
+        rows,
+        lengths,
+        tokens=tokens,
+        pad_id=model.pad_id,
+        processes=processes.size,
+        packed=model.packs and (reference is None or reference.packs),
+    )
     mine = dealt(batches, processes)
 
     def score_share(after_each: Callable[[], None]) -> None:

@@ -35,9 +35,9 @@ def shared_states(model: LanguageModel, batch: MicroBatch) -> Tensor | None:
     """The hidden states [n, D] that predict the counted tokens; None if whole sequences have to be computed.
 
     That is so on a GPU, whose flash attention knows no common beginning; for sharded weights, which would be gathered
-    twice; for layers that are compiled or computed a second time; and if prompts share too little.
+    twice; for layers that are compiled or computed a second time; for packed rows; and if prompts share too little.
     """
-    if not _saves_enough(batch) or not _can_share(model):
+    if batch.packed or not _saves_enough(batch) or not _can_share(model):
         return None
     cache = DynamicCache(config=model.model.config)
     if not cache.layers or not all(type(layer) is DynamicLayer for layer in cache.layers):

@@ -56,14 +56,15 @@ class Passes:
             tokens=self.budget.tokens,
             pad_id=self.model.pad_id,
             processes=self.processes.size,
+            packed=self.model.packs and (self.reference is None or self.reference.packs),
         )
 
     def fitted_to(self, batch: StepBatch, work: Callable[[], Result]) -> Result:
         """`work` on the batch's micro-batches, done again with smaller ones as long as memory is short."""
 
         def in_use() -> tuple[int, int]:
-            sizes = [micro.input_ids.shape for micro in self.microbatches(batch, batch.rows)]
-            return max(count * width for count, width in sizes), max(width for _, width in sizes)
+            micros = self.microbatches(batch, batch.rows)
+            return max(micro.input_ids.numel() for micro in micros), max(micro.longest for micro in micros)
 
         return self.fitted(work, in_use)
 

@@ -52,6 +52,7 @@ CASES = {
         "strategy.activation_checkpointing=true",
     ],
     "checkpointed activations": ["algo=dgpo", "strategy.activation_checkpointing=true"],
+    "padded": ["algo=grpo", "optim.minibatches=2", "strategy.packing=false"],
 }
 
 
@@ -159,7 +160,8 @@ def compared(name: str, model: str, strategies: list[str], processes: Processes)
 
 def stopped(model: str, strategy: str, processes: Processes, *, at: int) -> None:
     """A signal to the last rank, at its beat number `at`, stops all of them, and the step done again is the same."""
-    config = compose("train", ["algo=dapo", "optim.minibatches=2", f"model.path={model}", "strategy.device=cpu"])
+    overrides = ["algo=dapo", "optim.minibatches=2", "strategy.device=cpu", "strategy.packing=false"]
+    config = compose("train", [*overrides, f"model.path={model}"])
     settings = replace(config.optim, tokens_per_microbatch=100)
     placement = Placement(replace(config.strategy, name=strategy), "cpu", processes)
     signals, beats = StopGuard(0.0, ["SIGUSR1"]), 0
