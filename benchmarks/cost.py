@@ -58,7 +58,7 @@ SWEEPS: dict[str, tuple[str, list[int]]] = {
 }
 PROCESSES = [1, 2, 4]
 STRATEGIES = ["ddp", "fsdp"]
-STEPS = (2, 8)  # of the two runs whose difference is the cost of a step
+STEPS = (2, 22)  # of the two runs whose difference is the cost of a step
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,11 @@ def main() -> None:
         print(json.dumps(sweep(asked.child, asked.repeats)))
         return
     for name in asked.only:
-        found = of_processes(asked.repeats) if name == "processes" else in_fresh_process(name, asked.repeats)
-        print("\n".join(table(name, found)), flush=True)
+        if name == "processes":
+            for strategy in STRATEGIES:
+                print("\n".join(table(name, of_processes(strategy, asked.repeats))), flush=True)
+        else:
+            print("\n".join(table(name, in_fresh_process(name, asked.repeats))), flush=True)
 
 
 def table(name: str, found: dict[str, Any]) -> list[str]:
@@ -176,20 +179,17 @@ def step_of(point: Point) -> tuple[Callable[[], tuple[float, float]], int]:
     return step, sizes.body_parameters
 
 
-def of_processes(repeats: int) -> dict[str, Any]:
-    """CPU seconds of a step, of all processes together, by strategy."""
-    parts: dict[str, list[float]] = {}
+def of_processes(strategy: str, repeats: int) -> dict[str, Any]:
+    """CPU seconds of a step, of all processes together: of a long run less those of a short one."""
+    parts: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for strategy in STRATEGIES:
-            for size in PROCESSES:
-                costs = []
-                for turn in range(repeats):
-                    few, many = (
-                        cpu_of_run(Path(scratch) / f"{strategy}{size}_{turn}_{n}", strategy, size, n) for n in STEPS
-                    )
-                    costs.append((many - few) / (STEPS[1] - STEPS[0]))
-                parts.setdefault(strategy, []).append(median(costs))
-    return {"sizes": [float(size) for size in PROCESSES], "parts": parts}
+        for size in PROCESSES:
+            costs = []
+            for turn in range(repeats):
+                few, many = (cpu_of_run(Path(scratch) / f"{size}_{turn}_{n}", strategy, size, n) for n in STEPS)
+                costs.append((many - few) / (STEPS[1] - STEPS[0]))
+            parts.append(median(costs))
+    return {"sizes": [float(size) for size in PROCESSES], "parts": {strategy: parts}}
 
 
 def cpu_of_run(folder: Path, strategy: str, size: int, steps: int) -> float:
