@@ -12,7 +12,8 @@ from model_factory import save_random_model
 pytestmark = pytest.mark.slow
 
 # Of ids, not of text: the tokenizer spells a few hundred of them alone.
-REWARD = "def score(prompt, completion, answer, completion_ids):\n    return float(sum(completion_ids) % 7)\n"
+SCORES = "[float(sum(ids) % 7) for ids in completion_ids]"
+REWARD = f"def score(prompts, completions, completion_ids, **columns):\n    return {SCORES}\n"
 
 
 def test_a_wide_model_saved_beside_by_four_processes_is_killed_and_resumed_exactly(tmp_path: Path) -> None:
