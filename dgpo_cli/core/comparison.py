@@ -2,7 +2,8 @@
 
 Differences are B minus A. Two evaluations of the same problems share the problems' difficulty, so the problem is the
 unit of a sign-flip permutation. That is a statement about two sets of weights. A statement about two methods needs
-several seeds, compared by an exact unpaired permutation (pairing by seed gains nothing: runs part after a step).
+several seeds, compared by an exact unpaired permutation. Pairing by seed would find more from six seeds a side on, if
+runs of one seed end alike, and nothing with four or five (docs/comparing.md has the figures).
 
 Interval and verdict come from the same test (`inversion`): a pair is better or worse exactly if the interval of its
 verdict leaves 0 out. Both suppose a shift: without the true difference, the differences of problems would scatter

@@ -174,7 +174,7 @@ def _draw_panel(
 def _draw_curve(panel: Axes, curve: Curve, metric: Metric, sides: int, titles: list[str] | None) -> None:
     """A line that is thinner than those before it and lies on them, so that equal curves are all seen."""
     band, hue, held_out = curve.band, colour(curve.number), metric.key.startswith(HELD_OUT)
-    width = line_width(curve.number, sides)
+    width = line_width(curve.number, sides) if curve.run is None else 1.0
     marker = "o" if len(band.x) == 1 or held_out else ""
     style = DASHES[curve.number % len(DASHES)]
     order = 2 + curve.number / 1000
@@ -182,6 +182,7 @@ def _draw_curve(panel: Axes, curve: Curve, metric: Metric, sides: int, titles: l
         band.x, band.mean, color=hue, linestyle=style, linewidth=width, marker=marker, markersize=width + 4
     )
     line.set_zorder(order)
+    line.set_alpha(1 if curve.run is None else 0.7)
     if titles is None:
         return
     name = curve.label if curve.run is None else f"{curve.label}, {curve.run}"

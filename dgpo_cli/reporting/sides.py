@@ -10,7 +10,7 @@ from dgpo_cli.config.keys import option_files
 from dgpo_cli.reporting.run_files import Json, as_yaml
 from dgpo_cli.reporting.runs import Run
 
-GATING = "gating.name"
+GATING, CONTROL = "gating.name", "gating.control"
 MODEL = "model"  # of an evaluation: the path of the weights, another one for each seed
 
 
@@ -41,7 +41,14 @@ def short_labels(runs: list[Run]) -> list[str]:
     differing = differences(runs)
     shown = [key for key in differing[0] if not _follows(key, differing)] if runs else []
     shown = [key for key in shown if key != MODEL] or shown  # a path says less than the settings that it was trained by
-    return [" ".join(f"{key.removesuffix('.name')}={as_yaml(one[key])}" for key in shown) for one in differing]
+    shown = sorted(shown, key=lambda key: key.removesuffix(".name"))
+    return [_label({key: one[key] for key in shown}) for one in differing]
+
+
+def _label(values: Json) -> str:
+    """A gating without a control is called by its name alone."""
+    said = {key: value for key, value in values.items() if key != CONTROL or value not in ("none", None)} or values
+    return " ".join(f"{key.removesuffix('.name')}={as_yaml(value)}" for key, value in said.items())
 
 
 def sides(runs: list[Run]) -> list[Side]:
@@ -94,7 +101,7 @@ def _is_usual(key: str, settings: Json) -> bool:
     """Whether the run's gating option brings this value by itself; of one that is not known, all but a control."""
     name, own = str(settings[GATING]), key.partition(".")[2]
     if name not in option_files("gating"):
-        return own != "control"
+        return key != CONTROL
     usual = getattr(gating_option(name), own, None)
     return bool(getattr(usual, "name", usual) == settings[key])
 

@@ -25,14 +25,16 @@ def test_what_an_option_brings_by_itself_is_left_out(tmp_path: Path) -> None:
 
 def test_a_control_and_a_changed_setting_stand_in_the_label(tmp_path: Path) -> None:
     permuted = labels(tmp_path / "1", PAPER, CALIBRATED | {"control": "permute"})
-    assert permuted == ["gating.control=none gating=paper", "gating.control=permute gating=calibrated"]
+    assert permuted == ["gating=paper", "gating=calibrated gating.control=permute"]
+    same = labels(tmp_path / "3", CALIBRATED, CALIBRATED | {"control": "permute"})
+    assert same == ["gating.control=none", "gating.control=permute"]
     cooled = labels(tmp_path / "2", PAPER, CALIBRATED | {"temperature": 0.1})
     assert cooled == ["gating=paper gating.temperature=0.5", "gating=calibrated gating.temperature=0.1"]
 
 
 def test_of_an_option_that_is_not_known_the_control_stands_in_the_label(tmp_path: Path) -> None:
     own = {"name": "my_own", "normalizer": "rank", "temperature": 2.0, "control": "invert"}
-    assert labels(tmp_path, PAPER, own)[1] == "gating.control=invert gating=my_own"
+    assert labels(tmp_path, PAPER, own)[1] == "gating=my_own gating.control=invert"
 
 
 def test_values_are_written_as_yaml_does(tmp_path: Path) -> None:
