@@ -118,7 +118,7 @@ def _heading(sides: Sequence[Side], runs: Sequence[Run]) -> str:
     on = f" on {', '.join(benchmarks)}" if 0 < len(benchmarks) <= MOST_NAMED else ""
     names = [side.label for side in sides]
     if len(names) <= MOST_NAMED and sum(map(len, names)) <= LONGEST_HEADING:
-        return " against ".join(names) + on
+        return (" against " if len(names) == 2 else ", ").join(names) + on
     return f"{len(names)} sides, {len(runs)} runs{on}"
 
 

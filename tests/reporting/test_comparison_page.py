@@ -267,7 +267,7 @@ def test_the_table_of_runs_is_read_without_scrolling(open_page: Opener, three: P
 
 def test_the_page_says_what_when_and_by_which_commit(open_page: Opener, three: Path) -> None:
     page = open_page(three / "compare.html").page
-    assert page.title() == "flag=true against flag=false against flag=null on b · dgpo compare"
+    assert page.title() == "flag=true, flag=false, flag=null on b · dgpo compare"
     facts = page.locator(".facts").inner_text()
     assert "runs begun 2026-11-20 to 2026-11-21 · commit abc123abc123" in facts
     record = json.loads((three / "compare.json").read_text())
