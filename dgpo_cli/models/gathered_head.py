@@ -20,6 +20,10 @@ from dgpo_cli.core.output_head import is_low
 from dgpo_cli.progress import together
 from dgpo_cli.traffic import GRADIENTS, HEADS, TRAFFIC
 
+# torch 2.13 gave them other names, and warns of the old ones.
+_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 def gathered(weight: Tensor, device: torch.device, dtype: torch.dtype, kept: Tensor | None = None) -> Tensor:
     """A sharded weight as a whole on `device` in `dtype`: its gradients are summed back into the shards.
@@ -41,7 +45,7 @@ def _whole(rows: Tensor, count: int, device: torch.device, dtype: torch.dtype) -
     mine = _padded(rows.to(dtype).to(device), each)
     whole = torch.empty(each * size, *rows.shape[1:], dtype=dtype, device=device)
     with together():
-        dist.all_gather_into_tensor(_as_bytes(whole), _as_bytes(mine))
+        _gather(_as_bytes(whole), _as_bytes(mine))
     TRAFFIC.count(HEADS, whole.nbytes * (size - 1))
     return whole[:count]
 
@@ -68,7 +72,7 @@ class _OfShards(torch.autograd.Function):
                 summed = parts.view(size, each, *sent.shape[1:]).sum(0, dtype=torch.float32)
             else:
                 summed = torch.empty(each, *sent.shape[1:], dtype=sent.dtype, device=sent.device)
-                dist.reduce_scatter_tensor(summed, sent)
+                _reduce(summed, sent)
         TRAFFIC.count(GRADIENTS, sent.nbytes * (size - 1))
         return summed[:count].to(like), None
 
