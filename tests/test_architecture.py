@@ -111,6 +111,8 @@ OF_NO_MODULE = {
     "recipes/test_reward_recipes.py": "the files of recipes/rewards",
     "recipes/test_trl_token_credit.py": "recipes/trl_token_credit.py",
     "recipes/test_verl_advantage.py": "recipes/verl_advantage.py",
+    "reporting/test_credit_groups.py": "pages/credit_groups.js and credit_forks.js",
+    "reporting/test_credit_view.py": "pages/credit_links.js, and how the credit page fits a window",
     "rewards/test_adversarial.py": "the graders together, on adversarial completions",
     "rewards/test_grading_pairs.py": "the graders together, on a table of answers",
     "training/test_several_processes.py": "the parts of training, on any number of processes",

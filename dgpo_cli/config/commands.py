@@ -225,7 +225,8 @@ class RolloutConfig:
     )
     shade: Shade = key(
         Shade.credit,
-        "what shades the tokens: credit | score | hellinger | entropy | logprob | ref_logprob | advantage (credit x A)",
+        "what shades the tokens: credit | score | hellinger | entropy | logprob | ref_logprob | advantage (credit x A) "
+        "| logratio (log p - log q)",
     )
     vocabulary_size: int | None = key(None, "V of log V, for a stored file that does not say", "tokens")
     limit: int = key(4, "prompts to sample; of a stored file, prompts to show on a terminal", "prompts")

@@ -123,6 +123,7 @@ class Shade(Enum):
     logprob = "logprob"
     ref_logprob = "ref_logprob"
     advantage = "advantage"
+    logratio = "logratio"
 
 
 class Study(Enum):

@@ -1,11 +1,13 @@
 """The credit view: rollouts with every token shaded by its credit, as one HTML file.
 
-Owns what the page is told; how it looks and acts is in `pages/credit.*`. Signals travel as float32, which is what
+Owns what the page is told; how it looks and acts is in `pages/credit*`. Signals travel as float32, which is what
 rollouts.jsonl holds, so a number on the page is the number of the file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,80 +16,92 @@ import torch
 from torch import Tensor
 
 import dgpo_cli
-from dgpo_cli.config.gating_needs import masks_tokens
-from dgpo_cli.config.groups import Control, Form, GatingConfig, Normalizer, Sign, Signal
-from dgpo_cli.core.signals import SIGNALS as CREDIT_SIGNALS
 from dgpo_cli.records.prompt_groups import group_numbers, side
 from dgpo_cli.records.regated import SHOWN, Gated
 from dgpo_cli.records.stored_rollouts import StoredRollouts
+from dgpo_cli.reporting.gating_rule import rule
 from dgpo_cli.reporting.page import assemble, packed
 
 SCRIPTS = [
     f"credit_{part}.js"  # in this order: each may use those before it while the page is made
-    for part in ("data", "scale", "choice", "gatings", "bar", "groups", "cards", "token", "search", "keys")
+    for part in (
+        "data",
+        "scale",
+        "choice",
+        "gatings",
+        "bar",
+        "groups",
+        "forks",
+        "cards",
+        "token",
+        "search",
+        "steps",
+        "links",
+        "keys",
+    )
 ]
 SHADES = ("logprobs", "ref_logprobs", "entropy", "hellinger")  # the signals that the page shows by themselves
 
 
-def credit_page(stored: StoredRollouts, gated: list[Gated], *, shade: str = "credit") -> str:
+@dataclass(frozen=True)
+class PageStep:
+    """The rollouts that the page shows of a step of a run, or of a file that is no step's."""
+
+    stored: StoredRollouts
+    gated: list[Gated]
+    step: int | None = None
+    of: int | None = None  # rollouts of the step in all, if these are some of them
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """What the page says of itself besides its rollouts."""
+
+    notes: Sequence[str] = ()
+    live: bool = False  # whether a run that goes on will write the page again
+
+
+def credit_page(
+    stored: StoredRollouts, gated: list[Gated], *, shade: str = "credit", facts: PageFacts = PageFacts()
+) -> str:
     """The page's HTML. `shade`: the signal that it opens with."""
+    return page_of_steps([PageStep(stored, gated)], source=stored.source, shade=shade, facts=facts)
+
+
+def page_of_steps(steps: list[PageStep], *, source: str, shade: str = "credit", facts: PageFacts = PageFacts()) -> str:
+    """The page of several steps of a run, in their order; it opens with the last."""
     return assemble(
         "credit.html",
         styles=["page.css", "credit.css"],
         scripts=["visible.js", *SCRIPTS],
-        title=f"Token credit: {short_name(stored.source)}",
-        data=page_data(stored, gated, shade=shade),
+        title=f"Token credit: {short_name(source)}",
+        data=page_data(steps, source=source, shade=shade, facts=facts),
     )
 
 
-def page_data(stored: StoredRollouts, gated: list[Gated], *, shade: str) -> dict[str, Any]:
+def page_data(steps: list[PageStep], *, source: str, shade: str, facts: PageFacts) -> dict[str, Any]:
     """What the script reads. Lists of tokens and signals are those of all rollouts, one after another."""
-    spelled: dict[tuple[str, int | None], int] = {}
-    numbers, rollouts = [], []
-    prompts, groups = _Numbered(), group_numbers(stored.records)
-    for row, record in enumerate(stored.records):
-        ids = record.get("token_ids") or []
-        for place, text in enumerate(record["tokens"]):
-            token = (text, ids[place] if place < len(ids) else None)
-            numbers.append(spelled.setdefault(token, len(spelled)))
-        prompt = prompts.number((str(record.get("prompt_id")), record.get("prompt") or ""))
-        rollouts.append(
-            {
-                "prompt": prompt,
-                "group": groups[row],
-                "side": side(record),
-                "tokens": len(record["tokens"]),
-                "counted": int(stored.signals.mask[row].sum()),
-                **{name: record.get(name) for name in ("sample", "reward", "correct", "advantage", "finish_reason")},
-                **{name: _text(record.get(name)) for name in ("gold", "answer", "error")},
-            }
-        )
-    columns = _Columns(stored.signals.mask)
+    told = _Told()
+    for number, step in enumerate(steps):
+        told.add(number, step.stored)
+    columns = _Columns([step.stored.signals.mask for step in steps])
+    known = [name for name in SHADES if not any(name in step.stored.missing for step in steps)]
     return {
         "version": dgpo_cli.__version__,
-        "source": short_name(stored.source),
+        "source": short_name(source),
         "shade": shade,
-        "prompts": [{"id": name, "text": text} for name, text in prompts.order],
-        "rollouts": rollouts,
-        "texts": [text for text, _ in spelled],
-        "ids": [token for _, token in spelled],
-        "tokens": packed(numbers, "u4" if len(spelled) > 65_535 else "u2"),
-        "wide": len(spelled) > 65_535,
-        "signals": {
-            name: columns.number(getattr(stored.signals, name)) for name in SHADES if name not in stored.missing
-        },
-        "gatings": [
-            {
-                "label": item.label,
-                "rule": item.rule or rule(item.gating),
-                "diagnostics": {name.removeprefix("credit/"): item.diagnostics.get(name) for name in SHOWN},
-                "score": columns.number(item.credit.score),
-                "credit": columns.number(item.credit.weights),
-            }
-            for item in gated
-        ],
+        "notes": list(facts.notes),
+        "live": facts.live,
+        "steps": [_step_facts(step) for step in steps],
+        "prompts": [{"id": name, "text": text} for name, text in told.prompts.order],
+        "rollouts": told.rollouts,
+        "texts": [text for text, _ in told.spelled],
+        "ids": [token for _, token in told.spelled],
+        "tokens": packed(told.numbers, "u4" if told.wide else "u2"),
+        "wide": told.wide,
+        "signals": {name: columns.number([getattr(step.stored.signals, name) for step in steps]) for name in known},
+        "gatings": [_gating(steps, label, columns) for label in _labels(steps)],
         "columns": columns.order,
-        "scope": gated[0].scope if gated else "",
     }
 
 
@@ -96,46 +110,69 @@ def short_name(source: str) -> str:
     return "/".join(Path(source).parts[-2:])
 
 
-def rule(gating: GatingConfig) -> str:
-    """A gating as a formula."""
-    if gating.signal is Signal.none:
-        return "w = 1"
-    kappa = gating.entropy_exponent
-    score = CREDIT_SIGNALS[gating.signal.value].symbol + (
-        f" · H^{kappa:g}" if kappa not in (0, 1) else " · H" if kappa else ""
-    )
-    if gating.times_advantage:
-        score += " · |ρ A|"
-    extras = (
-        [f"clipped to [{gating.clip[0]:g}, {gating.clip[1]:g}]"] if gating.clip and not masks_tokens(gating) else []
-    )
-    extras += ["noise gate"] if gating.noise_gate and not masks_tokens(gating) else []
-    extras += [f"only where A {SIGNS[gating.sign]} 0, else 1"] if gating.sign in SIGNS else []
-    extras += [f"control: {CONTROLLED[gating.control]}"] if gating.control is not Control.none else []
-    return "; ".join([_weights(gating, score), *extras])
+@dataclass
+class _Told:
+    """Rollouts and their tokens, of all steps one after another."""
+
+    rollouts: list[dict[str, Any]] = field(default_factory=list)
+    spelled: dict[tuple[str, int | None], int] = field(default_factory=dict)
+    numbers: list[int] = field(default_factory=list)  # of each token, in `spelled`
+    prompts: _Numbered = field(default_factory=lambda: _Numbered())
+    groups: int = 0
+
+    @property
+    def wide(self) -> bool:
+        return len(self.spelled) > 65_535
+
+    def add(self, step: int, stored: StoredRollouts) -> None:
+        groups = group_numbers(stored.records)
+        for row, record in enumerate(stored.records):
+            ids = record.get("token_ids") or []
+            for place, text in enumerate(record["tokens"]):
+                token = (text, ids[place] if place < len(ids) else None)
+                self.numbers.append(self.spelled.setdefault(token, len(self.spelled)))
+            prompt = self.prompts.number((str(record.get("prompt_id")), record.get("prompt") or ""))
+            self.rollouts.append(
+                {
+                    "step": step,
+                    "prompt": prompt,
+                    "group": self.groups + groups[row],
+                    "side": side(record),
+                    "tokens": len(record["tokens"]),
+                    "counted": int(stored.signals.mask[row].sum()),
+                    **{
+                        name: record.get(name) for name in ("sample", "reward", "correct", "advantage", "finish_reason")
+                    },
+                    **{name: _text(record.get(name)) for name in ("gold", "answer", "error")},
+                }
+            )
+        self.groups += max(groups, default=-1) + 1
 
 
-SIGNS = {Sign.positive: ">", Sign.negative: "<"}
-CONTROLLED = {Control.permute: "permuted", Control.misplace: "misplaced", Control.invert: "inverted"}
+def _step_facts(step: PageStep) -> dict[str, Any]:
+    return {
+        "step": step.step,
+        "of": step.of,
+        "scope": step.gated[0].scope if step.gated else "",
+        "diagnostics": [
+            {name.removeprefix("credit/"): item.diagnostics.get(name) for name in SHOWN} for item in step.gated
+        ],
+    }
 
 
-def _weights(gating: GatingConfig, score: str) -> str:
-    """The weights as a formula of the score."""
-    if gating.top_fraction is not None:
-        return f"w = 1 / share on the top {gating.top_fraction:.0%} by {score}, else 0"
-    if gating.band is not None:
-        return f"w = n / n_kept if {gating.band[0]:g} ≤ {score} ≤ {gating.band[1]:g}, else 0"
-    score = {
-        Normalizer.none: score,
-        Normalizer.saturate: f"(s / (s + p80), s = {score})",
-        Normalizer.rank: f"(rank of {score})",
-        Normalizer.window: f"({score} against the {gating.window} tokens around it)",
-    }[gating.normalizer]
-    if gating.form is Form.sigmoid:
-        return f"w = (1 + {gating.strength:g} (σ({score} / {gating.temperature:g}) − ½)) / mean"
-    if gating.form is Form.linear:
-        return f"w = (1 + {gating.strength:g} {score}) / mean"
-    return f"w = T softmax({score} / {gating.temperature:g})"
+def _labels(steps: list[PageStep]) -> list[str]:
+    return [item.label for item in steps[-1].gated] if steps else []
+
+
+def _gating(steps: list[PageStep], label: str, columns: _Columns) -> dict[str, Any]:
+    """A gating, of which every step has the credit."""
+    each = [next(item for item in step.gated if item.label == label) for step in steps]
+    return {
+        "label": label,
+        "rule": each[-1].rule or rule(each[-1].gating),
+        "score": columns.number([item.credit.score for item in each]),
+        "credit": columns.number([item.credit.weights for item in each]),
+    }
 
 
 class _Columns:
@@ -144,16 +181,17 @@ class _Columns:
     Gatings share scores, and a score may be a signal: `paper`, `calibrated` and `random` have one score.
     """
 
-    def __init__(self, mask: Tensor) -> None:
-        self._mask = mask
+    def __init__(self, masks: list[Tensor]) -> None:
+        self._masks = masks
         self._numbered = _Numbered()
 
     @property
     def order(self) -> list[str | float]:
         return self._numbered.order
 
-    def number(self, values: Tensor) -> int:
-        counted = values[self._mask]
+    def number(self, values: list[Tensor]) -> int:
+        """`values`: [B, T] of each step."""
+        counted = torch.cat([part[mask] for part, mask in zip(values, self._masks, strict=True)])
         same = counted.numel() > 0 and bool(torch.isfinite(counted[0])) and bool((counted == counted[0]).all())
         return self._numbered.number(float(counted[0]) if same else packed(counted.numpy(), "f4"))
 

@@ -119,6 +119,10 @@ def _shadings(stored: StoredRollouts, gated: list[Gated], shade_by: str) -> list
 
 
 def _columns(stored: StoredRollouts, gated: list[Gated], shade_by: str) -> Iterator[tuple[str, Tensor, str]]:
+    if shade_by == "logratio":
+        if stored.signals.ref_logprobs is not None and "logprobs" not in stored.missing:
+            yield "log p - log q", stored.signals.logprobs - stored.signals.ref_logprobs, "signed"
+        return
     if shade_by in STORED:
         if STORED[shade_by] not in stored.missing:
             yield shade_by, getattr(stored.signals, STORED[shade_by]), "rising"

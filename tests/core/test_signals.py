@@ -15,7 +15,7 @@ from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.config.groups import Control, GatingConfig, Signal
 from dgpo_cli.core.credit import TokenSignals, gated_score
 from dgpo_cli.core.signals import MEASURED_FROM_REFERENCE, READ_FROM_ANSWER, SIGNALS
-from dgpo_cli.reporting.credit_page import rule
+from dgpo_cli.reporting.gating_rule import rule
 
 FIELDS = {field.name for field in dataclasses.fields(TokenSignals)} - {"mask"}
 NAMED = [signal for signal in Signal if signal is not Signal.none]

@@ -8,28 +8,15 @@ from typing import Any
 
 import pytest
 from browser import Opener, OpenPage
-from record_factory import HOSTILE, made_up, page_credit, page_data, write_rollouts
+from page_factory import GATINGS, stored, write_page
+from record_factory import HOSTILE, made_up, page_credit, page_data
 
 from dgpo_cli.config.gatings import gating_option
 from dgpo_cli.records.regated import Gated, regate
-from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored
+from dgpo_cli.records.stored_rollouts import StoredRollouts
 from dgpo_cli.reporting.credit_page import credit_page
 
-GATINGS = {name: gating_option(name) for name in ("paper", "calibrated")}
 MEGABYTE = 1_000_000
-
-
-def stored(folder: Path, records: list[dict[str, Any]]) -> StoredRollouts:
-    return read_stored(write_rollouts(folder / "rollouts.jsonl", records))
-
-
-def write_page(folder: Path, records: list[dict[str, Any]]) -> tuple[Path, StoredRollouts, list[Gated]]:
-    batch = stored(folder, records)
-    gated = regate(batch, GATINGS)
-    file = folder / "report.html"
-    # As the commands write it: a lone surrogate is its own escape.
-    file.write_text(credit_page(batch, gated), encoding="utf-8", errors="backslashreplace")
-    return file, batch, gated
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +149,7 @@ def test_keys_go_through_tokens_and_rollouts(
         press(key)
         assert here.evaluate("token => token.place") == place, key
     press("g")
-    press("m")
+    press("M")
     best = int(gated[1].credit.weights[1].argmax())
     assert here.evaluate("token => token.place") == best
     assert tip(opened, "credit", 1) == float(f"{float(gated[1].credit.weights[1].max()):.6g}")

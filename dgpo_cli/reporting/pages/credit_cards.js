@@ -26,7 +26,6 @@ function rolloutElement(rollout, side) {
   card.rollout = rollout;
   rollout.card = card;
   card.style.containIntrinsicSize = `auto ${Math.max(70, 60 + Math.ceil(rollout.tokens / 24) * 25)}px`;
-  CARDS.push(card);
   near.observe(card);
   return card;
 }
@@ -99,6 +98,7 @@ function shade(view, rollout) {
       if (has(state.shade)) className = classOf(scale, scale.level(at(rollout.first + i, rollout, view.gating)));
       if (className !== "t") { context.fillStyle = colourOf(className); context.fillRect(i, 0, 1, 1); }
     } else if (rollout.counted) className = "t uncounted";
+    if (i === rollout.fork) className += " fork";
     if (hits.has(i)) className += " hit";
     if (span === here) className += " here";
     if (span.className !== className) span.className = className;
@@ -106,13 +106,36 @@ function shade(view, rollout) {
   }
 }
 function choose(change) {
-  const before = state.beside;
+  const before = { ...state };
   Object.assign(state, change);
   state.version++;
   document.body.classList.toggle("comparing", state.beside >= 0);
+  if (before.step !== state.step) return showStep();
+  if (before.order !== state.order || (state.order === "credit" && before.gating !== state.gating)) arrange();
   drawGatings();
   drawBar();
-  if (change.filter !== undefined) for (const card of CARDS) card.hidden = state.filter !== "all" && card.rollout.side !== state.filter;
-  if (before !== state.beside) closeTip();
+  drawSteps();
+  if (change.filter !== undefined || change.prompt !== undefined) applyFilters();
+  if (before.beside !== state.beside) closeTip();
+  drawCards();
+  drawForks();
+  drawTrees();
+}
+function drawCards() {
   for (const card of CARDS) if (card.isNear) draw(card);
+}
+// Everything of the step that is chosen.
+function showStep() {
+  closeTip();
+  fillGatings();
+  fillBar();
+  arrange();
+  applyFilters();
+  drawGatings();
+  drawBar();
+  drawSteps();
+  drawCards();
+  drawForks();
+  drawTrees();
+  if (searched) search(searched);
 }

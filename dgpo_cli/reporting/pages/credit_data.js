@@ -22,6 +22,7 @@ const COLUMNS = DATA.columns.map((c) => typeof c === "number" ? new Float32Array
 const SIGNALS = Object.fromEntries(Object.entries(DATA.signals).map(([name, column]) => [name, COLUMNS[column]]));
 const GATINGS = DATA.gatings.map((g) => ({ ...g, score: COLUMNS[g.score], credit: COLUMNS[g.credit] }));
 const ROLLOUTS = DATA.rollouts;
+const STEPS = DATA.steps;   // of a run's page; of any other one, without a number
 {
   let token = 0, counted = 0;
   for (const rollout of ROLLOUTS) {   // where a rollout's values begin in the joined lists
@@ -44,16 +45,23 @@ const SHADES = [
     text: "log-probability of this token under the policy, at the sampling temperature. Shaded where it is low: a surprising token." },
   { key: "ref_logprob", name: "log q", kind: "falling", needs: "ref_logprobs", at: (k) => SIGNALS.ref_logprobs[k],
     text: "the same under the reference." },
-  { key: "advantage", name: "advantage", kind: "signed", gated: true, at: (k, r, g) => (r.advantage ?? NaN) * (g < 0 ? 1 : GATINGS[g].credit[k]),
+  { key: "advantage", name: "credit × A", kind: "signed", ends: ["discouraged", "reinforced"], gated: true,
+    at: (k, r, g) => (r.advantage ?? NaN) * (g < 0 ? 1 : GATINGS[g].credit[k]),
     text: "credit times the rollout's advantage A: what the loss multiplies this token's log-probability ratio with. Orange is reinforced, blue discouraged." },
+  { key: "logratio", name: "log p − log q", kind: "signed", ends: ["likelier under q", "under p"], needs: "ref_logprobs",
+    at: (k) => SIGNALS.logprobs[k] - SIGNALS.ref_logprobs[k],
+    text: "how much likelier the policy makes this token than the reference does, in nats. Orange: it learned to say it; blue: it unlearned it." },
 ];
-const has = (shade) => (shade.needs ? SIGNALS[shade.needs] !== undefined
+const has = (shade) => (shade.key === "logratio" && !SIGNALS.logprobs ? false : shade.needs ? SIGNALS[shade.needs] !== undefined
   : shade.key === "advantage" ? ROLLOUTS.some((r) => r.advantage !== null) : GATINGS.length > 0);
 const AVAILABLE = SHADES.filter(has);
 
 const state = {
   shade: AVAILABLE.find((s) => s.key === DATA.shade) || AVAILABLE[0] || SHADES[0],
-  gating: GATINGS.length ? 0 : -1, beside: -1, fitted: false, filter: "all", matches: [], match: -1, version: 0,
+  gating: GATINGS.length ? 0 : -1, beside: -1, fitted: false, filter: "all", prompt: -1, order: "mixed", step: STEPS.length - 1,
+  matches: [], match: -1, version: 0,
 };
+const OF_STEP = STEPS.map((_, s) => ROLLOUTS.filter((rollout) => rollout.step === s));   // in the file's order
+const diagnosticsOf = (g) => STEPS[state.step].diagnostics[g];
 
 const shownGatings = () => (state.beside >= 0 ? [state.gating, state.beside].sort((a, b) => a - b) : [state.gating]);

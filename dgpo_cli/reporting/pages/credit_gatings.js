@@ -1,30 +1,56 @@
-// The gatings' cards
+// The gatings' cards, and the line that says so if the chosen one is as good as uniform.
 const CHOICES = {};   // what `choose` marks
+const NEARLY_UNIFORM = 0.999;   // effective share
 function makeGatings() {
-  const cards = GATINGS.map(gatingCard);
+  const cards = GATINGS.map(() => make("button", "gating"));
   CHOICES.gating = makeChoice($("gatings"), GATINGS.map((_, g) => g), cards,
     (g) => choose({ gating: g, beside: state.beside === g ? -1 : state.beside }));
-  if (GATINGS.length) $("scope").textContent = `Numbers over ${DATA.scope}`;
+  $("fit").addEventListener("click", () => choose({ fitted: true }));
+  $("calibrated").addEventListener("click", () => choose({ gating: livelier() }));
 }
-function gatingCard(gating) {
-  const card = make("button", "gating"), numbers = make("span", "numbers");
-  card.append(make("strong", "", gating.label), histogram(gating), make("span", "rule", gating.rule));
+function fillGatings() {
+  [...$("gatings").children].forEach((card, g) => fillGating(card, GATINGS[g], diagnosticsOf(g)));
+  if (GATINGS.length) $("scope").textContent = `Numbers over ${STEPS[state.step].scope}`;
+}
+function fillGating(card, gating, diagnostics) {
+  const numbers = make("span", "numbers");
+  card.replaceChildren(make("strong", "", gating.label), histogram(gating), make("span", "rule", gating.rule));
   for (const [name, label] of [["ess", "effective share"], ["std", "std"], ["max", "max"], ["top20", "top fifth holds"]]) {
     const item = make("span", "", label);
-    const value = gating.diagnostics[name];
+    const value = diagnostics[name];
     const bold = make("b", "", value === null ? "–" : name === "top20" ? (100 * value).toFixed(1) + "%" : name === "ess" ? value.toFixed(4) : short(value));
     bold.dataset.metric = name;
     item.prepend(bold);
     numbers.append(item);
   }
   card.append(numbers);
-  if (gating.diagnostics.ess > 0.999) card.append(make("span", "note", "Hardly to be told from uniform: almost every token counts alike."));
-  if (gating.diagnostics.noise_gate < 0.5) card.append(make("span", "note", `The noise gate lets ${(100 * gating.diagnostics.noise_gate).toFixed(0)}% through: the distance is near its numerical floor.`));
-  return card;
+  if (diagnostics.ess > NEARLY_UNIFORM) card.append(make("span", "note", "Hardly to be told from uniform: almost every token counts alike."));
+  if (diagnostics.noise_gate < 0.5) card.append(make("span", "note", `The noise gate lets ${(100 * diagnostics.noise_gate).toFixed(0)}% through: the distance is near its numerical floor.`));
+}
+// The gating to look at instead: calibrated, or else the one that moves most credit.
+function livelier() {
+  const moving = GATINGS.map((_, g) => g).filter((g) => diagnosticsOf(g).ess <= NEARLY_UNIFORM);
+  const named = moving.find((g) => GATINGS[g].label.split(" ")[0] === "calibrated");
+  return named ?? moving.sort((a, b) => diagnosticsOf(a).ess - diagnosticsOf(b).ess)[0] ?? -1;
 }
 function drawGatings() {
   CHOICES.gating.mark(state.gating);
   [...$("gatings").children].forEach((card, g) => card.classList.toggle("beside", state.beside === g));
+  drawPlainness();
+}
+// Where the tokens are: why they look plain, and what to do about it.
+function drawPlainness() {
+  const diagnostics = state.gating >= 0 ? diagnosticsOf(state.gating) : {};
+  const shown = state.shade.key === "credit" && diagnostics.ess > NEARLY_UNIFORM;
+  $("plain").hidden = !shown;
+  if (!shown) return;
+  const { label } = GATINGS[state.gating], same = diagnostics.std === 0, other = livelier();
+  const scale = state.fitted && !same ? " The scale is fitted: a strong shade here is a weight close to 1." : "";
+  $("plainness").textContent = same ? `${label}: every token carries the same credit.`
+    : `${label} is as good as uniform here: effective share ${diagnostics.ess.toFixed(4)}, largest weight ${short(diagnostics.max)}.${scale}`;
+  $("fit").hidden = same || state.fitted;
+  $("calibrated").hidden = other < 0;
+  if (other >= 0) $("calibrated").textContent = `Show ${GATINGS[other].label}`;
 }
 const NS = "http://www.w3.org/2000/svg";
 function svg(tag, attributes, text) {
@@ -36,7 +62,8 @@ function svg(tag, attributes, text) {
 // How many tokens have which credit, on the log scale that all gatings share.
 function histogram(gating) {
   const bins = 31, counts = new Array(bins).fill(0), span = Math.log(4);
-  for (const value of gating.credit) {
+  const rollouts = OF_STEP[state.step], last = rollouts[rollouts.length - 1];
+  for (const value of rollouts.length ? gating.credit.subarray(rollouts[0].first, last.first + last.counted) : []) {
     const at = Math.round((Math.log(Math.max(value, 1e-6)) / span + 1) * (bins - 1) / 2);
     counts[Math.max(0, Math.min(bins - 1, at))]++;
   }

@@ -11,9 +11,15 @@ function toggleSpaces() {
   $("spaces").setAttribute("aria-pressed", String(!plain));
 }
 function toggleHelp() {
-  $("explained").hidden = !$("explained").hidden;
-  $("help").setAttribute("aria-expanded", String(!$("explained").hidden));
+  const dialog = $("explained");
+  if (dialog.open) { dialog.close(); return; }
+  closeTip();
+  dialog.showModal();
+  $("help").setAttribute("aria-expanded", "true");
 }
+$("explained").addEventListener("close", () => $("help").setAttribute("aria-expanded", "false"));
+$("explained").addEventListener("click", (event) => { if (event.target === $("explained")) toggleHelp(); });   // beside it
+$("close").addEventListener("click", toggleHelp);
 function toggleBeside() {
   if (GATINGS.length < 2) return;
   choose({ beside: state.beside >= 0 ? -1 : (state.gating + 1) % GATINGS.length });
@@ -32,14 +38,15 @@ const KEYS = {
   ArrowLeft: () => here && goTo(here.parentNode, here.place - 1),
   ArrowDown: () => otherRollout(1), ArrowUp: () => otherRollout(-1), j: () => otherRollout(1), k: () => otherRollout(-1),
   Home: () => here && goTo(here.parentNode, 0), End: () => here && goTo(here.parentNode, Infinity),
-  m: strongest, g: nextGating, c: toggleBeside, t: toggleTheme, w: toggleSpaces, "?": toggleHelp,
-  f: () => choose({ fitted: !state.fitted }), n: () => nextMatch(1), N: () => nextMatch(-1), "/": () => $("search").focus(),
+  m: strongestOfPage, M: strongestOfRollout, g: nextGating, c: toggleBeside, t: toggleTheme, w: toggleSpaces, "?": toggleHelp,
+  b: toggleTreeHere, l: copyLink, "[": () => otherStep(-1), "]": () => otherStep(1), f: () => choose({ fitted: !state.fitted }), n: () => nextMatch(1), N: () => nextMatch(-1), "/": () => $("search").focus(),
 };
 const ON_TOKENS = ["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Home", "End"];   // elsewhere these scroll, as always
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Escape") { closeTip(); document.activeElement.blur(); if (!$("explained").hidden) toggleHelp(); return; }
-  if (event.target instanceof HTMLInputElement) return;
+  if (event.key === "Escape") { if (!$("explained").open) { closeTip(); document.activeElement.blur(); } return; }
+  if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement) return;
+  if ($("explained").open && event.key !== "?") return;
   if (ON_TOKENS.includes(event.key) && !(event.target instanceof Element && event.target.closest(".tokens"))) return;
   const shadeOfKey = SHADES[Number(event.key) - 1];
   const action = KEYS[event.key] || (shadeOfKey && has(shadeOfKey) ? () => choose({ shade: shadeOfKey }) : null);
@@ -55,15 +62,22 @@ addEventListener("scroll", () => { if (here && !$("tip").hidden) placeTip(here);
 {
   const tokens = TOKENS.length.toLocaleString("en"), right = ROLLOUTS.filter((r) => r.correct === true).length;
   const graded = ROLLOUTS.some((r) => r.correct !== null) ? `, ${right} right` : "";
-  $("summary").textContent = `${ROLLOUTS.length.toLocaleString("en")} completions${graded} of ${DATA.prompts.length} prompts, ${tokens} tokens; ${visibleText(DATA.source).replaceAll("·", " ")}; dgpo ${DATA.version}`;
+  const stepped = STEPS.length > 1 ? ` of ${STEPS.length} steps` : "";
+  $("summary").textContent = `${ROLLOUTS.length.toLocaleString("en")} completions${graded} of ${DATA.prompts.length} prompts${stepped}, ${tokens} tokens; ${visibleText(DATA.source).replaceAll("·", " ")}; dgpo ${DATA.version}`;
   for (const s of SHADES) {
     const meaning = make("dd", "", s.text);
     if (!has(s)) meaning.append(make("b", "", " Not stored in these rollouts."));
     $("meanings").append(make("dt", "", s.name), meaning);
   }
+  const over = document.querySelector(".over"), covering = new ResizeObserver(() => {   // nothing that is gone to may lie under what stays
+    const whole = getComputedStyle(over).display !== "contents";   // in a narrow window the line about uniform credit stays alone
+    document.documentElement.style.setProperty("--covered", `${(whole ? over.offsetHeight : $("plain").offsetHeight) + 8}px`);
+  });
+  for (const element of [over, $("plain"), document.body]) covering.observe(element);
+  for (const note of DATA.notes) $("notes").append(make("p", "", note));
   makeGatings();
   makeBar();
-  drawGatings();
-  drawBar();
-  drawGroups();
+  makeSteps();
+  showStep();
+  openLive();
 }

@@ -36,7 +36,7 @@ function search(query) {
 }
 function nextMatch(step) {
   if ($("search").value !== searched) search($("search").value);   // typed so lately that the search still waits
-  const matches = state.matches.filter((m) => !m.rollout.card.hidden);
+  const matches = state.matches.filter((m) => isWanted(m.rollout.card));
   if (!matches.length) return;
   const before = state.match < 0 && step < 0 ? 0 : state.match;
   state.match = (before + step + matches.length) % matches.length;

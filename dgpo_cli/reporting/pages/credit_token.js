@@ -19,7 +19,7 @@ function fillTip(span) {
   const index = TOKENS[rollout.firstToken + i], tip = $("tip"), id = DATA.ids[index];
   const text = visibleText(DATA.texts[index]);
   tip.replaceChildren(make("div", "name", text.length > 80 ? `${text.slice(0, 80)}… (${DATA.texts[index].length} characters)` : text || "(no text)"));
-  tip.append(make("div", "place", `token ${i} of ${rollout.tokens}` + (id === null ? "" : `, id ${id}`) + `, completion ${rollout.sample ?? "–"}`));
+  tip.append(make("div", "place", `token ${i} of ${rollout.tokens}` + (id === null ? "" : `, id ${id}`) + `, completion ${rollout.sample ?? "–"}` + (i === rollout.fork ? ": here it parts from every right one" : "")));
   if (!counted) { tip.append(make("div", "", rollout.counted ? "does not count: no loss on it" : "not scored")); return; }
   const table = make("table"), body = make("tbody");
   const row = (key, name, values) => {
@@ -28,7 +28,7 @@ function fillTip(span) {
     for (const value of values) { const cell = make("td", "", number(value)); cell.dataset.key = key; line.append(cell); }
     return line;
   };
-  for (const s of SHADES) if (!s.gated && has(s)) body.append(row(s.key, { logprob: "log p, policy", ref_logprob: "log q, reference", entropy: "entropy, nats", hellinger: "hellinger d" }[s.key], [s.at(k, rollout)]));
+  for (const s of SHADES) if (!s.gated && has(s)) body.append(row(s.key, { logprob: "log p, policy", ref_logprob: "log q, reference", entropy: "entropy, nats", hellinger: "hellinger d" }[s.key] || s.name, [s.at(k, rollout)]));
   if (rollout.advantage !== null) { const line = row("A", "advantage A of the rollout", [rollout.advantage]); body.append(line); }
   table.append(body);
   tip.append(table);
@@ -37,7 +37,7 @@ function fillTip(span) {
     titles.append(make("th", "", "by gating"));
     GATINGS.forEach((g) => titles.append(make("th", "", g.label)));
     head.append(titles);
-    for (const s of SHADES) if (s.gated && has(s)) values.append(row(s.key, s.key === "advantage" ? "credit × A" : s.name, GATINGS.map((_, g) => s.at(k, rollout, g))));
+    for (const s of SHADES) if (s.gated && has(s)) values.append(row(s.key, s.name, GATINGS.map((_, g) => s.at(k, rollout, g))));
     for (const line of values.children) line.children[gating + 1].classList.add("shown");
     each.append(head, values);
     tip.append(each);
@@ -52,16 +52,16 @@ function placeTip(span, event) {
   const box = (event && boxes.find((b) => event.clientY >= b.top - 4 && event.clientY <= b.bottom + 4 && event.clientX >= b.left - 4 && event.clientX <= b.right + 4)) || boxes[0] || span.getBoundingClientRect();
   const width = tip.offsetWidth, height = tip.offsetHeight;
   const below = box.bottom + 10 + height <= innerHeight || box.top < height + 10;
-  tip.style.left = `${Math.max(6, Math.min(innerWidth - width - 6, box.left - 12))}px`;
+  tip.style.left = `${Math.max(6, Math.min(document.documentElement.clientWidth - width - 6, box.left - 12))}px`;
   tip.style.top = `${Math.max(6, below ? Math.min(box.bottom + 10, innerHeight - height - 6) : box.top - height - 10)}px`;
 }
 const tokenAt = (target) => target instanceof Element ? target.closest(".t") : null;
-let byKeys = false;   // while keys scroll the page, it moves under a pointer that rests: that is no hover
+let byKeys = false;   // while a key or a link scrolls the page, it moves under a pointer that rests: that is no hover
 function hover(event) {
   const span = tokenAt(event.target);
   if (byKeys) return;
   if (span) look(span, event);
-  else if (!event.target.closest(".tokens")) closeTip();
+  else if (!event.target.closest(".tokens, .run")) closeTip();
 }
 $("groups").addEventListener("pointerover", hover);
 $("groups").addEventListener("pointerleave", () => { if (!byKeys) closeTip(); });
@@ -73,34 +73,49 @@ $("groups").addEventListener("pointermove", (event) => {
 $("groups").addEventListener("focusin", (event) => {
   if (event.target.classList.contains("tokens") && (!here || here.parentNode !== event.target)) goTo(event.target, 0);
 });
-$("groups").addEventListener("click", (event) => { const span = tokenAt(event.target); if (span) { span.parentNode.focus({ preventScroll: true }); look(span, event); } });
-function goTo(tokens, i) {
+$("groups").addEventListener("click", (event) => {
+  const span = tokenAt(event.target);
+  if (!span) return;
+  if (span.parentNode.classList.contains("run")) { goToRollout(span.parentNode.rollout.card, span.place, null, true); return; }
+  span.parentNode.focus({ preventScroll: true });
+  look(span, event);
+});
+function goTo(tokens, i, centred = false) {
   const span = tokens.children[Math.max(0, Math.min(tokens.children.length - 1, i))];
   if (!span) return;
-  span.scrollIntoView({ block: "nearest" });
-  const box = span.getBoundingClientRect(), bar = document.querySelector(".bar").getBoundingClientRect();
-  if (box.top < bar.bottom + 8) scrollBy(0, box.top - bar.bottom - 40);
+  byKeys = true;
+  const scroll = () => span.scrollIntoView({ block: centred ? "center" : "nearest" });   // beside the bar: see scroll-padding
+  scroll();
   look(span);
   tokens.focus({ preventScroll: true });
+  // What is scrolled past is laid out only now, and moves the token.
+  requestAnimationFrame(() => requestAnimationFrame(() => { if (here === span) { scroll(); placeTip(span); } }));
 }
-function goToRollout(card, i = 0, gating = null) {
+function goToRollout(card, i = 0, gating = null, centred = false) {
+  reveal(card);
   draw(card);
-  card.scrollIntoView({ block: "nearest" });
+  if (!centred) card.scrollIntoView({ block: "nearest" });
   const all = [...card.querySelectorAll(".tokens")];
-  goTo(all.find((t) => t.gating === gating) || all[0], i);
+  goTo(all.find((t) => t.gating === gating) || all[0], i, centred);
 }
 function otherRollout(step) {
-  const shown = CARDS.filter((card) => !card.hidden);
+  const shown = CARDS.filter(isOut);
   const at = here ? shown.indexOf(here.closest(".rollout")) : -1;
   const card = shown[at < 0 ? 0 : Math.max(0, Math.min(shown.length - 1, at + step))];
   if (card) goToRollout(card, 0, here ? here.parentNode.gating : null);
 }
-function strongest() {
-  const card = here ? here.closest(".rollout") : CARDS.find((c) => !c.hidden && c.rollout.counted);
-  if (!card || !card.rollout.counted) return;
-  const r = card.rollout, gating = here ? here.parentNode.gating : state.gating;
-  let best = 0;
-  const value = (i) => { const v = state.shade.at(r.first + i, r, gating); return state.shade.kind === "ratio" ? v : Math.abs(v); };
-  for (let i = 1; i < r.counted; i++) if (value(i) > value(best)) best = i;
-  goToRollout(card, best, gating);
+// The strongest token of these cards, in the middle of the window.
+function strongest(cards) {
+  const gating = here ? here.parentNode.gating : state.gating;
+  let best = null, most = -Infinity;
+  for (const card of cards) {
+    const r = card.rollout;
+    for (let i = 0; i < r.counted; i++) {
+      const signed = state.shade.at(r.first + i, r, gating), value = state.shade.kind === "ratio" ? signed : Math.abs(signed);
+      if (value > most) { most = value; best = [card, i]; }
+    }
+  }
+  if (best) goToRollout(best[0], best[1], gating, true);
 }
+const strongestOfPage = () => strongest(CARDS.filter(isOut));
+const strongestOfRollout = () => strongest(here ? [here.closest(".rollout")] : CARDS.filter(isOut).slice(0, 1));
