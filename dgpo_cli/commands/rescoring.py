@@ -9,6 +9,7 @@ from pathlib import Path
 from dgpo_cli.commands.foreign_rollouts import unscored
 from dgpo_cli.commands.gating_choice import gating_of_stored, gatings_of, warn_of_other_credit
 from dgpo_cli.config.commands import RolloutConfig
+from dgpo_cli.config.gatings import hydra_config_dirs, with_controls
 from dgpo_cli.config.rollout_files import is_of_others
 from dgpo_cli.config.stored import save as save_config
 from dgpo_cli.disk import writing
@@ -81,10 +82,18 @@ def report(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated], fo
     """Write report.html, if it was asked for."""
     if config.report:
         path = folder / "report.html"
-        page = credit_page(stored, gated, shade=config.shade.name)
+        page = credit_page(stored, _with_controls(stored, gated), shade=config.shade.name)
         with writing(path, len(page)):
             write_atomically(path, page)
         say(f"report: {path}")
+
+
+def _with_controls(stored: StoredRollouts, gated: list[Gated]) -> list[Gated]:
+    """The page has the controls of the first gating beside it, too."""
+    known = {item.label: item.gating for item in gated if item.rule is None}
+    return gated + regate(
+        stored, {name: one for name, one in with_controls(known, hydra_config_dirs()).items() if name not in known}
+    )
 
 
 def export(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated]) -> None:

@@ -12,6 +12,7 @@ from dgpo_cli.commands.foreign_rollouts import scores_others, to_be_scored
 from dgpo_cli.commands.gating_choice import computable, gatings_of, refuse_unmeasured
 from dgpo_cli.commands.parts import load_data_prompts
 from dgpo_cli.commands.rescoring import export, report, rescore, show_tokens
+from dgpo_cli.commands.run_report import report_run
 from dgpo_cli.commands.scored_records import Worth, scored_records
 from dgpo_cli.config.commands import RolloutConfig
 from dgpo_cli.config.groups import ComputeDtype
@@ -41,6 +42,9 @@ def run(config: RolloutConfig, folder: Path) -> None:
     """
     target = folder / "rollouts.jsonl"
     _check(config, folder, target)
+    if config.rollouts is not None and Path(config.rollouts).is_dir():
+        report_run(config, folder)
+        return
     if config.rollouts is not None and not scores_others(config):
         rescore(config, folder)
         return

@@ -179,6 +179,8 @@ def _say_goodbye(trainer: Trainer) -> None:
         others = f"; before on {counts[0]} problems, after on {counts[1]}" if counts[0] != counts[1] else ""
         say(f"{first['benchmark']}: {_accuracy(first)} before, {_accuracy(last)} after training{others}")
     say(f"run: {folder}")
+    if (folder / "report.html").is_file():
+        say(f"page: {folder / 'report.html'}")
     before = trainer.config.model
     reference = {"reference__path": before.path} if before.name == "path" else {"reference": before.name}
     benchmark = {} if trainer.config.benchmark.name else {"benchmark": "NAME"}

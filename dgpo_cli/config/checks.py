@@ -35,7 +35,7 @@ from dgpo_cli.config.ranges import (
     ranges,
 )
 from dgpo_cli.config.reward_checks import rewards
-from dgpo_cli.config.rollout_files import EXPORTED, is_of_others
+from dgpo_cli.config.rollout_files import EXPORTED, is_of_others, is_run_with_rollouts
 from dgpo_cli.config.strategy_checks import one_process, several_processes
 from dgpo_cli.config.study_checks import distinct_reference, studies
 from dgpo_cli.config.wandb_checks import tensorboard, wandb_names
@@ -184,7 +184,11 @@ def _stored_rollouts(config: RolloutConfig) -> Iterator[Problem]:
         yield Problem(
             "rollouts= and dry_run=true: no model is loaded, so there is nothing to plan", "leave out dry_run"
         )
-    if Path(path).is_dir():
+    if is_run_with_rollouts(path):
+        if not config.report or config.export is not None:
+            message = f"rollouts: '{path}' is a run, of which report=true makes one page of all stored steps"
+            yield Problem(message, "report=true, without export=; or a step of its rollouts/")
+    elif Path(path).is_dir():
         inside = sorted(file for file in Path(path).glob("**/*.jsonl") if "rollouts" in (file.stem, file.parent.name))
         yield Problem(
             f"rollouts: expected a file, got the folder '{path}'",

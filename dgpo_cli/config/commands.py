@@ -131,6 +131,11 @@ class TrainConfig:
     resume: str | None = key(None, "folder of the run to continue; latest is the newest below outputs/")
     resume_allow: list[str] = key([], "keys that may differ from the run that is continued")
     overwrite: bool = key(False, "delete the run that the folder already holds")
+    report: bool = key(
+        True,
+        "write report.html in the run's folder, and again after each stored step (rollout.save): every token shaded by "
+        "its credit, which reloads itself as the run goes on",
+    )
     push_to_hub: str | None = key(
         None,
         "USER/NAME: after training, upload the last checkpoint to this repository of the Hugging Face Hub, with a "

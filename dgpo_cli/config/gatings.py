@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dgpo_cli.config import keys as catalogue
-from dgpo_cli.config.groups import GatingConfig
+from dgpo_cli.config.gating_needs import shapes_credit
+from dgpo_cli.config.groups import Control, GatingConfig
 from dgpo_cli.errors import ConfigError
 
 BESIDE = ("paper", "calibrated")  # if `gatings` names none
@@ -25,6 +26,19 @@ def gatings_by_label(
     found = {label(chosen, config_dirs): chosen}
     for name in beside:
         found.setdefault(name, gating_option(name, config_dirs))
+    return found
+
+
+def with_controls(gatings: Mapping[str, GatingConfig], config_dirs: Iterable[Path] = ()) -> dict[str, GatingConfig]:
+    """The gatings, and of the first one that moves credit its weights permuted and inverted: what it has to beat."""
+    moving = (one for one in gatings.values() if shapes_credit(one) and one.control is Control.none)
+    base, dirs = next(moving, None), list(config_dirs)
+    if base is None:
+        return dict(gatings)
+    controls = [dataclasses.replace(base, control=control) for control in (Control.permute, Control.invert)]
+    found = dict(gatings)
+    for control in controls:
+        found.setdefault(label(control, dirs), control)
     return found
 
 
@@ -63,9 +77,11 @@ def gating_option(name: str, config_dirs: Iterable[Path] = ()) -> GatingConfig:
 def gating_of_file(rollouts: Path) -> tuple[GatingConfig, Path] | None:
     """The gating that a file of rollouts was scored by, and the config.yaml that says so; None if none does.
 
-    That is the config.yaml beside it (of `dgpo rollout`), or that of the run in whose rollouts/ the file lies.
+    That is the config.yaml beside it (of `dgpo rollout`), or that of the run in whose rollouts/ the file lies; a run's
+    folder has its own.
     """
     folders = [rollouts.parent, rollouts.parent.parent] if rollouts.parent.name == "rollouts" else [rollouts.parent]
+    folders = [rollouts] if rollouts.is_dir() else folders
     for folder in folders:
         gating = _gating_in(folder / "config.yaml")
         if gating is not None:

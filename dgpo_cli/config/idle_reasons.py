@@ -336,5 +336,9 @@ def grades_alone(config: Any, _: Typed) -> str | None:
     return None if config.grade is None else "stored completions are graded, and no model is loaded"
 
 
+def stores_no_step(config: Any, _: Typed) -> str | None:
+    return "no step's rollouts are stored" if config.rollout.save.name == "none" else None
+
+
 def own_prompt(config: Any, _: Typed) -> str | None:
     return None if config.prompt is None else "the prompt is the one that was typed, and nothing grades it"

@@ -51,6 +51,7 @@ RULES: tuple[Rule, ...] = (
     # Keys that a command or its other settings leave no room for.
     Rule(("resume_allow",), TRAIN, why.no_resume, "resume=RUN continues one"),
     Rule(("push_to_hub",), TRAIN, why.untrained, "leave it out; a run that trains is uploaded at its end"),
+    Rule(("report",), TRAIN, why.stores_no_step, "rollout.save=some"),
     Rule(("probe",), TRAIN, why.planned, "dry_run=false measures"),
     Rule(
         (

@@ -46,6 +46,11 @@ def is_of_others(path: str | None) -> bool:
     return isinstance(row, dict) and trainer_of(row) is not None
 
 
+def is_run_with_rollouts(path: str) -> bool:
+    """Whether it is the folder of a training run that has stored rollouts."""
+    return Path(path).is_dir() and any((Path(path) / "rollouts").glob("step_*.jsonl"))
+
+
 def names_model(typed: Collection[str]) -> bool:
     """Whether the command line says which model it means: model=NAME, model.path=FOLDER."""
     return "model" in typed or "model.path" in typed

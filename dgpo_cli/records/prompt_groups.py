@@ -45,6 +45,11 @@ def group_accuracy(records: list[dict[str, Any]]) -> Tensor | None:
     return shares
 
 
+def is_mixed(records: list[dict[str, Any]]) -> bool:
+    """Whether a group has both right and wrong answers."""
+    return {True, False} <= {record.get("correct") for record in records}
+
+
 def side(record: dict[str, Any]) -> str:
     """One of SIDES: right or wrong; if that is not known, above the group's mean or not; alone if nothing is known."""
     if record.get("correct") is not None:

@@ -6,6 +6,7 @@ rollouts.jsonl holds, so a number on the page is the number of the file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -85,6 +86,7 @@ def page_data(steps: list[PageStep], *, source: str, shade: str, facts: PageFact
     for number, step in enumerate(steps):
         told.add(number, step.stored)
     columns = _Columns([step.stored.signals.mask for step in steps])
+    labels = _labels(steps)
     known = [name for name in SHADES if not any(name in step.stored.missing for step in steps)]
     return {
         "version": dgpo_cli.__version__,
@@ -92,7 +94,7 @@ def page_data(steps: list[PageStep], *, source: str, shade: str, facts: PageFact
         "shade": shade,
         "notes": list(facts.notes),
         "live": facts.live,
-        "steps": [_step_facts(step) for step in steps],
+        "steps": [_step_facts(step, labels) for step in steps],
         "prompts": [{"id": name, "text": text} for name, text in told.prompts.order],
         "rollouts": told.rollouts,
         "texts": [text for text, _ in told.spelled],
@@ -100,7 +102,7 @@ def page_data(steps: list[PageStep], *, source: str, shade: str, facts: PageFact
         "tokens": packed(told.numbers, "u4" if told.wide else "u2"),
         "wide": told.wide,
         "signals": {name: columns.number([getattr(step.stored.signals, name) for step in steps]) for name in known},
-        "gatings": [_gating(steps, label, columns) for label in _labels(steps)],
+        "gatings": [_gating(steps, label, columns) for label in labels],
         "columns": columns.order,
     }
 
@@ -149,29 +151,34 @@ class _Told:
         self.groups += max(groups, default=-1) + 1
 
 
-def _step_facts(step: PageStep) -> dict[str, Any]:
+def _step_facts(step: PageStep, labels: list[str]) -> dict[str, Any]:
+    known = {item.label: item.diagnostics for item in step.gated}
     return {
         "step": step.step,
         "of": step.of,
         "scope": step.gated[0].scope if step.gated else "",
         "diagnostics": [
-            {name.removeprefix("credit/"): item.diagnostics.get(name) for name in SHOWN} for item in step.gated
+            {name.removeprefix("credit/"): known.get(label, {}).get(name) for name in SHOWN} for label in labels
         ],
     }
 
 
 def _labels(steps: list[PageStep]) -> list[str]:
-    return [item.label for item in steps[-1].gated] if steps else []
+    """The gatings of all steps: one whose rollouts were not scored has none."""
+    return list(dict.fromkeys(item.label for step in steps for item in step.gated))
 
 
 def _gating(steps: list[PageStep], label: str, columns: _Columns) -> dict[str, Any]:
-    """A gating, of which every step has the credit."""
-    each = [next(item for item in step.gated if item.label == label) for step in steps]
+    """A gating over all steps. Its credit is not known of a step that lacks it."""
+    each = [next((item for item in step.gated if item.label == label), None) for step in steps]
+    known = next(item for item in each if item is not None)
+    unknown = [torch.full(step.stored.signals.mask.shape, math.nan) for step in steps]
+    pairs = list(zip(each, unknown, strict=True))
     return {
         "label": label,
-        "rule": each[-1].rule or rule(each[-1].gating),
-        "score": columns.number([item.credit.score for item in each]),
-        "credit": columns.number([item.credit.weights for item in each]),
+        "rule": known.rule or rule(known.gating),
+        "score": columns.number([nothing if item is None else item.credit.score for item, nothing in pairs]),
+        "credit": columns.number([nothing if item is None else item.credit.weights for item, nothing in pairs]),
     }
 
 

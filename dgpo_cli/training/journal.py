@@ -14,6 +14,7 @@ from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import TrainConfig
 from dgpo_cli.config.gating_needs import gates_noise
 from dgpo_cli.config.groups import SaveRollouts
+from dgpo_cli.errors import DataError
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.records.rollout_records import rollout_records
 from dgpo_cli.records.token_spelling import token_speller
@@ -22,6 +23,7 @@ from dgpo_cli.reporting.tables import score_of, score_text
 from dgpo_cli.training.advice import follow, why_nothing_was_learned
 from dgpo_cli.training.checkpoint import RunState
 from dgpo_cli.training.collect import Collected
+from dgpo_cli.training.live_page import LivePage
 from dgpo_cli.training.run_folder import RunFolder
 from dgpo_cli.training.step import StepBatch, StepResult
 from dgpo_cli.training.trackers import Trackers
@@ -38,6 +40,7 @@ class Journal:
     state: RunState
     model: LanguageModel
     algorithm: Algorithm
+    _told_of_page: bool = False
 
     def step(self, row: dict[str, Any], collected: Collected, batch: StepBatch, result: StepResult) -> None:
         """A finished step: its row of metrics, its rollouts if they are due, and what the user should know."""
@@ -92,8 +95,27 @@ class Journal:
         records = self.records(collected, batch, result)
         if saved:
             self.folder.save_rollouts(step, records)
+            if self.config.report:
+                self._write_page(step, records, last=last)
         if tabled or paged:
             self.tracker.show(step, records, table=tabled, gating=self.config.gating if paged else None)
+
+    @cached_property
+    def page(self) -> LivePage:
+        """The run's credit page, as far as it is written."""
+        return LivePage(self.folder.folder, self.config.gating)
+
+    def _write_page(self, step: int, records: list[dict[str, Any]], *, last: bool) -> None:
+        """A page that cannot be made stops no run."""
+        try:
+            page = self.page.after(step, records, last=last)
+        except DataError as error:
+            self.view.note(f"warning: report.html stays as it was: {error}")
+            return
+        path = self.folder.save_page(page)
+        if not last and not self._told_of_page:
+            self._told_of_page = True
+            self.view.note(f"page: {path}: every stored step, each token shaded by its credit")
 
     def _saves_rollouts(self, step: int) -> bool:
         mode = self.config.rollout.save

@@ -25,7 +25,7 @@ from dgpo_cli.progress import each, within
 from dgpo_cli.terminal import say
 
 OWNED = (
-    *("config.yaml", "run.json", "metrics.jsonl", "eval.jsonl", "evals", "checkpoints", "rollouts"),
+    *("config.yaml", "run.json", "metrics.jsonl", "eval.jsonl", "evals", "checkpoints", "rollouts", "report.html"),
     *("wandb", "tensorboard"),
 )
 GIT_SECONDS = 5.0
@@ -147,6 +147,13 @@ class RunFolder:
         with writing(path, len(text)):
             folder.mkdir(exist_ok=True)
             write_atomically(path, text)
+        return path
+
+    def save_page(self, page: str) -> Path:
+        """report.html, replaced as a whole: a browser that reloads it finds the old one or the new one."""
+        path = self.folder / "report.html"
+        with writing(path, len(page)):
+            write_atomically(path, page)
         return path
 
     def rewind(self, step: int) -> None:

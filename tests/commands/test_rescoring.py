@@ -75,7 +75,8 @@ def test_a_report_is_written_beside_the_rollouts_and_from_the_file_alone(sampled
 
     first, again = (page_data((folder / "report.html").read_text()) for folder in (sampled.parent, tmp_path / "out"))
     assert {**first, "source": ""} == {**again, "source": ""}
-    assert [item["label"] for item in first["gatings"]] == ["calibrated", "paper"]
+    controls = ["calibrated control=permute", "calibrated control=invert"]  # what the first gating has to beat
+    assert [item["label"] for item in first["gatings"]] == ["calibrated", "paper", *controls]
 
 
 def test_permuted_credit_is_permuted_as_it_was(sampled: Path, tmp_path: Path) -> None:
@@ -121,7 +122,9 @@ def test_a_run_is_shown_by_its_own_gating_and_that_of_a_file_by_the_config_besid
     step = run_of(tmp_path / "run", made_up(4, 4, group_size=2), "gating=surprisal", "gating.temperature=0.3")
     first = rescore(step, tmp_path / "first", "report=true")
     data = page_data((tmp_path / "first/report.html").read_text())
-    assert [item["label"] for item in data["gatings"]] == ["surprisal temperature=0.3", "paper", "calibrated"]
+    own = "surprisal temperature=0.3"
+    controls = [f"{own} control=permute", f"{own} control=invert"]
+    assert [item["label"] for item in data["gatings"]] == [own, "paper", "calibrated", *controls]
     assert rescore(tmp_path / "first/rollouts.jsonl", tmp_path / "again") == first
     captured = capsys.readouterr().err
     assert f"gating: surprisal temperature=0.3, that of {tmp_path / 'run/config.yaml'}\n" in captured

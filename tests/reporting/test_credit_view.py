@@ -110,7 +110,7 @@ def test_a_narrow_window_holds_the_page(open_page: Opener, long: Made, theme: st
 def link_of(opened: OpenPage) -> str:
     opened.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened.page.keyboard.press("l")
-    opened.page.wait_for_function("location.hash !== ''")
+    opened.page.locator("#link", has_text="Copied").wait_for()
     copied = opened.page.evaluate("navigator.clipboard.readText()")
     assert copied == opened.page.url
     return str(copied)

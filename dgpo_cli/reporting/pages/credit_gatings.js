@@ -25,13 +25,14 @@ function fillGating(card, gating, diagnostics) {
   }
   card.append(numbers);
   if (diagnostics.ess > NEARLY_UNIFORM) card.append(make("span", "note", "Hardly to be told from uniform: almost every token counts alike."));
-  if (diagnostics.noise_gate < 0.5) card.append(make("span", "note", `The noise gate lets ${(100 * diagnostics.noise_gate).toFixed(0)}% through: the distance is near its numerical floor.`));
+  if (diagnostics.noise_gate !== null && diagnostics.noise_gate < 0.5) card.append(make("span", "note", `The noise gate lets ${(100 * diagnostics.noise_gate).toFixed(0)}% through: the distance is near its numerical floor.`));
 }
 // The gating to look at instead: calibrated, or else the one that moves most credit.
 function livelier() {
-  const moving = GATINGS.map((_, g) => g).filter((g) => diagnosticsOf(g).ess <= NEARLY_UNIFORM);
-  const named = moving.find((g) => GATINGS[g].label.split(" ")[0] === "calibrated");
-  return named ?? moving.sort((a, b) => diagnosticsOf(a).ess - diagnosticsOf(b).ess)[0] ?? -1;
+  const moving = GATINGS.map((_, g) => g).filter((g) => diagnosticsOf(g).ess !== null && diagnosticsOf(g).ess <= NEARLY_UNIFORM);
+  const real = moving.filter((g) => !GATINGS[g].label.includes("control="));
+  const named = real.find((g) => GATINGS[g].label.split(" ")[0] === "calibrated");
+  return named ?? real.sort((a, b) => diagnosticsOf(a).ess - diagnosticsOf(b).ess)[0] ?? -1;
 }
 function drawGatings() {
   CHOICES.gating.mark(state.gating);

@@ -45,7 +45,7 @@ const ON_TOKENS = ["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Home", "E
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") { if (!$("explained").open) { closeTip(); document.activeElement.blur(); } return; }
-  if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement) return;
+  if (event.target === $("search") || event.target instanceof HTMLSelectElement) return;   // letters are theirs
   if ($("explained").open && event.key !== "?") return;
   if (ON_TOKENS.includes(event.key) && !(event.target instanceof Element && event.target.closest(".tokens"))) return;
   const shadeOfKey = SHADES[Number(event.key) - 1];

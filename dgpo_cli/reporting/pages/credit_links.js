@@ -87,7 +87,13 @@ function openLive() {
   const view = new URLSearchParams(location.hash.slice(1));
   $("alive").hidden = !DATA.live;
   $("live").checked = Boolean(DATA.live) && view.has("live");
-  $("live").addEventListener("change", reloadLater);
+  $("live").addEventListener("change", () => {
+    const now = new URLSearchParams(location.hash.slice(1));
+    if ($("live").checked) now.set("live", 1);
+    else for (const name of ["live", "y"]) now.delete(name);
+    history.replaceState(null, "", `#${now}`);   // a reload by hand keeps it, too
+    reloadLater();
+  });
   if (["dark", "light"].includes(view.get("theme"))) document.documentElement.dataset.theme = view.get("theme");
   openView(location.hash);
   if (view.has("y")) { history.scrollRestoration = "manual"; requestAnimationFrame(() => scrollTo(0, Number(view.get("y")) || 0)); }
