@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from dgpo_cli.records.exported import encoded, exported
 from dgpo_cli.records.regated import SHOWN, Gated, as_trained, diagnosed, regate, rescored
 from dgpo_cli.records.stored_rollouts import StoredRollouts, read_stored
 from dgpo_cli.reporting.clean_console import CleanConsole
-from dgpo_cli.reporting.credit_page import credit_page
+from dgpo_cli.reporting.credit_page import PageFacts, credit_page
 from dgpo_cli.reporting.tables import make_table, show
 from dgpo_cli.reporting.token_view import print_rollouts
 from dgpo_cli.terminal import say
@@ -78,11 +79,13 @@ def show_tokens(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated
         console.print(make_table(columns, rows, title=f"credit over {gated[0].scope} (ess 1 is uniform)"))
 
 
-def report(config: RolloutConfig, stored: StoredRollouts, gated: list[Gated], folder: Path) -> None:
-    """Write report.html, if it was asked for."""
+def report(
+    config: RolloutConfig, stored: StoredRollouts, gated: list[Gated], folder: Path, notes: Sequence[str] = ()
+) -> None:
+    """Write report.html, if it was asked for. `notes`: what it says at its top."""
     if config.report:
         path = folder / "report.html"
-        page = credit_page(stored, _with_controls(stored, gated), shade=config.shade.name)
+        page = credit_page(stored, _with_controls(stored, gated), shade=config.shade.name, facts=PageFacts(notes))
         with writing(path, len(page)):
             write_atomically(path, page)
         say(f"report: {path}")

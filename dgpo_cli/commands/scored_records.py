@@ -49,7 +49,15 @@ def scored_records(
     model, reference = policy.model, _reference(config, policy.model, placement)
     lengths = [len(rollout.token_ids) for rollout in rollouts]
     temperature, tokens = config.rollout.temperature or 1.0, config.tokens_per_microbatch
-    signals = score_rollouts(model, reference, rollouts, lengths, temperature=temperature, tokens=tokens)
+    signals = score_rollouts(
+        model,
+        reference,
+        rollouts,
+        lengths,
+        temperature=temperature,
+        tokens=tokens,
+        alternatives=config.rollout.alternatives,
+    )
     gatings = gatings_by_label(config.gating, config.gatings or [], hydra_config_dirs())
     if worth.graded and any(map(reads_answer, gatings.values())):
         signals = _informed(policy, rollouts, worth.verdicts, signals)
@@ -79,6 +87,7 @@ def scored_records(
         vocabulary_size=policy.model.vocabulary_size,
         noise_floor=floor,
         control_seeds=seeds,
+        alternatives=signals.alternatives,
     )
 
 

@@ -41,6 +41,12 @@ class RolloutSettings:
         "corrected (engine.correction). It saves time if the engine has devices of its own",
         "steps",
     )
+    alternatives: int = key(
+        0,
+        "with each stored token, so many of the likeliest tokens of policy and reference, their probabilities and the "
+        "sampled one's rank (5 is a good number); in training one more scoring pass of a stored step; 0 is none",
+        "tokens",
+    )
     save: SaveRollouts = key(SaveRollouts.some, "rollouts to keep: all | some (step 1, every 10th, the last) | none")
 
 
@@ -218,6 +224,12 @@ class RolloutConfig:
         "errors. Rows hold `completion` and `gold`, or `id` or `index` of a row of the data",
     )
     report: bool = key(False, "write report.html: every token shaded by its credit, in one file that needs no network")
+    mixed_rounds: int = key(
+        8,
+        "report=true: if no group has both right and wrong answers, limit= further prompts are drawn, up to so many "
+        "times, until one has; 0 is never",
+        "rounds",
+    )
     export: str | None = key(
         None,
         "write each token's weight by gating= and its share of the advantage, by prompt and sample: a file that ends "

@@ -42,6 +42,7 @@ FREE_ON_RESUME = (
     "resume_allow",
     "overwrite",
     "push_to_hub",
+    *("report", "rollout.alternatives"),
     "dry_run",
     "probe",
     "sweep",

@@ -336,6 +336,12 @@ def grades_alone(config: Any, _: Typed) -> str | None:
     return None if config.grade is None else "stored completions are graded, and no model is loaded"
 
 
+def draws_no_further(config: Any, _: Typed) -> str | None:
+    if config.rollouts is not None or config.prompt is not None or config.grade is not None:
+        return "no prompts of data are sampled"
+    return None if config.report else "there is no page to draw further prompts for"
+
+
 def stores_no_step(config: Any, _: Typed) -> str | None:
     return "no step's rollouts are stored" if config.rollout.save.name == "none" else None
 

@@ -51,7 +51,7 @@ RULES: tuple[Rule, ...] = (
     # Keys that a command or its other settings leave no room for.
     Rule(("resume_allow",), TRAIN, why.no_resume, "resume=RUN continues one"),
     Rule(("push_to_hub",), TRAIN, why.untrained, "leave it out; a run that trains is uploaded at its end"),
-    Rule(("report",), TRAIN, why.stores_no_step, "rollout.save=some"),
+    Rule(("report", "rollout.alternatives"), TRAIN, why.stores_no_step, "rollout.save=some"),
     Rule(("probe",), TRAIN, why.planned, "dry_run=false measures"),
     Rule(
         (
@@ -80,10 +80,13 @@ RULES: tuple[Rule, ...] = (
         ROLLOUT,
         why.stored_rollouts,
         "leave it out; without rollouts= a model samples",
-        but=("rollout.temperature",),
+        but=("rollout.temperature", "rollout.alternatives"),
     ),
     Rule(
-        ("model", "model.", "reference", "reference.", "strategy", "strategy.", "rollout.temperature"),
+        (
+            *("model", "model.", "reference", "reference.", "strategy", "strategy."),
+            *("rollout.temperature", "rollout.alternatives"),
+        ),
         ROLLOUT,
         why.unscored_rollouts,
         "leave it out; without rollouts= a model samples, and model.path= scores a file of another trainer",
@@ -100,6 +103,7 @@ RULES: tuple[Rule, ...] = (
         why.grades_alone,
         "leave it out; without grade= a model samples",
     ),
+    Rule(("mixed_rounds",), ROLLOUT, why.draws_no_further, "report=true, without rollouts= and prompt="),
     Rule(("vocabulary_size",), ROLLOUT, why.scored_rollouts, "leave it out"),
     Rule(("vocabulary_size", "overwrite"), ROLLOUT, why.grades_alone, "leave it out; nothing is written"),
     Rule(

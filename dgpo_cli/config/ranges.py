@@ -39,7 +39,7 @@ TRAIN_RULES: list[Rule] = [
     *at_least(0, "algo.clip_low", "algo.clip_high", "algo.kl_coef", "optim.lr", "optim.final_lr_fraction"),
     *at_least(0, "optim.grad_norms_every", "optim.grad_cos_every"),
     *at_least(0, "optim.warmup_steps", "optim.weight_decay", "optim.grad_clip", "checkpoint.every", "eval.every"),
-    *at_least(0, "logger.completions_every"),
+    *at_least(0, "logger.completions_every", "rollout.alternatives"),
     *at_least(-1, "logger.report_every"),
     *at_least(0, "checkpoint.grace_seconds", "reference.refresh_every", "algo.dynamic_sampling.max_refills"),
     *at_least(0, "model.lora.rank"),
@@ -51,7 +51,7 @@ TRAIN_RULES: list[Rule] = [
 ]
 ROLLOUT_RULES: list[Rule] = [
     *at_least(1, "limit", "rollout.group_size", "rollout.max_completion_tokens", "tokens_per_microbatch"),
-    *at_least(0, "rollout.temperature"),
+    *at_least(0, "rollout.temperature", "rollout.alternatives", "mixed_rounds"),
     *at_least(2, "vocabulary_size"),
     *above(0, "gating.temperature"),
     *a_share("rollout.top_p", "gating.top_fraction"),

@@ -192,6 +192,7 @@ def _result(tops: list[_Tops]) -> Alternatives:
     made = []
     for top in tops:
         each = [(top.by_each[i] - normaliser).float().T for i, normaliser in enumerate(normalisers)]
+        each = [torch.where(values < MASKED / 1e10, -torch.inf, values) for values in each]
         made.append(Top(top.ids.T, each[0], each[1] if len(each) > 1 else None, top.rank))
     return Alternatives(made[0], made[1] if len(made) > 1 else None)
 

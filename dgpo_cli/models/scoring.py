@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from dgpo_cli.core.alternatives import Alternatives, alternatives_from_logits, to_columns, token_alternatives, width
 from dgpo_cli.core.credit import TokenSignals, measured
 from dgpo_cli.core.token_stats import (
     TokenStats,
@@ -163,8 +165,11 @@ def score_rollouts(
     processes: Processes = SOLO,
     after_each: Callable[[], None] = lambda: None,
     reference_states: Callable[[MicroBatch], Tensor] | None = None,
+    alternatives: int = 0,
 ) -> TokenSignals:
     """The signals [B, T] of a whole batch in one pass over each model; rows left out of `rows` are 0 and unmasked.
+
+    `alternatives`: also so many of the likeliest tokens of each model beside each sampled one.
 
     Several processes score a share each, and all get the whole. `after_each` is called after a micro-batch, in every
     process as often. `reference_states` gives the reference's states of one, if they are kept; else the reference runs.
@@ -173,6 +178,9 @@ def score_rollouts(
     chosen = set(rows)
     mask = mask_of([length if row in chosen else 0 for row, length in enumerate(lengths)], max(lengths, default=0))
     values = {name: torch.zeros(mask.shape) for name in measured(has_reference=reference is not None)}
+    if alternatives:
+        columns = width(min(alternatives, model.vocabulary_size), has_reference=reference is not None)
+        values["alternatives"] = torch.zeros(*mask.shape, columns)
     batches = make_microbatches(
         rollouts,
         rows,
@@ -188,30 +196,66 @@ def score_rollouts(
         for batch, counts in mine:
             # One that another process counts is scored for the collectives of sharded weights alone.
             if counts or model.shards is not None:
-                stats = _stats_of(model, reference, batch, temperature, reference_states)
+                signals = _signals_of(model, reference, batch, temperature, reference_states, alternatives)
                 processes.beat()
             if counts:
-                _put(values, signals_of_stats(stats, batch), batch)
+                _put(values, signals, batch)
             after_each()
 
     with model.keeping_head(), nullcontext() if reference is None else reference.keeping_head():
         processes.all_or_none(score_share, apart=model.shards is None, rounds=len(mine), after_each=after_each)
     if not processes.alone:
-        share_values(list(values.values()), mask, shares(batches, processes.size), processes)
+        flat = [table for value in values.values() for table in (value.unbind(-1) if value.dim() == 3 else [value])]
+        share_values(flat, mask, shares(batches, processes.size), processes)
     return TokenSignals(mask, **values)
 
 
-def _stats_of(
+def _signals_of(
     model: LanguageModel,
     reference: LanguageModel | None,
     batch: MicroBatch,
     temperature: float,
     reference_states: Callable[[MicroBatch], Tensor] | None,
-) -> TokenStats:
+    alternatives: int,
+) -> TokenSignals:
     states, ref_states = predictive_states(model, batch), None
     if reference is not None:
         ref_states = reference_states(batch) if reference_states else predictive_states(reference, batch)
-    return stats_of_states(model, states, batch, temperature=temperature, reference=reference, ref_states=ref_states)
+    stats = stats_of_states(model, states, batch, temperature=temperature, reference=reference, ref_states=ref_states)
+    signals = signals_of_stats(stats, batch)
+    if not alternatives:
+        return signals
+    found = to_columns(_alternatives(model, states, batch, temperature, reference, ref_states, alternatives)).cpu()
+    table = torch.zeros(*batch.mask.shape, found.shape[1])
+    table[batch.mask] = found
+    return replace(signals, alternatives=table)
+
+
+def _alternatives(
+    model: LanguageModel,
+    states: Tensor,
+    batch: MicroBatch,
+    temperature: float,
+    reference: LanguageModel | None,
+    ref_states: Tensor | None,
+    count: int,
+) -> Alternatives:
+    """What both models would rather have said, from the states of the pass."""
+    targets = batch.targets.to(states.device)
+    if model.has_head and (reference is None or reference.has_head):
+        ref_head = None if reference is None else reference.head()
+        return token_alternatives(
+            states,
+            model.head(),
+            targets,
+            count=count,
+            temperature=temperature,
+            ref_hidden=ref_states,
+            ref_head=ref_head,
+        )
+    ref_logits = None if reference is None or ref_states is None else _logits(reference, ref_states)
+    logits = _logits(model, states)
+    return alternatives_from_logits(logits, targets, count=count, temperature=temperature, ref_logits=ref_logits)
 
 
 def _put(values: dict[str, Tensor], signals: TokenSignals, batch: MicroBatch) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from dgpo_cli.data.rows import Row
 from dgpo_cli.errors import Problem
+from dgpo_cli.records.alternatives import alternative_problem
 
 SIGNALS = ("logprobs", "ref_logprobs", "entropy", "hellinger", "grad_norm", "first_error")
 CREDIT = ("credit", "score")
@@ -73,6 +74,8 @@ def record_problems(row: Row, source: str) -> list[Problem]:
         hint = "a file that dgpo rollout or dgpo train wrote: rollouts.jsonl, rollouts/step_000001.jsonl"
         return [Problem(f"{place}: tokens: expected a list of texts, one a token, found {_shown(tokens)}", hint)]
     found = [*_value_problems(record), *_token_problems(record, len(tokens)), *_counted_problems(record, len(tokens))]
+    alternatives = None if found else alternative_problem(record)
+    found += [alternatives] if alternatives else []
     return [Problem(f"{place}: {text}") for text in found]
 
 

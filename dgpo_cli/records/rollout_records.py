@@ -10,6 +10,7 @@ from torch import Tensor
 from dgpo_cli.algorithm import Credit
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.progress import each
+from dgpo_cli.records.alternatives import alternative_fields
 from dgpo_cli.types import Rollout, Verdict
 
 
@@ -26,6 +27,7 @@ def rollout_records(
     noise_floor: float | None = None,
     control_seeds: Sequence[int] | None = None,
     credit_updates: Sequence[int] | None = None,
+    alternatives: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     """One record for each of B rollouts. `signals` and `credit` are [B, T].
 
@@ -39,6 +41,7 @@ def rollout_records(
     was not measured) and `control_seed`. So credit can be computed again from the file alone (`stored_rollouts.py`).
 
     spell: the text of a token id (`token_spelling.py`).
+    alternatives: [B, T, C] of core/alternatives.py, for the fields of `alternatives.py`.
     credit_updates: how many updates trained each rollout, if each update had credit of its own
         (gating.score_policy=current). `credit` is then the mean over them, and null for a rollout that none trained. It
         cannot be computed again: the record has the signals of the policy that sampled, not those of the later ones.
@@ -50,6 +53,9 @@ def rollout_records(
         record["token_ids"] = list(rollout.token_ids)
         record["tokens"] = [spell(token) for token in rollout.token_ids]
         record |= _signals(signals, row, length, rollout.logprobs)
+        if alternatives is not None and signals is not None and length:
+            columns = alternatives[row, :length]
+            record |= alternative_fields(columns, has_reference=signals.hellinger is not None, spell=spell)
         if credit is not None:
             trained = credit_updates is None or credit_updates[row] > 0
             record["score"] = _values(credit.score, row, length if trained else 0)

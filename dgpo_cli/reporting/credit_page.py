@@ -22,24 +22,12 @@ from dgpo_cli.records.regated import SHOWN, Gated
 from dgpo_cli.records.stored_rollouts import StoredRollouts
 from dgpo_cli.reporting.gating_rule import rule
 from dgpo_cli.reporting.page import assemble, packed
+from dgpo_cli.reporting.page_alternatives import PageAlternatives
 
-SCRIPTS = [
-    f"credit_{part}.js"  # in this order: each may use those before it while the page is made
-    for part in (
-        "data",
-        "scale",
-        "choice",
-        "gatings",
-        "bar",
-        "groups",
-        "forks",
-        "cards",
-        "token",
-        "search",
-        "steps",
-        "links",
-        "keys",
-    )
+SCRIPTS = [  # in this order: each may use those before it while the page is made
+    *("credit_data.js", "credit_scale.js", "credit_choice.js", "credit_gatings.js", "credit_bar.js"),
+    *("credit_groups.js", "credit_forks.js", "credit_cards.js", "credit_alternatives.js", "credit_token.js"),
+    *("credit_search.js", "credit_steps.js", "credit_links.js", "credit_keys.js"),
 ]
 SHADES = ("logprobs", "ref_logprobs", "entropy", "hellinger")  # the signals that the page shows by themselves
 
@@ -104,6 +92,7 @@ def page_data(steps: list[PageStep], *, source: str, shade: str, facts: PageFact
         "signals": {name: columns.number([getattr(step.stored.signals, name) for step in steps]) for name in known},
         "gatings": [_gating(steps, label, columns) for label in labels],
         "columns": columns.order,
+        "alternatives": told.alternatives.packed(wide=told.wide, has_reference="ref_logprobs" in known),
     }
 
 
@@ -120,6 +109,7 @@ class _Told:
     spelled: dict[tuple[str, int | None], int] = field(default_factory=dict)
     numbers: list[int] = field(default_factory=list)  # of each token, in `spelled`
     prompts: _Numbered = field(default_factory=lambda: _Numbered())
+    alternatives: PageAlternatives = field(default_factory=PageAlternatives)
     groups: int = 0
 
     @property
@@ -131,8 +121,7 @@ class _Told:
         for row, record in enumerate(stored.records):
             ids = record.get("token_ids") or []
             for place, text in enumerate(record["tokens"]):
-                token = (text, ids[place] if place < len(ids) else None)
-                self.numbers.append(self.spelled.setdefault(token, len(self.spelled)))
+                self.numbers.append(self._number((text, ids[place] if place < len(ids) else None)))
             prompt = self.prompts.number((str(record.get("prompt_id")), record.get("prompt") or ""))
             self.rollouts.append(
                 {
@@ -149,6 +138,10 @@ class _Told:
                 }
             )
         self.groups += max(groups, default=-1) + 1
+        self.alternatives.add(stored, self._number)
+
+    def _number(self, token: tuple[str, int | None]) -> int:
+        return self.spelled.setdefault(token, len(self.spelled))
 
 
 def _step_facts(step: PageStep, labels: list[str]) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class Journal:
             batch.advantages.tolist(),
             result.signals,
             result.credit,
+            alternatives=batch.alternatives,
             spell=self.spell,
             vocabulary_size=self.model.vocabulary_size,
             noise_floor=self.state.noise_floor if gates_noise(self.config.gating) else None,
@@ -87,7 +88,7 @@ class Journal:
     def _keep_rollouts(self, step: int, collected: Collected, batch: StepBatch, result: StepResult) -> None:
         """Rollouts go to the run's folder and to W&B at their intervals; the last step's credit page too."""
         logger, last = self.config.logger, step == self.config.steps
-        saved = self._saves_rollouts(step)
+        saved = self.saves_rollouts(step)
         tabled = logger.completions_every > 0 and (step == 1 or last or is_due(step, logger.completions_every))
         paged = is_due(step, logger.report_every) or (last and logger.report_every >= 0)
         if not (saved or ((tabled or paged) and self.tracker.shows)):
@@ -117,7 +118,7 @@ class Journal:
             self._told_of_page = True
             self.view.note(f"page: {path}: every stored step, each token shaded by its credit")
 
-    def _saves_rollouts(self, step: int) -> bool:
+    def saves_rollouts(self, step: int) -> bool:
         mode = self.config.rollout.save
         chosen = step == 1 or step % 10 == 0 or step == self.config.steps
         return mode is SaveRollouts.all or (mode is SaveRollouts.some and chosen)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dgpo_cli.algorithm import Algorithm
@@ -111,6 +111,8 @@ class Trainer:
         self.supply.begin(step + 1, collected.next_draw, self.evaluations.beside)
         self.guard.agree()
         with self.guard.protected():  # from the first update to the row and the checkpoint, all or nothing
+            if self.config.rollout.alternatives and self.journal.saves_rollouts(step):
+                batch = replace(batch, alternatives=self.updater.alternatives(batch, self.config.rollout.alternatives))
             # -> credit -> loss -> step
             with self._phase("update", f"step {step}: scoring and updating on {len(batch.rollouts)} completions"):
                 result = self.updater.run(

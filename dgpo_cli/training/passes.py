@@ -76,7 +76,7 @@ class Passes:
             return work()
         return self.budget.fitted(work, clean_up=self.drop_gradients, in_use=in_use)
 
-    def signals(self, batch: StepBatch, rows: list[int]) -> TokenSignals:
+    def signals(self, batch: StepBatch, rows: list[int], *, alternatives: int = 0) -> TokenSignals:
         """The signals [B, T] of those rows, 0 and unmasked in the others, without gradient."""
         return score_rollouts(
             self.model,
@@ -89,6 +89,7 @@ class Passes:
             processes=self.processes,
             after_each=self.between,
             reference_states=self.reference_states,
+            alternatives=alternatives,
         )
 
     def logprobs(self, micro: MicroBatch) -> Tensor:

@@ -32,6 +32,7 @@ class StepBatch:
     policy_step: int | None = None  # the training step whose weights are trained, 0 before the first
     group_accuracy: Tensor | None = None  # [B], the share of right answers in each rollout's group
     first_errors: list[int | None] | None = None  # [B], where the first wrong token is, if an oracle asks for it
+    alternatives: Tensor | None = None  # [B, T, C] of core/alternatives.py, of a step that stores them
 
     @property
     def rows(self) -> list[int]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from torch import Tensor
+
 from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.gating_needs import scores_each_update
@@ -103,6 +105,12 @@ class Updater:
             # exception would keep those as long as it is handled.
             self.optimizer.zero_grad()
             raise stop.with_traceback(None) from None
+
+    def alternatives(self, batch: StepBatch, count: int) -> Tensor | None:
+        """[B, T, C] of core/alternatives.py, by the policy before the step's first update: a pass of its own."""
+        passes = self._passes
+        signals = passes.fitted_to(batch, lambda: passes.signals(batch, batch.rows, alternatives=count))
+        return signals.alternatives
 
     def noise_floor(self, batch: StepBatch) -> float:
         """The numerical floor of the distance, on the first of these rollouts; the same in every process."""

@@ -42,6 +42,8 @@ function fillTip(span) {
     each.append(head, values);
     tip.append(each);
   }
+  const alternatives = alternativesElement(k, index);
+  if (alternatives) tip.append(alternatives);
   const shown = state.shade.gated ? state.shade.at(k, rollout, gating) : state.shade.at(k, rollout);
   $("spoken").textContent = `${text}, ${state.shade.name} ${number(shown)}`;
 }
