@@ -89,17 +89,17 @@ def test_a_narrow_window_holds_the_page(open_page: Opener, long: Made, theme: st
     opened = open_page(long[0], width=390, height=844, theme=theme)
     opened.page.keyboard.press("m")
     opened.page.wait_for_timeout(150)
-    assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     tip = opened.page.locator("#tip").bounding_box()
     assert tip["x"] >= 0
-    assert tip["x"] + tip["width"] <= opened.page.evaluate("document.documentElement.clientWidth")
+    assert tip["x"] + tip["width"] <= opened.page.evaluate("document.body.getBoundingClientRect().right")
     here = opened.page.locator(".t.here").bounding_box()
     assert 0 <= here["y"] <= 844
     plain = opened.page.locator("#plain")
     assert plain.bounding_box()["y"] == 0  # the bar goes, this line stays
     assert here["y"] > plain.bounding_box()["height"]
     opened.page.keyboard.press("c")
-    assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     opened.page.keyboard.press("?")
     box = opened.page.get_by_role("dialog").bounding_box()
     assert box["x"] >= 0

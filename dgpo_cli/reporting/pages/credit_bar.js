@@ -40,6 +40,11 @@ function drawBar() {
   $("order").value = state.order;
   $("prompt").value = state.prompt;
   $("scale-field").hidden = state.shade.kind !== "ratio";
+  $("against").hidden = state.beside < 0;
+  if (state.beside >= 0) {
+    $("against").replaceChildren(...GATINGS.map((gating, g) => option(g, gating.label, g === state.gating)));
+    $("against").value = state.beside;
+  }
   $("beside").setAttribute("aria-pressed", String(state.beside >= 0));
   drawLegend();
 }

@@ -22,13 +22,19 @@ $("explained").addEventListener("click", (event) => { if (event.target === $("ex
 $("close").addEventListener("click", toggleHelp);
 function toggleBeside() {
   if (GATINGS.length < 2) return;
-  choose({ beside: state.beside >= 0 ? -1 : (state.gating + 1) % GATINGS.length });
+  choose({ beside: state.beside >= 0 ? -1 : otherThan(state.gating) });
 }
 function nextGating() {
   if (!GATINGS.length) return;
   const gating = (state.gating + 1) % GATINGS.length;
-  choose({ gating, beside: state.beside < 0 ? -1 : (gating + 1) % GATINGS.length });
+  choose({ gating, beside: state.beside < 0 ? -1 : state.beside === gating ? otherThan(gating) : state.beside });
 }
+// What stands beside a gating: the next one that is no control, if there is one.
+function otherThan(gating) {
+  const others = GATINGS.map((_, i) => (gating + 1 + i) % GATINGS.length).filter((g) => g !== gating);
+  return others.find((g) => !GATINGS[g].label.includes("control=")) ?? others[0];
+}
+$("against").addEventListener("change", () => choose({ beside: Number($("against").value) }));
 $("beside").addEventListener("click", toggleBeside);
 $("theme").addEventListener("click", toggleTheme);
 $("spaces").addEventListener("click", toggleSpaces);

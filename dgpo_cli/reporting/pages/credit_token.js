@@ -32,14 +32,18 @@ function fillTip(span) {
   if (rollout.advantage !== null) { const line = row("A", "advantage A of the rollout", [rollout.advantage]); body.append(line); }
   table.append(body);
   tip.append(table);
-  if (GATINGS.length) {
-    const each = make("table"), head = make("thead"), titles = make("tr"), values = make("tbody");
+  if (GATINGS.length) {   // a line each: there may be many
+    const each = make("table"), head = make("thead"), titles = make("tr"), lines = make("tbody"), gated = SHADES.filter((s) => s.gated && has(s));
     titles.append(make("th", "", "by gating"));
-    GATINGS.forEach((g) => titles.append(make("th", "", g.label)));
+    for (const s of gated) titles.append(make("th", state.shade.key === s.key ? "shown" : "", s.name));
     head.append(titles);
-    for (const s of SHADES) if (s.gated && has(s)) values.append(row(s.key, s.name, GATINGS.map((_, g) => s.at(k, rollout, g))));
-    for (const line of values.children) line.children[gating + 1].classList.add("shown");
-    each.append(head, values);
+    GATINGS.forEach((g, at) => {
+      const line = make("tr", at === gating ? "shown" : "");
+      line.append(make("th", "", g.label));
+      for (const s of gated) { const cell = make("td", "", number(s.at(k, rollout, at))); cell.dataset.key = s.key; line.append(cell); }
+      lines.append(line);
+    });
+    each.append(head, lines);
     tip.append(each);
   }
   const alternatives = alternativesElement(k, index);
@@ -53,9 +57,17 @@ function placeTip(span, event) {
   const boxes = [...span.getClientRects()];
   const box = (event && boxes.find((b) => event.clientY >= b.top - 4 && event.clientY <= b.bottom + 4 && event.clientX >= b.left - 4 && event.clientX <= b.right + 4)) || boxes[0] || span.getBoundingClientRect();
   const width = tip.offsetWidth, height = tip.offsetHeight;
-  const below = box.bottom + 10 + height <= innerHeight || box.top < height + 10;
-  tip.style.left = `${Math.max(6, Math.min(document.documentElement.clientWidth - width - 6, box.left - 12))}px`;
-  tip.style.top = `${Math.max(6, below ? Math.min(box.bottom + 10, innerHeight - height - 6) : box.top - height - 10)}px`;
+  const edge = document.body.getBoundingClientRect().right, under = innerHeight - box.bottom - 16, over = box.top - 16;
+  const beside = Math.max(under, over) < height;   // too high for either: it stands beside the token, or is cut off below it
+  const right = box.right + 12 + width <= edge - 6, besideLeft = right ? box.right + 12 : box.left - width - 12;
+  if (beside && besideLeft >= 6) {
+    tip.style.left = `${besideLeft}px`;
+    tip.style.top = `${Math.max(6, Math.min(box.top - 12, innerHeight - height - 6))}px`;
+    return;
+  }
+  const below = under >= height || under >= over;
+  tip.style.left = `${Math.max(6, Math.min(edge - width - 6, box.left - 12))}px`;
+  tip.style.top = `${below ? box.bottom + 10 : box.top - height - 10}px`;
 }
 const tokenAt = (target) => target instanceof Element ? target.closest(".t") : null;
 let byKeys = false;   // while a key or a link scrolls the page, it moves under a pointer that rests: that is no hover
