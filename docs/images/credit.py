@@ -2,7 +2,7 @@
 
     dgpo train steps=30 hydra.run.dir=outputs/pictures logger=none
     dgpo rollout model.path=outputs/pictures reference=tiny limit=24 rollout.group_size=8 report=true \\
-        hydra.run.dir=outputs/pictures/credit
+        rollout.alternatives=5 hydra.run.dir=outputs/pictures/credit
     python docs/images/credit.py outputs/pictures/credit
 
 Needs a Chromium: bash tests/install_chromium.sh
@@ -57,19 +57,34 @@ def of_group(stored: StoredRollouts, group: int) -> list[int]:
 def page_pictures(open_page: Any, report: Path, group: int) -> None:
     for name, theme, keys in (
         ("credit", "light", "g"),  # calibrated
+        ("credit_tree", "light", "gb"),
+        ("credit_alternatives", "dark", "g"),
         ("credit_beside", "dark", "gc"),  # paper and calibrated
         ("credit_entropy", "light", "4"),
     ):
-        page = open_page(report, theme=theme, width=1240, height=850 if name == "credit" else 680).page
-        page.evaluate(f"document.querySelectorAll('.group').forEach((g, i) => {{ if (i !== {group}) g.remove(); }})")
+        page = open_page(report, theme=theme, width=1240, height=850).page
         page.wait_for_selector(".tokens")
+        shown = f"groupsOf(0)[{group}].section"  # that group alone
+        page.evaluate(f"for (const g of groupsOf(0)) if (g.section !== {shown}) g.section.remove()")
         for key in keys:
             page.keyboard.press(key)
-        if name == "credit":
-            page.locator(".side.wrong .tokens").first.focus()
-            page.keyboard.press("m")
+        if name == "credit_alternatives":
+            page.evaluate(
+                f"() => {{ const group = groupsOf(0)[{group}], fork = group.forks[0];"
+                " goToRollout(fork.wrong[0].card, fork.place, null, true); }"
+            )
         page.wait_for_timeout(300)
-        page.screenshot(path=HERE / f"{name}.png")
+        page.screenshot(path=HERE / f"{name}.png", **cut(page, name))
+
+
+def cut(page: Any, name: str) -> dict[str, Any]:
+    """The part of the window that a picture is about."""
+    if name == "credit_alternatives":
+        tip, token = page.locator("#tip").bounding_box(), page.locator(".t.here").bounding_box()
+        top, bottom = min(tip["y"], token["y"]) - 20, max(tip["y"] + tip["height"], token["y"] + 30) + 10
+        return {"clip": {"x": tip["x"] - 110, "y": top, "width": tip["width"] + 140, "height": bottom - top}}
+    bottom = page.locator(".group").first.bounding_box()
+    return {"clip": {"x": 0, "y": 0, "width": 1240, "height": min(850, bottom["y"] + bottom["height"] + 10)}}
 
 
 def terminal_picture(stored: StoredRollouts, rows: list[int]) -> None:

@@ -14,8 +14,10 @@ function fillGatings() {
 }
 function fillGating(card, gating, diagnostics) {
   const numbers = make("span", "numbers");
-  card.replaceChildren(make("strong", "", gating.label), histogram(gating), make("span", "rule", gating.rule));
-  for (const [name, label] of [["ess", "effective share"], ["std", "std"], ["max", "max"], ["top20", "top fifth holds"]]) {
+  const control = gating.label.includes("control=");   // what the gating before has to beat: as small as it can be
+  card.classList.toggle("control", control);
+  card.replaceChildren(make("strong", "", gating.label), ...(control ? [] : [histogram(gating)]), make("span", "rule", gating.rule));
+  for (const [name, label] of [["ess", "effective share"], ["std", "std"], ["max", "max"], ["top20", "top fifth"]]) {
     const item = make("span", "", label);
     const value = diagnostics[name];
     const bold = make("b", "", value === null ? "–" : name === "top20" ? (100 * value).toFixed(1) + "%" : name === "ess" ? value.toFixed(4) : short(value));
@@ -24,6 +26,7 @@ function fillGating(card, gating, diagnostics) {
     numbers.append(item);
   }
   card.append(numbers);
+  if (control) return;
   if (diagnostics.ess > NEARLY_UNIFORM) card.append(make("span", "note", "Hardly to be told from uniform: almost every token counts alike."));
   if (diagnostics.noise_gate !== null && diagnostics.noise_gate < 0.5) card.append(make("span", "note", `The noise gate lets ${(100 * diagnostics.noise_gate).toFixed(0)}% through: the distance is near its numerical floor.`));
 }
