@@ -62,7 +62,7 @@ def page_pictures(open_page: Any, report: Path, group: int) -> None:
         ("credit_beside", "dark", "gc"),  # paper and calibrated
         ("credit_entropy", "light", "4"),
     ):
-        page = open_page(report, theme=theme, width=1240, height=850).page
+        page = open_page(report, theme=theme, width=1240, height=920).page
         page.wait_for_selector(".tokens")
         shown = f"groupsOf(0)[{group}].section"  # that group alone
         page.evaluate(f"for (const g of groupsOf(0)) if (g.section !== {shown}) g.section.remove()")
@@ -84,7 +84,7 @@ def cut(page: Any, name: str) -> dict[str, Any]:
         top, bottom = min(tip["y"], token["y"]) - 20, max(tip["y"] + tip["height"], token["y"] + 30) + 10
         return {"clip": {"x": tip["x"] - 110, "y": top, "width": tip["width"] + 140, "height": bottom - top}}
     bottom = page.locator(".group").first.bounding_box()
-    return {"clip": {"x": 0, "y": 0, "width": 1240, "height": min(850, bottom["y"] + bottom["height"] + 10)}}
+    return {"clip": {"x": 0, "y": 0, "width": 1240, "height": min(920, bottom["y"] + bottom["height"] + 10)}}
 
 
 def terminal_picture(stored: StoredRollouts, rows: list[int]) -> None:

@@ -12,7 +12,7 @@ import torch
 from browser import Opener
 from model_factory import save_random_model
 from page_factory import write_page
-from record_factory import made_up, write_rollouts
+from record_factory import made_up, page_data, write_rollouts
 from transformers import AutoModelForCausalLM
 
 from dgpo_cli.cli import main
@@ -132,3 +132,22 @@ def test_fields_that_cannot_be_shown_are_refused(tmp_path: Path, change: dict[st
     read_stored(write_rollouts(tmp_path / "good.jsonl", [records[0] | good]))
     with pytest.raises(Exception, match=said):
         read_stored(write_rollouts(tmp_path / "bad.jsonl", [records[0] | good | change]))
+
+
+def test_a_stored_step_of_a_run_holds_them_by_the_policy_that_it_was_drawn_with(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    small = ["steps=1", "rollout.prompts_per_step=4", "rollout.group_size=4", "benchmark=null", "logger=none"]
+    assert main(["train", f"hydra.run.dir={run}", "rollout.alternatives=3", *small]) == 0
+    records = [json.loads(line) for line in (run / "rollouts/step_000001.jsonl").read_text().splitlines()]
+    scored = [record for record in records if record["logprobs"]]
+    assert scored
+    for record in scored:
+        assert len(record["alternatives"]) == len(record["rank"]) == len(record["logprobs"])
+        for place, (token, rank) in enumerate(zip(record["token_ids"], record["rank"], strict=False)):
+            likeliest = record["alternative_logprobs"][place]
+            assert likeliest[:3] == sorted(likeliest[:3], reverse=True)
+            if rank <= 3:
+                at = record["alternatives"][place].index(token)
+                assert record["alternative_logprobs"][place][at] == pytest.approx(record["logprobs"][place], abs=1e-4)
+            assert record["ref_rank"][place] == rank  # nothing was trained yet
+    assert page_data((run / "report.html").read_text())["alternatives"] is not None
