@@ -12,7 +12,9 @@ function viewNow() {
     if (likeIt(rollout).length > 1) view.set("nth", likeIt(rollout).indexOf(rollout));
     view.set("token", here.place);
   }
-  if (state.gating >= 0) view.set("gating", GATINGS[token ? token.gating : state.gating].label);
+  if (state.gating >= 0) view.set("gating", GATINGS[state.gating].label);
+  if (state.beside >= 0) view.set("beside", GATINGS[state.beside].label);
+  if (token && state.beside >= 0) view.set("under", GATINGS[token.gating].label);   // in which of the two views
   view.set("shade", state.shade.key);
   if (state.fitted) view.set("scale", "fitted");
   return view;
@@ -39,7 +41,8 @@ function openView(fragment) {
   const rollout = found[Number(view.get("nth")) || 0];
   if (!rollout || !rollout.tokens) { $("spoken").textContent = "the token of this link is not on the page"; return; }
   if (!isWanted(rollout.card)) choose({ filter: "all", prompt: -1 });
-  goToRollout(rollout.card, Number(view.get("token")) || 0, state.gating, true);
+  const under = GATINGS.findIndex((g) => g.label === view.get("under"));
+  goToRollout(rollout.card, Number(view.get("token")) || 0, under >= 0 ? under : state.gating, true);
 }
 async function copyLink() {
   const address = `${location.href.split("#")[0]}#${viewNow()}`;
@@ -78,7 +81,6 @@ function reload() {
   view.set("show", state.filter);
   view.set("order", state.order);
   if (state.prompt >= 0) view.set("only", DATA.prompts[state.prompt].id);
-  if (state.beside >= 0) view.set("beside", GATINGS[state.beside].label);
   if (document.documentElement.dataset.theme) view.set("theme", document.documentElement.dataset.theme);
   history.replaceState(null, "", `#${view}`);
   location.reload();
