@@ -41,7 +41,7 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps({"prompt": f"{i} + 1 =", "answer": str(i + 1)}) + "\n" for i in range(2)))
     overrides = [f"model.path={policy}", f"reference.path={reference}", f"data.path={data}", "gating=calibrated"]
-    sizes = ["limit=2", "rollout.group_size=3", "rollout.max_completion_tokens=9", "report=true"]
+    sizes = ["limit=2", "rollout.group_size=3", "rollout.max_completion_tokens=9", "report=true", "mixed_rounds=0"]
     assert main(["rollout", f"hydra.run.dir={folder / 'out'}", *overrides, *sizes]) == 0
     return folder / "out/rollouts.jsonl"
 
