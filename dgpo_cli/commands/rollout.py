@@ -43,10 +43,11 @@ def run(config: RolloutConfig, folder: Path) -> None:
         return
     refuse_unmeasured(config)
     placement = prepare_device(config.strategy, config.model)
+    notes: list[str] = []
     with phase(f"loading the weights of {config.model.path}"):
         policy = load_policy(config.model, placement)
     if config.rollouts is not None:
-        (rollouts, worth), notes = to_be_scored(config, policy.model), []
+        rollouts, worth = to_be_scored(config, policy.model)
     else:
         threads = threads_of(config.strategy, config.model)
         served = Served(config.model, placement.computes_in, trained=False, trainers=1, threads=threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from record_factory import made_up, page_data, write_rollouts
@@ -60,10 +61,13 @@ def test_training_writes_the_page_after_each_stored_step_and_a_resumed_run_goes_
 ) -> None:
     from dgpo_cli.training.run_folder import RunFolder
 
-    run, pages, write = tmp_path / "run", [], RunFolder.save_page
-    monkeypatch.setattr(
-        RunFolder, "save_page", lambda folder, page: pages.append(page_data(page)) or write(folder, page)
-    )
+    run, pages, write = tmp_path / "run", list[dict[str, Any]](), RunFolder.save_page
+
+    def save_page(folder: RunFolder, page: str) -> Path:
+        pages.append(page_data(page))
+        return write(folder, page)
+
+    monkeypatch.setattr(RunFolder, "save_page", save_page)
     assert main(["train", f"hydra.run.dir={run}", "steps=2", "checkpoint.every=2", *SHORT]) == 0
     assert [([step["step"] for step in page["steps"]], page["live"]) for page in pages] == [
         ([1], True),
