@@ -46,6 +46,7 @@ SECTIONS = (
     Section("step_32B_lora", "steps:step_lora", 75, (*COMPOSES, "peft"), gpu_gib=110),
     Section("decode", "steps:decode", 40),
     Section("reference_offload", "memory:offloaded_reference", 45, COMPOSES),
+    Section("packing", "steps:packed", 40, COMPOSES),
     Section("compile", "steps:compiled", 75, COMPOSES),
     Section("colocated", "", 0, ("vllm",), skipped="needs servers of vLLM on this GPU: tests/install_vllm.sh, then "
             "dgpo train engine=vllm engine.colocated=true"),

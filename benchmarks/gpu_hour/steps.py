@@ -251,29 +251,44 @@ def compiled(hour: Hour) -> None:
     """strategy.compile: what it costs once, what it saves of an update, and whether the log-probs stay."""
     from torch._dynamo.utils import counters
 
-    from dgpo_cli.config.compose import compose
-
     work = TINY if hour.small else Work(32, 256, 256, 16384)
-    sizes = replace(shape(hour, "0.5B"), layers=2 if hour.small else 8)
-    rollouts = made_up(work.rollouts, work.prompt, work.completion, sizes.vocab_rows)
-    sides: dict[str, Callable[[], object]] = {}
-    gaps: dict[str, Tensor] = {}
-    for name in ("eager", "compiled"):
-        strategy = [f"strategy.device={hour.device}", f"strategy.compile={str(name == 'compiled').lower()}"]
-        config = compose("train", ["model.path=bundled:tiny", *work.overrides(), *strategy])
-        policy, updater = updater_of(config, sizes, hour.device)
-        signals = score_rollouts(
-            policy, None, rollouts, [work.completion] * work.rollouts, temperature=1.0, tokens=work.tokens
-        )
-        gaps[name] = signals.logprobs[signals.mask]
-
-        sides[name] = update_on(rollouts, updater)
-        hour.tell(f"first update, {name}", seconds_of(sides[name]), "s")
-    gap = float((gaps["eager"] - gaps["compiled"]).abs().max())
-    most = 0.1 if hour.on_gpu else 1e-4
-    hour.expect("log-probs, compiled beside eager", gap, most=most, unit="nats")
-    taken = interleaved(sides, 1 if hour.small else 3)
-    ratio = taken["compiled"] / taken["eager"]
+    rollouts = made_up(work.rollouts, work.prompt, work.completion, shape(hour, "0.5B").vocab_rows)
+    ratio = _beside(hour, work, rollouts, eager="strategy.compile=false", compiled="strategy.compile=true")
     hour.expect("update, compiled over eager", ratio, most=1.0, unit="x", judged=hour.on_gpu)
     graphs = counters["stats"]["unique_graphs"]
     hour.expect("graphs compiled", graphs, most=12, note="one for all layers, by kind of pass and shape")
+
+
+def packed(hour: Hour) -> None:
+    """strategy.packing: what it saves of an update on rollouts of unlike lengths, and whether the log-probs stay."""
+    work = TINY if hour.small else Work(64, 256, 1024, 16384)
+    whole = made_up(work.rollouts, work.prompt, work.completion, shape(hour, "0.5B").vocab_rows)
+    rollouts = [  # a quarter of the longest to the longest
+        replace(one, token_ids=one.token_ids[: work.completion * (len(whole) + 3 * row) // (4 * len(whole))])
+        for row, one in enumerate(whole, 1)
+    ]
+    ratio = _beside(hour, work, rollouts, padded="strategy.packing=false", packed="strategy.packing=true")
+    hour.expect("update, packed over padded", ratio, most=1.05, unit="x", judged=hour.on_gpu)
+
+
+def _beside(hour: Hour, work: Work, rollouts: list[Rollout], **settings: str) -> float:
+    """Seconds of an update under the second setting over the first, whose log-probs are compared."""
+    from dgpo_cli.config.compose import compose
+
+    sizes = replace(shape(hour, "0.5B"), layers=2 if hour.small else 8)
+    lengths = [len(one.token_ids) for one in rollouts]
+    sides: dict[str, Callable[[], object]] = {}
+    found: dict[str, Tensor] = {}
+    for name, setting in settings.items():
+        strategy = [f"strategy.device={hour.device}", setting]
+        config = compose("train", ["model.path=bundled:tiny", *work.overrides(), *strategy])
+        policy, updater = updater_of(config, sizes, hour.device)
+        signals = score_rollouts(policy, None, rollouts, lengths, temperature=1.0, tokens=work.tokens)
+        found[name] = signals.logprobs[signals.mask]
+        sides[name] = update_on(rollouts, updater)
+        hour.tell(f"first update, {name}", seconds_of(sides[name]), "s")
+    first, second = settings
+    gap = float((found[first] - found[second]).abs().max())
+    hour.expect(f"log-probs, {second} beside {first}", gap, most=0.1 if hour.on_gpu else 1e-4, unit="nats")
+    taken = interleaved(sides, 1 if hour.small else 3)
+    return taken[second] / taken[first]
