@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from dgpo_cli.models.adapted_layers import has_adapted_layers
 from dgpo_cli.models.language_model import LanguageModel
@@ -39,6 +38,8 @@ def shared_states(model: LanguageModel, batch: MicroBatch) -> Tensor | None:
     """
     if batch.packed or not _saves_enough(batch) or not _can_share(model):
         return None
+    from transformers.cache_utils import DynamicCache, DynamicLayer  # what scores stored signals needs none of it
+
     cache = DynamicCache(config=model.model.config)
     if not cache.layers or not all(type(layer) is DynamicLayer for layer in cache.layers):
         return None  # a window or a state: what the prompt leaves is not one row a token

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import rich.console
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
@@ -32,7 +32,7 @@ class WordTable:
     rows: Sequence[Sequence[str]]
     title: str = ""
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+    def __rich_console__(self, console: rich.console.Console, options: rich.console.ConsoleOptions) -> Iterator[Table]:
         yield self.fitted(options.max_width)
 
     def fitted(self, width: int) -> Table:

@@ -38,9 +38,10 @@ def on_a_terminal(argv: list[str], *, columns: int, lines: int, **environment: s
     return written.decode()
 
 
-def test_a_real_run_draws_a_panel_that_fits_and_stays(tmp_path: Path) -> None:
+def test_a_real_run_draws_a_panel_that_fits_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a title of 80 columns has room for a short folder and what is trained
     overrides = ["steps=2", "logger=none", "benchmark.limit=8", "rollout.prompts_per_step=2", "data.size=64"]
-    argv = [sys.executable, "-m", "dgpo_cli", "train", f"hydra.run.dir={tmp_path / 'run'}", *overrides]
+    argv = [sys.executable, "-m", "dgpo_cli", "train", "hydra.run.dir=run", *overrides]
     written = on_a_terminal(argv, columns=80, lines=24)
     assert "\x1b[2J" not in written  # the screen is never cleared
     drawn = [CONTROL.sub("", line).rstrip("\r") for line in re.split(r"\r?\n|\r", written)]
@@ -52,7 +53,7 @@ def test_a_real_run_draws_a_panel_that_fits_and_stays(tmp_path: Path) -> None:
     assert re.search(r"│ held out +[\d.]+% \[.*\] after step 2[,;]", last)
     assert "= reward" in last
     assert re.search(r"^│ reward ", last, re.MULTILINE) is None
-    assert "/run: dgpo w" in framed[0]  # the folder
+    assert "run: dgpo w" in framed[0]  # the folder
     assert "left 0:00" in last
     written_before = "\n".join(drawn)
     for name in ("evaluating after step 0", "step 1: drawing 16 completions", "saving after step 2"):
