@@ -18,7 +18,7 @@ def adapter(folder: Path) -> Path:
     return folder / "checkpoints" / name / "model"
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_and_the_other_commands_read_the_policy_that_it_trained(kind: str, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     settings = [*LORA, f"model.quantization={kind}", "steps=3", "checkpoint.every=1", "rollout.save=all"]
