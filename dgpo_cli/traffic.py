@@ -32,7 +32,11 @@ class Traffic:
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
 
     def count(self, kind: str, arrived: int) -> None:
-        """Bytes that arrived somewhere; none for a kind that is not known is a KeyError."""
+        """Bytes that arrived somewhere.
+
+        Raises:
+            KeyError: there is no such kind.
+        """
         self.bytes[kind] += arrived
 
     def taken(self) -> dict[str, int]:

@@ -40,9 +40,7 @@ class TokenSignals:
     hellinger: Tensor | None = None  # the squared distance d, in [0, 1]
     grad_norm: Tensor | None = None  # of log p by the logits, in [0, sqrt 2]; None of rollouts that lack it
     first_error: Tensor | None = None  # 1 on the first wrong token of a wrong rollout; None if no answer was read
-    alternatives: Tensor | None = (
-        None  # [B, T, C] of core/alternatives.py, which no gating reads; None if not asked for
-    )
+    alternatives: Tensor | None = None  # [B, T, C] of core/alternatives.py; no gating reads them
 
 
 def measured(*, has_reference: bool) -> tuple[str, ...]:

@@ -34,7 +34,8 @@ class SharedEngine:
         self.engine = engine
         self.crew = crew
         self._draw_together = crew.share(self._draw)
-        self._units: list[list[SampleRequest]] = []  # in the main process
+        # In the main process, beside the order to draw and not in it: an order goes to all, and each needs a share.
+        self._units: list[list[SampleRequest]] = []
 
     @property
     def facts(self) -> EngineFacts:

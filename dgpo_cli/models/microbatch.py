@@ -83,15 +83,15 @@ def make_microbatches(
 def _filled(order: list[int], size: dict[int, int], tokens: int) -> list[list[int]]:
     """Rows, longest first, each in the first micro-batch that has room for it."""
     batches: list[list[int]] = []
-    filled: list[int] = []
+    held: list[int] = []  # tokens of each
     for row in order:
-        place = next((place for place, sum_ in enumerate(filled) if sum_ + size[row] <= tokens), None)
+        place = next((place for place, count in enumerate(held) if count + size[row] <= tokens), None)
         if place is None:
             batches.append([row])
-            filled.append(size[row])
+            held.append(size[row])
         else:
             batches[place].append(row)
-            filled[place] += size[row]
+            held[place] += size[row]
     return batches
 
 

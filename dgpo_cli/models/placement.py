@@ -156,11 +156,12 @@ class Placement:
         Raises:
             ConfigError: it is to take them, and its attention cannot.
         """
-        wanted = self.strategy.packing
-        why = no_packing(model)
-        if wanted and why is not None:
+        asked = self.strategy.packing
+        wanted = asked if asked is not None else self.shards and not self.strategy.compile
+        why = no_packing(model) if wanted else None
+        if asked and why is not None:
             raise ConfigError(f"strategy.packing=true: {why}", "strategy.packing=false")
-        packs = wanted if wanted is not None else self.shards and why is None and not self.strategy.compile
+        packs = wanted and why is None
         if packs:
             pack_attention(model)
         adapt_layers(model, checkpointing=self.strategy.activation_checkpointing, compiled=self.strategy.compile)

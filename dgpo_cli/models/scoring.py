@@ -6,8 +6,8 @@ become micro-batches is in microbatch.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -33,6 +33,18 @@ from dgpo_cli.traffic import SIGNALS
 from dgpo_cli.types import Rollout
 
 FALLBACK_CHUNK = 256  # tokens whose logits are read at a time, of a model without `has_head`
+
+
+def pack_together(model: LanguageModel, reference: LanguageModel | None) -> bool:
+    """Whether micro-batches are packed that go through both."""
+    return model.packs and (reference is None or reference.packs)
+
+
+@contextmanager
+def keeping_heads(model: LanguageModel, reference: LanguageModel | None) -> Iterator[None]:
+    """As `LanguageModel.keeping_head`, of both."""
+    with model.keeping_head(), nullcontext() if reference is None else reference.keeping_head():
+        yield
 
 
 def predictive_states(model: LanguageModel, batch: MicroBatch) -> Tensor:
@@ -188,7 +200,7 @@ def score_rollouts(
         tokens=tokens,
         pad_id=model.pad_id,
         processes=processes.size,
-        packed=model.packs and (reference is None or reference.packs),
+        packed=pack_together(model, reference),
     )
     mine = dealt(batches, processes)
 
@@ -202,7 +214,7 @@ def score_rollouts(
                 _put(values, signals, batch)
             after_each()
 
-    with model.keeping_head(), nullcontext() if reference is None else reference.keeping_head():
+    with keeping_heads(model, reference):
         processes.all_or_none(score_share, apart=model.shards is None, rounds=len(mine), after_each=after_each)
     if not processes.alone:
         flat = [table for value in values.values() for table in (value.unbind(-1) if value.dim() == 3 else [value])]

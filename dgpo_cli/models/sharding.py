@@ -2,8 +2,8 @@
 
 Each layer of the body is gathered when it computes and let go after; so is the body's rest (embedding, last norm). The
 output head is never called as a layer (scoring streams over its rows): gathered_head.py puts it together for a pass.
-Weights, reduction and moments stay in their own dtype (float32),
-forward and backward are in `compute_dtype`. Gradients are summed over the processes, never averaged.
+Weights, reduction and moments stay in their own dtype (float32), forward and backward are in `compute_dtype`. Gradients
+are summed over the processes, never averaged.
 
 accelerate is not used for this: on a CPU its FSDP plugin turns into DDP without a word, so a test there would not hold
 the code that runs on GPUs. Which model is sharded, placement.py says; sharded models are saved in saving.py.

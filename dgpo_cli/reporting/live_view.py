@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 from rich.console import RenderableType
@@ -12,7 +13,7 @@ from dgpo_cli.reporting.clean_console import CleanConsole
 from dgpo_cli.terminal import say, visible
 
 
-class LiveView:
+class LiveView(ABC):
     """Draws what `_render` gives while it is entered. A view that draws itself has `refresh_per_second=None`."""
 
     def __init__(self, *, transient: bool = False, refresh_per_second: float | None = None) -> None:
@@ -51,5 +52,6 @@ class LiveView:
         if self._live is not None:
             self._live.refresh()
 
+    @abstractmethod
     def _render(self) -> RenderableType:
-        raise NotImplementedError
+        """What is drawn."""

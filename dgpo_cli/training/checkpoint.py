@@ -119,7 +119,7 @@ class Checkpoints:
                 with measured():  # large files are written
                     if self.beside:
                         held = self.processes.agreed(lambda: list(jobs))
-                        self._underway = SavingBeside(held, finish, target, needed, self.processes)
+                        self._underway = SavingBeside(held, finish, target, temporary, needed, self.processes)
                         return target
                     found = self.processes.agreed(lambda: _done(jobs))
                 parts = self.processes.to_main(found, CHECKPOINT)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dgpo_cli.core.policy_loss import token_weights
 from dgpo_cli.models.microbatch import MicroBatch, dealt
+from dgpo_cli.models.scoring import keeping_heads
 from dgpo_cli.training.passes import Passes
 from dgpo_cli.training.step import Objective, Tally
 
@@ -48,7 +49,7 @@ def minibatch_gradient(
     def once() -> Tally:
         tokens_of = begin()
         mine = dealt(passes.microbatches(objective.batch, objective.trained(rows)), passes.processes)
-        with passes.keeping_heads():
+        with keeping_heads(passes.model, passes.reference):
             return passes.processes.all_or_none(
                 lambda after_each: _share(passes, objective, mine, weights, tokens_of, after_each),
                 apart=passes.apart,

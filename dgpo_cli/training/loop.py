@@ -111,8 +111,7 @@ class Trainer:
         self.supply.begin(step + 1, collected.next_draw, self.evaluations.beside)
         self.guard.agree()
         with self.guard.protected():  # from the first update to the row and the checkpoint, all or nothing
-            if self.config.rollout.alternatives and self.journal.saves_rollouts(step):
-                batch = replace(batch, alternatives=self.updater.alternatives(batch, self.config.rollout.alternatives))
+            batch = self._with_alternatives(step, batch)
             # -> credit -> loss -> step
             with self._phase("update", f"step {step}: scoring and updating on {len(batch.rollouts)} completions"):
                 result = self.updater.run(
@@ -175,6 +174,13 @@ class Trainer:
         if known is None:
             return None
         return self.processes.from_main(known.places(collected.rollouts, collected.verdicts) if main else [], SAMPLES)
+
+    def _with_alternatives(self, step: int, batch: StepBatch) -> StepBatch:
+        """The batch with what its tokens could have been, if that is stored of this step."""
+        count = self.config.rollout.alternatives
+        if not count or not self.journal.saves_rollouts(step):
+            return batch
+        return replace(batch, alternatives=self.updater.alternatives(batch, count))
 
     def _noise_floor(self, batch: StepBatch) -> float:
         """Measured once, on the first rollouts there are, and kept in the checkpoint."""

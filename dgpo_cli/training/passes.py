@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from dgpo_cli.models.microbatch import MicroBatch, make_microbatches, scatter_ro
 from dgpo_cli.models.scoring import (
     logprobs_and_stats,
     logprobs_of_states,
+    pack_together,
     predictive_states,
     score_rollouts,
     signals_of_stats,
@@ -42,12 +42,6 @@ class Passes:
         """Whether no process waits for another within a pass. Shards are gathered layer by layer, by all at once."""
         return self.model.shards is None
 
-    @contextmanager
-    def keeping_heads(self) -> Iterator[None]:
-        """As `LanguageModel.keeping_head`, of both models."""
-        with self.model.keeping_head(), nullcontext() if self.reference is None else self.reference.keeping_head():
-            yield
-
     def microbatches(self, batch: StepBatch, rows: list[int]) -> list[MicroBatch]:
         return make_microbatches(
             batch.rollouts,
@@ -56,7 +50,7 @@ class Passes:
             tokens=self.budget.tokens,
             pad_id=self.model.pad_id,
             processes=self.processes.size,
-            packed=self.model.packs and (self.reference is None or self.reference.packs),
+            packed=pack_together(self.model, self.reference),
         )
 
     def fitted_to(self, batch: StepBatch, work: Callable[[], Result]) -> Result:

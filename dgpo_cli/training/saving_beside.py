@@ -35,11 +35,14 @@ class SavingBeside:
         jobs: Sequence[Job],
         finish: Callable[[Mapping[Path, Written]], None],
         target: Path,
+        temporary: Path,
         needed: int,
         processes: Processes,
     ) -> None:
-        """finish: what the main process does with the hashes of all files. needed: bytes, for a message."""
-        self._jobs, self._finish, self._target, self._needed = jobs, finish, target, needed
+        """finish: what the main process does with the hashes of all files, which lie in `temporary` until it has made
+        `target` of that. needed: bytes, for a message."""
+        self._jobs, self._finish, self._needed = jobs, finish, needed
+        self._target, self._temporary = target, temporary
         self._processes, self._key = processes, f"saved/{next(_numbers)}"
         self._error: BaseException | None = None
         self._given_up = threading.Event()
@@ -79,7 +82,7 @@ class SavingBeside:
             if not self._processes.main:
                 self._tell({"error": str(error) or type(error).__name__})
             elif isinstance(error, Exception):
-                remove_tree(self._target.with_name(f".tmp_{self._target.name}"), ignore_errors=True)
+                remove_tree(self._temporary, ignore_errors=True)
 
     def _tell(self, what: object) -> None:
         self._processes.store.set(f"{self._key}/{self._processes.rank}", json.dumps(what))
