@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
+from check import ratio_of
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -24,7 +22,7 @@ from dgpo_cli.types import Problem, Prompt, Rollout, SampleRequest
 MASKED = ((64, 64), (16, 512), (4, 2048))  # rows x tokens
 PACKED = ((128, 30, 60), (64, 150, 600), (16, 800, 4000))  # sequences, median and longest completion
 BUDGET = 4096
-PROMPT = tuple(range(1, 20))
+PROMPT = 19  # tokens, other ones for each completion: what prompts have in common is computed once if they are equal
 
 
 def main() -> None:
@@ -64,9 +62,13 @@ def masks(model: Qwen2ForCausalLM, rows: int, width: int, repeats: int) -> float
         hidden: Tensor = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         return hidden
 
-    return ratio_of(
-        lambda: states(None).square().mean().backward(), lambda: states(mask).square().mean().backward(), repeats
-    )
+    def without() -> None:
+        states(None).square().mean().backward()
+
+    def with_mask() -> None:
+        states(mask).square().mean().backward()
+
+    return ratio_of((without, with_mask), repeats)
 
 
 def packing(model: Qwen2ForCausalLM, made: list[Rollout], repeats: int) -> tuple[float, dict[bool, int]]:
@@ -81,31 +83,20 @@ def packing(model: Qwen2ForCausalLM, made: list[Rollout], repeats: int) -> tuple
         for batch in batches[packed]:
             predictive_states(language_model, batch).square().sum().backward()
 
-    ratio = ratio_of(lambda: work(True), lambda: work(False), repeats)
+    ratio = ratio_of((lambda: work(True), lambda: work(False)), repeats)
     return ratio, {packed: len(found) for packed, found in batches.items()}
 
 
-def ratio_of(one: Callable[[], None], other: Callable[[], None], repeats: int) -> float:
-    """Median CPU seconds of one over those of the other, taken in turn, after a first turn that is not counted."""
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    for repeat in range(repeats + 1):
-        for is_one, work in ((True, one), (False, other)):
-            started = time.process_time()
-            work()
-            if repeat:
-                seconds[is_one].append(time.process_time() - started)
-    return statistics.median(seconds[True]) / statistics.median(seconds[False])
-
-
 def rollouts(count: int, median: int, longest: int) -> list[Rollout]:
-    """Completions of log-normal lengths after prompts of one length."""
-    drawn = torch.randn(count, generator=torch.Generator().manual_seed(1))
-    lengths = ((math.log(median) + 0.7 * drawn).exp().long() + 1).clamp(max=longest).tolist()
-    prompt = Prompt(Problem(0, "0", (), ""), "", PROMPT)
-    return [
-        Rollout(SampleRequest(prompt, 0, 0), tuple(range(20, 20 + size)) if size < 900 else (5,) * size, "", "stop")
-        for size in lengths
-    ]
+    """Completions of log-normal lengths, each after a prompt of its own."""
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((math.log(median) + 0.7 * torch.randn(count, generator=generator)).exp().long() + 1).clamp(max=longest)
+    made = []
+    for size in sizes.tolist():
+        ids = tuple(torch.randint(1000, (PROMPT + size,), generator=generator).tolist())
+        prompt = Prompt(Problem(0, "0", (), ""), "", ids[:PROMPT])
+        made.append(Rollout(SampleRequest(prompt, 0, 0), ids[PROMPT:], "", "stop"))
+    return made
 
 
 if __name__ == "__main__":
