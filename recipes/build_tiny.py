@@ -174,9 +174,8 @@ def warm_start(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, asked: argpar
     for step, ids in enumerate(taught_batches(tokenizer, taught_problems, seed, asked.confused_facts), start=1):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, step / WARMUP_STEPS)
-        logits = model(input_ids=ids).logits[
-            :, prompt_tokens - 1 : -1
-        ]  # [BATCH_SIZE, completion + 1, V]: only what is written
+        written = slice(prompt_tokens - 1, -1)
+        logits = model(input_ids=ids).logits[:, written]  # [BATCH_SIZE, completion + 1, V]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, prompt_tokens:].flatten())
         optimizer.zero_grad()
         loss.backward()

@@ -8,6 +8,7 @@ from dgpo_cli.config import keys as catalogue
 from dgpo_cli.config.suggestions import unknown_key_hint
 from dgpo_cli.errors import ConfigError
 
+EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}  # of launchers
 PACKAGE_HINT = "the first line of a recipe is: # @package _global_"
 
 
@@ -24,7 +25,9 @@ def config_error(error: Exception, command: str) -> ConfigError:
         close = unknown_key_hint(path, command)
         if path == catalogue.RECIPES:
             return ConfigError(f"{place}its keys are not those of the whole configuration", PACKAGE_HINT)
-        listing = f"dgpo {command} --cfg hydra lists Hydra's keys" if path.startswith("hydra.") else "dgpo help keys"
+        listing = "dgpo help keys"
+        if path.startswith("hydra."):
+            listing = f"dgpo {command} --cfg hydra lists Hydra's keys; +{path}=VALUE adds one where a plug-in takes any"
         return ConfigError(f"{place}unknown key '{path}'", close or listing)
     if key is not None:
         given = re.search(r"^(?:Value|Invalid value) ('.*?')", text, re.MULTILINE)
@@ -39,6 +42,9 @@ def config_error(error: Exception, command: str) -> ConfigError:
 def _hint(lines: list[str], command: str) -> str:
     if "does not support sweep type" in lines[0]:
         return f"list the values: dgpo {command} -m seed=0,1,2; or choose a sweeper that can: hydra/sweeper=NAME"
+    launcher = re.search(r"Could not find 'hydra/launcher/(\w+)'", lines[0])
+    if launcher and launcher[1] in EXTRAS:
+        return f"pip install 'dgpo[{EXTRAS[launcher[1]]}]' brings it"
     twice = re.match(r"Multiple values for (\w+)", lines[0])
     if twice:
         return f"let each option of your own bring it, in its defaults list: - /{twice[1]}: OPTION"

@@ -46,13 +46,8 @@ def say_script(planned: Plan) -> None:
     """What Slurm would be given, on stderr, if Slurm is to run the jobs."""
     hydra = planned.composition.hydra
     if hydra.launcher.get("_target_") == SLURM:
-        launcher = {name: hydra.launcher[name] for name in hydra.launcher if name != "submitit_folder"}
-        launcher = {
-            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-            for name, value in launcher.items()
-        }
         say("sbatch would be given this script:")
-        say_block(slurm_script(launcher, Path(hydra.sweep.dir).absolute(), len(planned.jobs)))
+        say_block(slurm_script(hydra.launcher, Path(hydra.sweep.dir).absolute(), len(planned.jobs)))
 
 
 def prepare_launcher(planned: Plan) -> None:
