@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from dgpo_cli.cli import main
 from dgpo_cli.training.lock import NAME as LOCK
 from dgpo_cli.training.metrics import CLOCKED
@@ -79,10 +81,11 @@ class Session:
         raise AssertionError(f"nothing happened in {self.folder}: {self.end(signal.SIGKILL)}")
 
     def at_work(self) -> bool:
-        """Whether the run's folder is locked by this process: from there on a kill hits the run, not its imports."""
+        """Whether the run's folder is locked by this process or a worker of it: from there on a kill hits the run."""
         try:
-            return bool(json.loads((self.folder / LOCK).read_text())["pid"] == self.process.pid)
-        except (OSError, ValueError):
+            holder = psutil.Process(json.loads((self.folder / LOCK).read_text())["pid"])
+            return self.process.pid in [one.pid for one in (holder, *holder.parents())]
+        except (OSError, ValueError, psutil.Error):
             return False
 
     def has_stepped(self) -> bool:
@@ -217,11 +220,21 @@ def while_saving(generator: random.Random, within: float) -> Callable[[Session],
     """Up to `within` seconds after the temporary folder of a checkpoint appears: the first or the second one."""
 
     def moment(session: Session) -> bool:
-        session.wait_for(lambda: not unfinished_checkpoints(session.folder))  # a kill before this one left it
+        seen = unfinished_checkpoints(session.folder)  # a kill before this one left it
+
+        def another() -> bool:
+            # By its name: if one checkpoint is written right after the other, there is always one. And the one that a
+            # kill left is cleared away, and written again.
+            nonlocal seen
+            found = unfinished_checkpoints(session.folder)
+            fresh = [path for path in found if path not in seen]
+            seen = [path for path in seen if path in found]
+            return bool(fresh)
+
         for _ in range(generator.choice((1, 2))):
-            session.wait_for(lambda: not unfinished_checkpoints(session.folder))
-            if not session.wait_for(lambda: bool(unfinished_checkpoints(session.folder))):
+            if not session.wait_for(another):
                 return False
+            seen = unfinished_checkpoints(session.folder)
         until = time.monotonic() + generator.uniform(0.0, within)
         while time.monotonic() < until and unfinished_checkpoints(session.folder):
             time.sleep(0.001)
