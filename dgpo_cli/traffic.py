@@ -17,12 +17,13 @@ KINDS = {
     "weights": "layers of a sharded model, gathered for a pass; weights sent out at the start or to an engine",
     "heads": "output heads, gathered for a pass",
     "gradients": "gradients, the head's among them",
+    "sequences": "parts of sequences that several processes share, exchanged for attention",
     "samples": "prompts, completions, rewards",
     "signals": "numbers a token: log-probs, entropies, distances, credit",
     "checkpoint": "weights gathered to be saved",
     "control": "flags, orders, sums of a few numbers",
 }
-WEIGHTS, HEADS, GRADIENTS, SAMPLES, SIGNALS, CHECKPOINT, CONTROL = KINDS
+WEIGHTS, HEADS, GRADIENTS, SEQUENCES, SAMPLES, SIGNALS, CHECKPOINT, CONTROL = KINDS
 
 
 @dataclass

@@ -21,6 +21,7 @@ def together(program: Path, size: int, folder: Path, *arguments: str) -> list[di
             "WORLD_SIZE": str(size),
             "LOCAL_RANK": str(rank),
             STORE: str(folder / f"store_{size}"),
+            "PYTHONPATH": str(Path(__file__).parent),
             "GLOO_SOCKET_IFNAME": "lo",
             "OMP_NUM_THREADS": "1",
         }

@@ -46,7 +46,8 @@ def measure(config: TrainConfig, plan: Plan, processes: Processes) -> Measured:
     placement = prepare_device(config.strategy, config.model, processes)
     tiny = ModelConfig(name="tiny", path="bundled:tiny", lora=config.model.lora)
     small = replace(config, model=tiny, reference=ReferenceConfig())
-    warm_up(_updater(small, replace(placement, weights=tiny.dtype)), lr=config.optim.lr)
+    each = replace(placement.strategy, sequence_parallel=1)  # as few heads as it has could not be shared out
+    warm_up(_updater(small, replace(placement, strategy=each, weights=tiny.dtype)), lr=config.optim.lr)
     memory = PeakMemory(placement.device)
     updater = _updater(config, placement)
     measured = run_probe(updater, memory, probed_batch(config, plan), lr=config.optim.lr)

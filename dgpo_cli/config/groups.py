@@ -292,6 +292,12 @@ class StrategyConfig:
         "score and train on sequences one after another in a row, without padding and in fewer passes, in place of "
         "rows sorted by length; null: if weights are sharded, since each pass gathers them. Speed and rounding alone",
     )
+    sequence_parallel: int = key(
+        1,
+        "processes, of adjacent ranks, that share each sequence in scoring and training, for rollouts that are too "
+        "long for one; optim.tokens_per_microbatch counts each one's part. It divides the processes of the run, and "
+        "the model's heads of queries and of keys",
+    )
     reference_offload: bool = key(False, "fsdp: the reference rests in CPU memory between passes")
     gather_for_generation: bool = key(
         True, "fsdp: hold the whole model in compute_dtype while sampling; false gathers each layer for every token"

@@ -306,7 +306,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         (
             *("strategy.num_processes", "strategy.activation_checkpointing", "strategy.reference_offload"),
-            *("strategy.gather_for_generation", "strategy.compile"),
+            *("strategy.gather_for_generation", "strategy.compile", "strategy.sequence_parallel"),
             *("strategy.connect_seconds", "strategy.stall_seconds"),
         ),
         ("eval", "rollout"),

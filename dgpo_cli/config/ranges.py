@@ -76,7 +76,7 @@ SWAP_RULES: list[Rule] = [
 ]
 COMMON_RULES: list[Rule] = [
     *at_least(1, "engine.batch_size", "engine.concurrency", "strategy.threads"),
-    *at_least(1, "strategy.num_processes", "reward.workers"),
+    *at_least(1, "strategy.num_processes", "strategy.sequence_parallel", "reward.workers"),
     *above(0, "strategy.connect_seconds", "strategy.stall_seconds"),
     *at_least(1, "engine.replicas", "engine.tensor_parallel", "engine.max_model_len"),
     *at_least(0, "engine.retries"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dgpo_cli.config import keys as catalogue
+from dgpo_cli.config.groups import RatioLevel
 from dgpo_cli.config.strategies import SHARDED
 from dgpo_cli.errors import Problem
 
@@ -24,6 +25,8 @@ def several_processes(config: Any) -> Iterator[Problem]:
             "strategy.packing and strategy.compile: each packed row has shapes of its own, and would be compiled anew",
             "strategy.packing=false or strategy.compile=false",
         )
+    if strategy.sequence_parallel > 1:
+        yield from _shared_sequences(config)
     if strategy.reference_offload and strategy.name not in SHARDED:
         yield Problem(
             f"strategy.reference_offload: strategy={strategy.name} keeps whole models where they compute",
@@ -34,6 +37,39 @@ def several_processes(config: Any) -> Iterator[Problem]:
             f"reference.refresh_every with model.lora.rank puts a second adapter into the model, which "
             f"strategy={strategy.name} cannot shard",
             "strategy=ddp or strategy=single, or reference.refresh_every=0",
+        )
+
+
+def _shared_sequences(config: Any) -> Iterator[Problem]:
+    strategy, size = config.strategy, config.strategy.sequence_parallel
+    leave_out = "strategy.sequence_parallel=1"
+    if strategy.name == "single":
+        yield Problem(
+            f"strategy=single computes in one process, strategy.sequence_parallel={size} needs {size}",
+            f"strategy=ddp or strategy=fsdp, with strategy.num_processes={size}",
+        )
+    elif strategy.num_processes and strategy.num_processes % size:
+        yield Problem(
+            f"strategy.sequence_parallel={size}: strategy.num_processes={strategy.num_processes} do not make up teams "
+            f"of {size}",
+            f"strategy.num_processes={-(-strategy.num_processes // size) * size}",
+        )
+    if strategy.packing is False:
+        yield Problem(
+            f"strategy.sequence_parallel={size} cuts packed rows, and strategy.packing=false makes none",
+            "leave out strategy.packing",
+        )
+    if strategy.compile:
+        yield Problem(
+            f"strategy.sequence_parallel={size} and strategy.compile: parts have shapes of their own, and would be "
+            "compiled anew",
+            f"strategy.compile=false, or {leave_out}",
+        )
+    if config.algo.ratio_level is RatioLevel.sequence:
+        yield Problem(
+            f"algo.ratio_level=sequence needs the whole sequence in a process, strategy.sequence_parallel={size} cuts "
+            "it",
+            f"algo.ratio_level=token, or {leave_out}",
         )
 
 

@@ -24,6 +24,7 @@ from dgpo_cli.models.gathered_head import gathered
 from dgpo_cli.models.lora import AdapterView, all_parameters
 from dgpo_cli.models.output_layer import float32_logits, head_of, logits_of
 from dgpo_cli.models.packed_attention import packed_inputs
+from dgpo_cli.models.sequence_parallel import ALONE, Team
 from dgpo_cli.models.sharding import ShardSettings, kept_whole
 
 NextLogits = Callable[..., tuple[Tensor, Any]]  # inputs of a transformers model -> logits [b, V] and its cache
@@ -42,6 +43,7 @@ class LanguageModel:
     quantization: str = "none"  # of the frozen linear layers of the body: none | nf4 | int8
     shards: ShardSettings | None = None  # how its weights are spread over the processes; None: they are whole
     packs: bool = False  # its attention takes sequences that lie one after another in a row
+    team: Team = ALONE  # the processes that hold parts of its packed rows
     low_head: Tensor | None = None  # of a tied head that is frozen: its weight in compute_dtype
     full_weights: dict[str, Tensor] = field(default_factory=dict)  # of a renewed reference: what was cast, in float32
     _keeps_head: bool = field(default=False, init=False)  # within `keeping_head`
@@ -54,6 +56,11 @@ class LanguageModel:
             return self.shards.device
         device: torch.device = next(self.model.parameters()).device
         return device
+
+    @property
+    def apart(self) -> bool:
+        """Whether no process waits for another within a pass. Shards are gathered layer by layer, by all at once."""
+        return self.shards is None and self.team.size == 1
 
     @property
     def vocabulary_size(self) -> int:
@@ -81,9 +88,10 @@ class LanguageModel:
     def hidden_states(self, input_ids: Tensor, packed: list[int] | None = None) -> Tensor:
         """The body's last hidden states [b, L, D] of right-padded sequences [b, L].
 
-        packed: sizes of sequences that lie one after another in [1, S]; each is read as if it stood alone.
+        packed: sizes of sequences that lie one after another in [1, S]; each is read as if it stood alone. In a team
+        the ids are this process's part of them.
         """
-        inputs = {} if packed is None else packed_inputs(packed, input_ids.device)
+        inputs = {} if packed is None else packed_inputs(packed, input_ids.device, self.team)
         with self._adapted(), self._computing():
             output = self.model.base_model(input_ids=input_ids, use_cache=False, **inputs)
         hidden: Tensor = output.last_hidden_state
@@ -106,7 +114,7 @@ class LanguageModel:
 
     def logits(self, input_ids: Tensor, packed: list[int] | None = None) -> Tensor:
         """Logits [b, L, V] in float32: the fall-back for a model without `has_head`. packed: as of `hidden_states`."""
-        inputs = {} if packed is None else packed_inputs(packed, input_ids.device)
+        inputs = {} if packed is None else packed_inputs(packed, input_ids.device, self.team)
         with self._adapted(), self._computing(), self._float32_logits():
             output = self.model(input_ids=input_ids, use_cache=False, **inputs)
         logits: Tensor = output.logits

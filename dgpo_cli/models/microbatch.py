@@ -6,19 +6,30 @@ scoring.py and in training/.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dgpo_cli.models.sequence_parallel import ALONE, Team
 from dgpo_cli.processes import Processes
 from dgpo_cli.types import Rollout
+
+
+class Held(NamedTuple):
+    """Counted tokens of a row, those from `start` on and before `stop`, that a process computes."""
+
+    row: int  # of the batch
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """Sequences, and the places at which their counted tokens are predicted: right-padded [b, L], or packed [1, S].
 
+    A team's part of a packed one [1, S / size] has the same rows, and the counted tokens that are predicted in it.
     There is no attention mask. Padding stands behind what a causal model reads, so none is needed; and with one torch
     would leave its fused kernel for a slower one that keeps [b, L, L].
     """
@@ -31,11 +42,21 @@ class MicroBatch:
     padding: int  # pad positions among b * L
     prompts: list[tuple[int, ...]]  # of each row
     packed: list[int] | None = None  # sizes of the sequences that lie one after another; None: a row for each
+    part: list[Held] | None = None  # in place of each row's counted tokens, those of a team's part
+
+    @property
+    def held(self) -> list[Held]:
+        """The counted tokens of each row that are its own."""
+        if self.part is not None:
+            return self.part
+        return [Held(row, 0, length) for row, length in zip(self.rows, self.lengths, strict=True)]
 
     @property
     def mask(self) -> Tensor:
-        """[b, T] True on each row's counted tokens."""
-        return mask_of(self.lengths)
+        """[b, T] True on its own counted tokens."""
+        if self.part is None:
+            return mask_of(self.lengths)
+        return mask_of_held(self.part, max(self.lengths))
 
     @property
     def longest(self) -> int:
@@ -49,6 +70,13 @@ def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
     return torch.arange(columns)[None, :] < torch.tensor(lengths, dtype=torch.long)[:, None]
 
 
+def mask_of_held(held: list[Held], width: int) -> Tensor:
+    """[b, T] True on the tokens of row i that held[i] names."""
+    starts, stops = ([piece[end] for piece in held] for end in (1, 2))
+    columns = torch.arange(width)[None, :]
+    return (columns >= torch.tensor(starts)[:, None]) & (columns < torch.tensor(stops)[:, None])
+
+
 def make_microbatches(
     rollouts: list[Rollout],
     rows: list[int],
@@ -58,16 +86,18 @@ def make_microbatches(
     pad_id: int,
     processes: int = 1,
     packed: bool = False,
+    team: int = 1,
 ) -> list[MicroBatch]:
-    """Cut `rows` into micro-batches of at most `tokens` positions, padding included.
+    """Cut `rows` into micro-batches of at most `tokens` positions for each process of a `team`, padding included.
 
     `lengths[i]` are the counted tokens of rollout i; rows without any are left out. A sequence longer than the budget
     is a micro-batch of its own. For several processes the cuts are finer, so that each has work if there is enough.
     Sorted by length and padded, or `packed`, for models whose attention knows of it.
     """
     size = {row: sequence_size(rollouts, lengths, row) for row in rows if lengths[row]}
-    if processes > 1:
-        tokens = min(tokens, -(-sum(size.values()) // processes))
+    tokens, teams = tokens * team, processes // team
+    if teams > 1:
+        tokens = min(tokens, -(-sum(size.values()) // teams))
     order = sorted(size, key=lambda row: (-size[row], row))
     if packed:
         return [packed_microbatch(rollouts, batch, lengths) for batch in _filled(order, size, tokens)]
@@ -103,22 +133,67 @@ def _joins(size: int, longest: int, count: int, tokens: int) -> bool:
     return longest * (count + 1) <= tokens and (longest * count < tokens // 8 or size >= 0.9 * longest)
 
 
-def dealt(batches: list[MicroBatch], processes: Processes) -> list[tuple[MicroBatch, bool]]:
+def dealt(batches: list[MicroBatch], processes: Processes, team: Team = ALONE) -> list[tuple[MicroBatch, bool]]:
     """This process's micro-batches, as many as any other's, and whether each is its own to count.
 
     They are dealt out in turn, longest first, so those of a round have about one size. In the last round a process may
     have none: it gets the first of that round, and does not count it, for in a pass of sharded weights all take part.
+    A team gets them together, each process its part of them.
     """
-    rounds = [batches[start : start + processes.size] for start in range(0, len(batches), processes.size)]
-    return [
-        (together[processes.rank], True) if processes.rank < len(together) else (together[0], False)
-        for together in rounds
-    ]
+    number, teams = processes.rank // team.size, processes.size // team.size
+    rounds = [batches[start : start + teams] for start in range(0, len(batches), teams)]
+    mine = [(row[number], True) if number < len(row) else (row[0], False) for row in rounds]
+    return mine if team.size == 1 else [(part_of(batch, team), counts) for batch, counts in mine]
 
 
-def shares(batches: list[MicroBatch], size: int) -> list[list[int]]:
-    """By rank, the rows of the micro-batches that `dealt` has each process count."""
-    return [[row for batch in batches[rank::size] for row in batch.rows] for rank in range(size)]
+def shares(batches: list[MicroBatch], processes: int, team: int = 1) -> list[list[Held]]:
+    """By rank, the tokens that `dealt` has each process count."""
+    teams = processes // team
+    by_rank: list[list[Held]] = []
+    for rank in range(processes):
+        number, place = divmod(rank, team)
+        of_team = batches[number::teams]
+        parts = [batch.held if team == 1 else _held(batch, *_cut(batch, team, place)) for batch in of_team]
+        by_rank.append([held for part in parts for held in part if held.start < held.stop])
+    return by_rank
+
+
+def part_of(batch: MicroBatch, team: Team) -> MicroBatch:
+    """The part of a packed micro-batch that a process of a team computes: equally many tokens for each.
+
+    What is missing to that is filled up behind them, as a sequence that counts nothing.
+    """
+    assert batch.packed is not None
+    start, stop = _cut(batch, team.size, team.place)
+    end, behind = batch.input_ids.shape[1], team.size * (stop - start) - batch.input_ids.shape[1]
+    ids = torch.nn.functional.pad(batch.input_ids, (0, behind))[:, start:stop]
+    inside = (batch.at[1] >= start) & (batch.at[1] < stop)
+    return replace(
+        batch,
+        input_ids=ids,
+        at=(batch.at[0][inside], batch.at[1][inside] - start),
+        targets=batch.targets[inside],
+        padding=max(0, stop - max(start, end)),
+        packed=[*batch.packed, behind] if behind else batch.packed,
+        part=_held(batch, start, stop),
+    )
+
+
+def _cut(batch: MicroBatch, size: int, place: int) -> tuple[int, int]:
+    """The positions [start, stop) of a team's process, beyond the end for the last ones if they do not split evenly."""
+    each = -(-batch.input_ids.shape[1] // size)
+    return place * each, (place + 1) * each
+
+
+def _held(batch: MicroBatch, start: int, stop: int) -> list[Held]:
+    """The counted tokens of each row that are predicted at the positions [start, stop) of a packed row."""
+    assert batch.packed is not None
+    found, end = [], 0
+    for row, size, length in zip(batch.rows, batch.packed, batch.lengths, strict=True):
+        end += size
+        first = end - 1 - length  # where the row's first counted token is predicted
+        found.append(Held(row, *(min(max(edge - first, 0), length) for edge in (start, stop))))
+    return found
 
 
 def microbatch_of(rollouts: list[Rollout], rows: list[int], lengths: list[int], pad_id: int) -> MicroBatch:

@@ -53,6 +53,16 @@ def measure_noise_floor(
     return float(torch.cat(distances).double().mean()) if distances else 0.0
 
 
+def within(rollouts: list[Rollout], lengths: list[int], tokens: int) -> list[int]:
+    """Counted tokens of each rollout that a pass of so many positions has room for; to a causal model the rest is no
+    matter. One of each that has any.
+    """
+    return [
+        min(length, max(1, tokens - len(rollout.request.prompt.token_ids))) if length else 0
+        for rollout, length in zip(rollouts, lengths, strict=True)
+    ]
+
+
 def noise_sizes(rollouts: list[Rollout], lengths: list[int], *, tokens: int) -> tuple[int, int]:
     """Positions of the largest pass of `measure_noise_floor`, and of its longest sequence."""
     groups = _noise_groups(rollouts, lengths, tokens)

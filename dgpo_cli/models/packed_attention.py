@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dgpo_cli.models.sequence_parallel import ALONE, Team
+
 NAME = "dgpo_packed"
 ORDINARY = "sdpa"
 
@@ -38,17 +40,18 @@ def pack_attention(model: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
-def packed_inputs(sizes: list[int], device: torch.device) -> dict[str, Any]:
-    """What a pass takes beside the ids [1, S] of sequences of these sizes.
+def packed_inputs(sizes: list[int], device: torch.device, team: Team = ALONE) -> dict[str, Any]:
+    """What a pass takes beside the ids [1, S] of sequences of these sizes, or beside a team's [1, S / size] of them.
 
     A mask of four dimensions is handed on as it is: so no mask of [S, S] is made.
     """
-    positions = torch.cat([torch.arange(size) for size in sizes])[None]
+    positions = torch.cat([torch.arange(size) for size in sizes])[None].chunk(team.size, dim=1)[team.place]
     mark = torch.zeros(1, 1, 1, 1, dtype=torch.bool)
     return {
         "position_ids": positions.to(device),
         "attention_mask": mark.to(device),
         "packed_sizes": tuple(sizes),
+        "team": team,
     }
 
 
@@ -59,14 +62,20 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     packed_sizes: tuple[int, ...] | None = None,
+    team: Team = ALONE,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """query [1, H, S, d], keys and values [1, H_kv, S, d]; the output [1, S, H, d], as transformers' own gives it."""
+    """query [1, H, S, d], keys and values [1, H_kv, S, d]; the output [1, S, H, d], as transformers' own gives it.
+
+    In a team each has its part of S.
+    """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if packed_sizes is None:
         output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **more)
         return output
+    if team.size > 1:
+        query, key, value = (team.to_heads(tensor) for tensor in (query, key, value))
     parts, start = [], 0
     for size, alike in groupby(packed_sizes):
         count = len(list(alike))
@@ -75,4 +84,5 @@ def _attention(
         out, _ = sdpa_attention_forward(module, *rows, None, **more)  # [count, size, H, d]
         parts.append(out.flatten(0, 1))
         start = end
-    return torch.cat(parts)[None], None
+    whole = torch.cat(parts)[None]
+    return team.to_tokens(whole) if team.size > 1 else whole, None

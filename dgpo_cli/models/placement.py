@@ -7,6 +7,7 @@ It leaves out where weights come from (policy.py and reference.py read them), an
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from dgpo_cli.models.frozen import cast_once
 from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.packed_attention import no_packing, pack_attention
 from dgpo_cli.models.remote_code import admit, sources
+from dgpo_cli.models.sequence_parallel import Team, no_team, team_of
 from dgpo_cli.models.sharding import ShardSettings, shard, skeleton_of
 from dgpo_cli.processes import SOLO, Processes, gpu_of
 
@@ -71,6 +73,11 @@ class Placement:
     def shards(self) -> bool:
         return self.strategy.name in SHARDED
 
+    @cached_property
+    def team(self) -> Team:
+        """The processes that share each sequence with this one."""
+        return team_of(self.processes, self.strategy.sequence_parallel)
+
     @property
     def computes_in(self) -> Dtype:
         """The dtype of forward and backward."""
@@ -117,7 +124,9 @@ class Placement:
     def _whole(self, loaded: LanguageModel | None, *, renewed: bool = False) -> LanguageModel:
         assert loaded is not None
         packs = self._adapt(loaded.model)
-        model = cast_once(replace(loaded, packs=packs, compute_dtype=self.compute_dtype), renewed=renewed)
+        model = cast_once(
+            replace(loaded, packs=packs, team=self.team, compute_dtype=self.compute_dtype), renewed=renewed
+        )
         return model.on(self.device)
 
     def _sharded(self, loaded: LanguageModel | None, *, rest_on_cpu: bool, frozen: bool) -> LanguageModel:
@@ -136,7 +145,7 @@ class Placement:
             _cast_all(shell.model, settings.compute_dtype)
         shard(shell.model, settings, None if loaded is None else loaded.model)
         packs = self._adapt(shell.model)
-        return replace(shell, shards=settings, packs=packs, compute_dtype=self.compute_dtype)
+        return replace(shell, shards=settings, packs=packs, team=self.team, compute_dtype=self.compute_dtype)
 
     def _shell_of(self, loaded: LanguageModel) -> LanguageModel:
         """The same model without memory for its weights: it can be sent to the other processes."""
@@ -154,11 +163,13 @@ class Placement:
         """Whether it takes packed rows from now on.
 
         Raises:
-            ConfigError: it is to take them, and its attention cannot.
+            ConfigError: it is to take them, and its attention cannot, or not in a team.
         """
-        asked = self.strategy.packing
-        wanted = asked if asked is not None else self.shards and not self.strategy.compile
+        asked, size = self.strategy.packing, self.strategy.sequence_parallel
+        wanted = asked if asked is not None else size > 1 or (self.shards and not self.strategy.compile)
         why = no_packing(model) if wanted else None
+        if size > 1 and (why := why or no_team(model, size)) is not None:
+            raise ConfigError(f"strategy.sequence_parallel={size}: {why}", "strategy.sequence_parallel=1")
         if asked and why is not None:
             raise ConfigError(f"strategy.packing=true: {why}", "strategy.packing=false")
         packs = wanted and why is None

@@ -24,7 +24,16 @@ from dgpo_cli.core.token_stats import (
     token_stats,
 )
 from dgpo_cli.models.language_model import LanguageModel
-from dgpo_cli.models.microbatch import MicroBatch, dealt, make_microbatches, mask_of, scatter_rows, shares
+from dgpo_cli.models.microbatch import (
+    Held,
+    MicroBatch,
+    dealt,
+    make_microbatches,
+    mask_of,
+    mask_of_held,
+    scatter_rows,
+    shares,
+)
 from dgpo_cli.models.output_layer import logits_of
 from dgpo_cli.models.shared_prompts import shared_states
 from dgpo_cli.processes import SOLO, Processes
@@ -35,9 +44,27 @@ from dgpo_cli.types import Rollout
 FALLBACK_CHUNK = 256  # tokens whose logits are read at a time, of a model without `has_head`
 
 
-def pack_together(model: LanguageModel, reference: LanguageModel | None) -> bool:
-    """Whether micro-batches are packed that go through both."""
-    return model.packs and (reference is None or reference.packs)
+def microbatches(
+    model: LanguageModel,
+    reference: LanguageModel | None,
+    rollouts: list[Rollout],
+    rows: list[int],
+    lengths: list[int],
+    *,
+    tokens: int,
+    processes: Processes,
+) -> list[MicroBatch]:
+    """As `make_microbatches`, for a pass through both: of all processes, which `dealt` deals them out to."""
+    return make_microbatches(
+        rollouts,
+        rows,
+        lengths,
+        tokens=tokens,
+        pad_id=model.pad_id,
+        processes=processes.size,
+        packed=model.packs and (reference is None or reference.packs),
+        team=model.team.size,
+    )
 
 
 @contextmanager
@@ -193,21 +220,13 @@ def score_rollouts(
     if alternatives:
         columns = width(min(alternatives, model.vocabulary_size), has_reference=reference is not None)
         values["alternatives"] = torch.zeros(*mask.shape, columns)
-    batches = make_microbatches(
-        rollouts,
-        rows,
-        lengths,
-        tokens=tokens,
-        pad_id=model.pad_id,
-        processes=processes.size,
-        packed=pack_together(model, reference),
-    )
-    mine = dealt(batches, processes)
+    batches = microbatches(model, reference, rollouts, rows, lengths, tokens=tokens, processes=processes)
+    mine = dealt(batches, processes, model.team)
 
     def score_share(after_each: Callable[[], None]) -> None:
         for batch, counts in mine:
-            # One that another process counts is scored for the collectives of sharded weights alone.
-            if counts or model.shards is not None:
+            # One that another process counts is scored for the collectives of a pass alone.
+            if counts or not model.apart:
                 signals = _signals_of(model, reference, batch, temperature, reference_states, alternatives)
                 processes.beat()
             if counts:
@@ -215,10 +234,10 @@ def score_rollouts(
             after_each()
 
     with keeping_heads(model, reference):
-        processes.all_or_none(score_share, apart=model.shards is None, rounds=len(mine), after_each=after_each)
+        processes.all_or_none(score_share, apart=model.apart, rounds=len(mine), after_each=after_each)
     if not processes.alone:
         flat = [table for value in values.values() for table in (value.unbind(-1) if value.dim() == 3 else [value])]
-        share_values(flat, mask, shares(batches, processes.size), processes)
+        share_values(flat, shares(batches, processes.size, model.team.size), processes)
     return TokenSignals(mask, **values)
 
 
@@ -276,20 +295,27 @@ def _put(values: dict[str, Tensor], signals: TokenSignals, batch: MicroBatch) ->
         whole[batch.rows, : signals.mask.shape[1]] = getattr(signals, name)
 
 
-def share_values(values: list[Tensor], mask: Tensor, shares: list[list[int]], processes: Processes) -> None:
-    """Put the [B, T] values of all processes together, in place. shares: by rank, the rows that each of them holds."""
-    counts = [int(mask[rows].sum()) for rows in shares]
-    parts = processes.rows_from_all(counted(values, mask, shares[processes.rank]), counts, SIGNALS)
-    for rows, part in zip(shares, parts, strict=True):
-        put_counted(values, mask, rows, part)
+def share_values(values: list[Tensor], shares: list[list[Held]], processes: Processes) -> None:
+    """Put the [B, T] values of all processes together, in place. shares: by rank, the tokens that each holds."""
+    counts = [sum(held.stop - held.start for held in share) for share in shares]
+    parts = processes.rows_from_all(counted(values, shares[processes.rank]), counts, SIGNALS)
+    for share, part in zip(shares, parts, strict=True):
+        put_counted(values, share, part)
 
 
-def counted(values: list[Tensor], mask: Tensor, rows: list[int]) -> Tensor:
-    """[k, n]: of each of k values [B, T] the counted tokens of those rows."""
-    return torch.stack([value[rows][mask[rows]] for value in values])
+def counted(values: list[Tensor], held: list[Held]) -> Tensor:
+    """[k, n]: of each of k values [B, T] the tokens that are held."""
+    rows, mask = _places(values, held)
+    return torch.stack([value[rows][mask] for value in values])
 
 
-def put_counted(values: list[Tensor], mask: Tensor, rows: list[int], flat: Tensor) -> None:
-    """Write what `counted` gave into the same rows of k values [B, T], in place."""
+def put_counted(values: list[Tensor], held: list[Held], flat: Tensor) -> None:
+    """Write what `counted` gave to the same tokens of k values [B, T], in place."""
+    rows, mask = _places(values, held)
     for value, one in zip(values, flat, strict=True):
-        value[rows] = torch.zeros_like(value[rows]).masked_scatter(mask[rows], one)
+        value[rows] = value[rows].masked_scatter(mask, one)
+
+
+def _places(values: list[Tensor], held: list[Held]) -> tuple[list[int], Tensor]:
+    """Rows, and [b, T] True on the tokens of them that are held."""
+    return [one.row for one in held], mask_of_held(held, values[0].shape[1])

@@ -46,15 +46,16 @@ def rollouts_an_update(config: TrainConfig) -> int:
 
 
 def micro_batch(config: TrainConfig, layout: Layout, prompt: int) -> Batch:
-    """The micro-batch of sequences that are all of full length, and how many an update of a process takes."""
+    """The micro-batch of sequences that are all of full length, and how many an update of a process, or team, takes."""
     width = prompt + config.rollout.max_completion_tokens
-    rollouts = per_process(rollouts_an_update(config), layout)
-    rows = max(1, min(config.optim.tokens_per_microbatch // width, rollouts))
+    rollouts = math.ceil(rollouts_an_update(config) / layout.teams)
+    rows = max(1, min(config.optim.tokens_per_microbatch * layout.sequence_parallel // width, rollouts))
     return Batch(
         rows=rows,
         width=width,
         counted=config.rollout.max_completion_tokens,
         micro_batches=math.ceil(rollouts / rows),
+        team=layout.sequence_parallel,
     )
 
 

@@ -63,8 +63,17 @@ def _remedy(made: Plan, peak: str, capacity: int) -> str:
     largest = max(movable, key=lambda part: movable[part])
     if largest == "cache":
         return "a smaller engine.batch_size"
+    if largest == "activations" and _is_one_sequence(made):
+        return (
+            f"strategy.activation_checkpointing=true, or strategy.sequence_parallel={2 * made.layout.sequence_parallel}"
+        )
     if largest == "activations":
         return "strategy.activation_checkpointing=true, a smaller optim.tokens_per_microbatch"
     if made.layout.strategy in SHARDED:
         return "more processes (strategy.num_processes), strategy=fsdp_offload, or model.lora.rank=16"
     return "strategy=fsdp over several GPUs, or model.lora.rank=16"
+
+
+def _is_one_sequence(made: Plan) -> bool:
+    """Whether a micro-batch of several processes is a sequence already, which they could share."""
+    return made.layout.processes > 1 and made.batch["batch"].get("rollouts_per_micro_batch") == 1

@@ -34,7 +34,12 @@ class Layout:
     strategy: str
     processes: int
     device: str
+    sequence_parallel: int = 1  # processes that share each sequence
     assumed: tuple[str, ...] = ()
+
+    @property
+    def teams(self) -> int:
+        return max(1, self.processes // self.sequence_parallel)
 
 
 def layout_of(config: Any, machine: Machine) -> Layout:
@@ -42,13 +47,14 @@ def layout_of(config: Any, machine: Machine) -> Layout:
     strategy = config.strategy
     device = _device(strategy, machine)
     if strategy.name == "single":
-        return Layout("single", 1, device, _assumed_of_one(strategy.device.name, device, machine))
+        return Layout("single", 1, device, assumed=_assumed_of_one(strategy.device.name, device, machine))
     processes = machine.launched or strategy.num_processes or machine.gpus or ASSUMED_PROCESSES
+    team = strategy.sequence_parallel
     if machine.gpus or device == "cpu":
-        return Layout(strategy.name, processes, device)
+        return Layout(strategy.name, processes, device, team)
     source = "strategy.num_processes" if strategy.num_processes else "num_processes unset"
     assumed = f"no GPU here: planned for {processes} GPU processes ({source})"
-    return Layout(strategy.name, processes, device, (assumed,))
+    return Layout(strategy.name, processes, device, team, (assumed,))
 
 
 def _device(strategy: Any, machine: Machine) -> str:

@@ -83,16 +83,26 @@ class Setting:
 
 @dataclass(frozen=True)
 class Batch:
-    """The largest micro-batch of a process: `rows` sequences of `width` tokens, of which `counted` are completion."""
+    """The largest micro-batch: `rows` sequences of `width` tokens, of which `counted` are completion.
+
+    A `team` of processes holds a part of it each.
+    """
 
     rows: int
     width: int
     counted: int  # of each row
     micro_batches: int = 1  # of an update
+    team: int = 1
 
     @property
     def tokens(self) -> int:
-        return self.rows * self.width
+        """Of a process."""
+        return -(-self.rows * self.width // self.team)
+
+    @property
+    def scored(self) -> int:
+        """Counted tokens of a process: its part of a long sequence may hold nothing else."""
+        return min(self.rows * self.counted, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -381,7 +391,7 @@ def scoring_buffers(model: Architecture, setting: Setting, batch: Batch, *, back
     A backward needs the policy's alone, with their gradient; that of a frozen head is prepared in its forward, as a
     second tensor of their size.
     """
-    counted = batch.rows * batch.counted
+    counted = batch.scored
     ids = min(TILE_IDS[setting.device], model.vocab_rows)
     tile = FLOAT * min(TILE_IDS[setting.device] * TILE_TOKENS[setting.device], counted * ids)
     states = counted * model.hidden_size

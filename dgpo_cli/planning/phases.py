@@ -41,17 +41,20 @@ def phases_of_training(
         prompt=prompt,
     )
     # A process counts its own micro-batches, the rule those of all: several processes never have a batch in one.
-    everyones = batch.micro_batches * layout.processes
-    first = scores_first(config.gating, updates=updates_a_step(config), micro_batches=everyones)
+    everyones = batch.micro_batches * layout.teams
+    first = scores_first(
+        config.gating,
+        updates=updates_a_step(config),
+        micro_batches=everyones,
+        splits_sequences=layout.sequence_parallel > 1,
+    )
     phases = training_phases(model, setting, batch, generation, scores_first=first)
     if config.engine.name == "vllm":  # completions are drawn on the servers' devices (planning/servers.py)
         del phases["rollout"]
     if setting.device == "cpu":
         phases = _with_kept_states(phases, kept_states(config, model, setting, layout))
     if gates_noise(config.gating):  # once, before the first update
-        several = max(1, config.optim.tokens_per_microbatch // batch.width)
-        rows = min(several, rollouts_a_step(config))
-        phases["noise_floor"] = noise_phase(model, setting, replace(batch, rows=rows))
+        phases["noise_floor"] = noise_phase(model, setting, _measured_for_noise(config, batch))
     if config.benchmark.name is not None and config.engine.name != "vllm":
         phases["evaluation"] = _evaluation_in_training(config, model, setting, benchmark)
     return phases
@@ -82,6 +85,14 @@ def phases_of_rollout(
     if setting.reference != "none":
         phases["noise_floor"] = replace(noise_phase(model, setting, batch), optimizer=0)
     return phases
+
+
+def _measured_for_noise(config: TrainConfig, batch: Batch) -> Batch:
+    """Each process measures by itself. Of sequences that a team shares it takes no more than the budget allows."""
+    tokens = config.optim.tokens_per_microbatch
+    width = batch.width if batch.team == 1 else min(batch.width, tokens)
+    rows = min(max(1, tokens // width), rollouts_a_step(config))
+    return replace(batch, rows=rows, width=width, counted=min(batch.counted, width), team=1)
 
 
 def generated_together(config: Any, samples: int | None) -> int:

@@ -10,6 +10,11 @@ CODED_FROM = 4096  # weights that a tensor must have for moments of 8 bits (opti
 CODES_TO_A_SCALE = 256
 
 
+def heads_divide(heads: int, of_keys: int, processes: int) -> bool:
+    """Whether attention can be shared out over processes by its heads; several may take the same head of keys."""
+    return heads % processes == 0 and (of_keys % processes == 0 or processes % of_keys == 0)
+
+
 def moment_bytes(elements: int, states: str) -> int:
     """AdamW's two moments of a tensor. states: float32 | 8bit, which are codes and a float32 scale a block."""
     if states == "float32" or elements < CODED_FROM:

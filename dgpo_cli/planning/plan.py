@@ -27,7 +27,7 @@ from dgpo_cli.planning.phases import (
     with_other_reference,
 )
 from dgpo_cli.planning.plan_record import Plan
-from dgpo_cli.planning.remarks import batch_warnings, context_warnings, disk_warnings
+from dgpo_cli.planning.remarks import batch_warnings, context_warnings, disk_warnings, team_warnings
 from dgpo_cli.planning.servers import (
     are_colocated,
     colocated_facts,
@@ -86,6 +86,7 @@ def plan_training(
         *notes,
         *layout.assumed,
         *context_warnings(model, prompt, completion, "rollout.max_completion_tokens"),
+        *team_warnings(model, layout),
         *batch_warnings(config, layout, batch),
         *server_warnings(config, servers, layout, machine, trains=True),
         *disk_warnings(disk, machine),

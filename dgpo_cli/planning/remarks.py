@@ -7,6 +7,7 @@ from dgpo_cli.planning.architecture import Architecture
 from dgpo_cli.planning.batches import rollouts_an_update
 from dgpo_cli.planning.layout import Layout, Machine
 from dgpo_cli.planning.memory import Batch
+from dgpo_cli.planning.pieces import heads_divide
 
 
 def context_warnings(model: Architecture, prompt: int, completion: int, name: str) -> list[str]:
@@ -22,18 +23,28 @@ def context_warnings(model: Architecture, prompt: int, completion: int, name: st
 def batch_warnings(config: TrainConfig, layout: Layout, batch: Batch) -> list[str]:
     found = []
     budget = config.optim.tokens_per_microbatch
-    if batch.width > budget:
+    if batch.width > budget * layout.sequence_parallel:
         found.append(
             f"a full-length rollout has {batch.width:,} tokens, more than optim.tokens_per_microbatch={budget}: it is "
             "a micro-batch of its own"
         )
     rollouts = rollouts_an_update(config)
-    if rollouts % layout.processes:
+    if rollouts % layout.teams:
+        of = f"{layout.teams} teams" if layout.sequence_parallel > 1 else f"{layout.processes} processes"
         found.append(
-            f"{rollouts} rollouts an update do not split evenly over {layout.processes} processes: some wait at "
-            "the end of each update"
+            f"{rollouts} rollouts an update do not split evenly over {of}: some wait at the end of each update"
         )
     return found
+
+
+def team_warnings(model: Architecture, layout: Layout) -> list[str]:
+    team = layout.sequence_parallel
+    if heads_divide(model.heads, model.kv_heads, team):
+        return []
+    return [
+        f"strategy.sequence_parallel={team}: {model.heads} heads, {model.kv_heads} of keys, cannot be shared out to "
+        f"{team} processes, and the run will be refused"
+    ]
 
 
 def disk_warnings(disk: dict[str, int], machine: Machine) -> list[str]:

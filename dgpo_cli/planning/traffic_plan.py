@@ -43,6 +43,7 @@ def planned_traffic(
     shared = layout.processes
     return {
         **{kind: count * others for kind, count in found.items()},
+        "sequences": _of_sequences(model, setting, layout, batch, passes),
         "samples": drawn * others // shared + trained * others,
         "signals": to_main * others // shared + to_all * others,
         "checkpoint": saved * others // shared,
@@ -54,9 +55,11 @@ class _Passes:
 
     def __init__(self, config: TrainConfig, setting: Setting, layout: Layout, batch: Batch) -> None:
         updates = updates_a_step(config)
-        everyones = batch.micro_batches * layout.processes
+        everyones = batch.micro_batches * layout.teams
         self.updates = updates
-        self.scores_first = scores_first(config.gating, updates=updates, micro_batches=everyones)
+        self.scores_first = scores_first(
+            config.gating, updates=updates, micro_batches=everyones, splits_sequences=layout.sequence_parallel > 1
+        )
         again = updates if scores_each_update(config.gating, updates=updates) else 0
         minibatches = config.optim.minibatches
         self.trained = batch.micro_batches * updates
@@ -65,6 +68,17 @@ class _Passes:
         has_reference = setting.reference != "none"
         self.reference = has_reference * (batch.micro_batches * minibatches if self.scores_first else self.trained)
         self.of_reference = has_reference * (1 if self.scores_first else updates)
+
+
+def _of_sequences(model: Architecture, setting: Setting, layout: Layout, batch: Batch, passes: _Passes) -> int:
+    """What all teams exchange: of each layer queries, keys and values, and outputs."""
+    others = layout.sequence_parallel - 1
+    copies = max(1, layout.sequence_parallel // model.kv_heads)  # of fewer heads of keys than processes
+    widths = 2 * model.query_width + 2 * model.kv_width * copies
+    backwards = 3 if setting.checkpointing else 2  # forward, backward, and the forward that is computed again
+    times = backwards * passes.trained + passes.scored + passes.reference
+    a_pass = setting.compute_bytes * model.layers * widths * batch.tokens * others * layout.teams
+    return a_pass * times
 
 
 def _of_shards(config: TrainConfig, model: Architecture, setting: Setting, passes: _Passes) -> dict[str, int]:

@@ -18,6 +18,7 @@ def plan_tables(plan: Plan) -> list[Table]:
     title = (
         f"dgpo {plan.command}: {model['name']}, {model['parameters']:,} parameters, strategy {place.strategy}, "
         f"{place.processes} {'process' if place.processes == 1 else 'processes'} on {place.device}"
+        + (f", {place.sequence_parallel} to a sequence" if place.sequence_parallel > 1 else "")
     )
     tables = [
         make_table(("what", "how much"), _arithmetic(plan), title=title),

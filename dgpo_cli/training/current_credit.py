@@ -11,7 +11,7 @@ from torch import Tensor
 from dgpo_cli.algorithm import Credit
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.models.language_model import LanguageModel
-from dgpo_cli.models.microbatch import MicroBatch
+from dgpo_cli.models.microbatch import Held, MicroBatch
 from dgpo_cli.models.scoring import predictive_states
 
 
@@ -24,17 +24,18 @@ class ReferenceStates:
 
     def __init__(self, reference: LanguageModel) -> None:
         self._reference = reference
-        self._of_row: dict[int, Tensor] = {}  # [T_i, D] each, on the CPU
+        self._of: dict[Held, Tensor] = {}  # [n, D] each, on the CPU
 
     @torch.no_grad()
     def __call__(self, batch: MicroBatch) -> Tensor:
         """What `predictive_states` gives for a micro-batch: hidden states [n, D], or logits [n, V]."""
         # Micro-batches are cut and dealt anew when memory was short. A row that another process had runs here then.
-        if all(row in self._of_row for row in batch.rows):
-            return torch.cat([self._of_row[row] for row in batch.rows]).to(self._reference.device)
+        if all(held in self._of for held in batch.held):
+            return torch.cat([self._of[held] for held in batch.held]).to(self._reference.device)
         states = predictive_states(self._reference, batch)
         if self._reference.has_head:
-            self._of_row |= dict(zip(batch.rows, states.cpu().split(batch.lengths), strict=True))
+            counts = [held.stop - held.start for held in batch.held]
+            self._of |= dict(zip(batch.held, states.cpu().split(counts), strict=True))
         return states
 
 

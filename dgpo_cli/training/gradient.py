@@ -48,7 +48,8 @@ def minibatch_gradient(
 
     def once() -> Tally:
         tokens_of = begin()
-        mine = dealt(passes.microbatches(objective.batch, objective.trained(rows)), passes.processes)
+        batches = passes.microbatches(objective.batch, objective.trained(rows))
+        mine = dealt(batches, passes.processes, passes.model.team)
         with keeping_heads(passes.model, passes.reference):
             return passes.processes.all_or_none(
                 lambda after_each: _share(passes, objective, mine, weights, tokens_of, after_each),
@@ -85,7 +86,7 @@ def _share(
     """The gradient of this process's micro-batches. One that another process counts adds 0."""
     tally, device = Tally(), passes.model.device
     for micro, counts in mine:
-        # With shards the pass runs even if it adds 0: each layer's weights are gathered from all processes at once.
+        # If the others wait for it, the pass runs even if it adds 0.
         if counts or not passes.apart:
             tokens = tokens_of(micro, counts)
             loss = objective.algorithm.loss(

@@ -13,7 +13,7 @@ from torch import Tensor
 from dgpo_cli.algorithm import Credit
 from dgpo_cli.config.gating_needs import needs_whole_batch, scores_first
 from dgpo_cli.core.credit import TokenSignals, measured
-from dgpo_cli.models.microbatch import MicroBatch, mask_of
+from dgpo_cli.models.microbatch import Held, MicroBatch, mask_of
 from dgpo_cli.models.scoring import counted, put_counted
 from dgpo_cli.processes import Processes
 from dgpo_cli.traffic import SIGNALS
@@ -31,7 +31,8 @@ def can_train_inline(passes: Passes, objective: Objective, updates: int) -> bool
     gating = objective.algorithm.gating
     asked = needs_whole_batch(gating) and updates == 1  # else micro-batches would be made only to be counted
     count = _micro_batches_of_all(passes, objective) if asked else 0
-    return not scores_first(gating, updates=updates, micro_batches=count)
+    splits = passes.model.team.size > 1
+    return not scores_first(gating, updates=updates, micro_batches=count, splits_sequences=splits)
 
 
 def _micro_batches_of_all(passes: Passes, objective: Objective) -> int:
@@ -121,13 +122,18 @@ class _Record:
         values = [*self._values.values(), self._weights, self._score]
         if not processes.alone:
             rows = [row for row, length in enumerate(self._lengths) if length]
-            held = processes.to_main((rows, [self._lengths[row] for row in rows]), SIGNALS)
-            parts = processes.rows_to_main(counted(values, mask_of(self._lengths, self._width), rows), SIGNALS)
-            for (theirs, lengths), part in zip(held[1:], parts[1:], strict=True):
-                for row, length in zip(theirs, lengths, strict=True):
+            mine = (rows, [self._lengths[row] for row in rows])
+            theirs = processes.to_main(mine, SIGNALS)
+            parts = processes.rows_to_main(counted(values, _whole(*mine)), SIGNALS)
+            for held, part in zip(theirs[1:], parts[1:], strict=True):
+                for row, length in zip(*held, strict=True):
                     self._lengths[row] = length
-                put_counted(values, mask_of(self._lengths, self._width), theirs, part)
+                put_counted(values, _whole(*held), part)
         if not processes.main:
             return None
         signals = TokenSignals(mask_of(self._lengths, self._width), **self._values)
         return Scored(signals, Credit(self._weights, self._score, self._gate))
+
+
+def _whole(rows: list[int], lengths: list[int]) -> list[Held]:
+    return [Held(row, 0, length) for row, length in zip(rows, lengths, strict=True)]

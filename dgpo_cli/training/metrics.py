@@ -75,8 +75,8 @@ KEYS = (
 )
 # Of a run of several processes: traffic.py's kinds.
 COMM = (
-    *("comm/weights_bytes", "comm/heads_bytes", "comm/gradients_bytes", "comm/samples_bytes", "comm/signals_bytes"),
-    *("comm/checkpoint_bytes", "comm/control_bytes"),
+    *("comm/weights_bytes", "comm/heads_bytes", "comm/gradients_bytes", "comm/sequences_bytes"),
+    *("comm/samples_bytes", "comm/signals_bytes", "comm/checkpoint_bytes", "comm/control_bytes"),
 )
 # Everything else is a function of the configuration and the seed, on one machine.
 CLOCKED = ("time", "seconds/", "tokens/per_second", "memory/", "comm/", "engine/sync_seconds", "engine/turn_seconds")

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from dgpo_cli.core.credit import TokenSignals
 from dgpo_cli.models.language_model import LanguageModel
-from dgpo_cli.models.microbatch import MicroBatch, make_microbatches, scatter_rows
+from dgpo_cli.models.microbatch import MicroBatch, scatter_rows
 from dgpo_cli.models.scoring import (
     logprobs_and_stats,
     logprobs_of_states,
-    pack_together,
+    microbatches,
     predictive_states,
     score_rollouts,
     signals_of_stats,
@@ -39,18 +39,19 @@ class Passes:
 
     @property
     def apart(self) -> bool:
-        """Whether no process waits for another within a pass. Shards are gathered layer by layer, by all at once."""
-        return self.model.shards is None
+        """As `LanguageModel.apart`."""
+        return self.model.apart
 
     def microbatches(self, batch: StepBatch, rows: list[int]) -> list[MicroBatch]:
-        return make_microbatches(
+        """Those of all processes together."""
+        return microbatches(
+            self.model,
+            self.reference,
             batch.rollouts,
             rows,
             batch.lengths,
             tokens=self.budget.tokens,
-            pad_id=self.model.pad_id,
-            processes=self.processes.size,
-            packed=pack_together(self.model, self.reference),
+            processes=self.processes,
         )
 
     def fitted_to(self, batch: StepBatch, work: Callable[[], Result]) -> Result:
@@ -64,8 +65,8 @@ class Passes:
 
     def fitted(self, work: Callable[[], Result], in_use: Callable[[], tuple[int, int]]) -> Result:
         """`work`, which cuts itself by the budget, in pieces that memory holds (`MicrobatchBudget.fitted`)."""
-        # No second try with a sharded model: when memory is short in one process, the others stand in the middle of a
-        # layer and wait for its part of the weights. They can neither be told nor go back.
+        # No second try if processes wait for each other: when memory is short in one, the others stand in the middle of
+        # a layer and wait for its part of it. They can neither be told nor go back.
         if not self.apart and not self.processes.alone:
             return work()
         return self.budget.fitted(work, clean_up=self.drop_gradients, in_use=in_use)

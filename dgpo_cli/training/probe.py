@@ -100,12 +100,12 @@ def run_probe(updater: Updater, memory: PeakMemory, batch: Batch, *, lr: float) 
     """Update on micro-batches of `batch.rows` full-length rollouts each, and measure the peak.
 
     An update has two micro-batches if the run's have two or more: with the second, activations stand beside gradients.
-    Of several processes each gets so many.
+    Of several processes, or teams of them, each gets so many.
     """
     warm_up(updater, lr=lr)
     memory.reset()
     minibatches = updater.settings.minibatches
-    rows = batch.rows * min(2, batch.micro_batches) * minibatches * updater.processes.size
+    rows = batch.rows * min(2, batch.micro_batches) * minibatches * (updater.processes.size // batch.team)
     full = _made_up(updater, rows, batch.width, batch.counted)
     started = time.perf_counter()
     if gates_noise(updater.algorithm.gating):

@@ -16,7 +16,7 @@ from dgpo_cli.algorithm import Algorithm
 from dgpo_cli.config.commands import OptimConfig
 from dgpo_cli.config.gating_needs import scores_each_update
 from dgpo_cli.models.language_model import LanguageModel
-from dgpo_cli.models.noise_floor import measure_noise_floor, noise_sizes
+from dgpo_cli.models.noise_floor import measure_noise_floor, noise_sizes, within
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.training.correction import UNCORRECTED, Correction
 from dgpo_cli.training.inline import can_train_inline, train_inline
@@ -113,13 +113,19 @@ class Updater:
         return signals.alternatives
 
     def noise_floor(self, batch: StepBatch) -> float:
-        """The numerical floor of the distance, on the first of these rollouts; the same in every process."""
+        """The numerical floor of the distance, on the first of these rollouts; the same in every process.
+
+        Each measures it by itself: of sequences that a team shares, on as much as fits one process.
+        """
+        lengths = batch.lengths
+        if self.model.team.size > 1:
+            lengths = within(batch.rollouts, lengths, self.budget.tokens)
 
         def measured(_: Callable[[], None]) -> float:
             return measure_noise_floor(
                 self.model,
                 batch.rollouts,
-                batch.lengths,
+                lengths,
                 temperature=self._passes.temperature,
                 tokens=self.budget.tokens,
                 after_each=self.processes.beat,
@@ -129,7 +135,7 @@ class Updater:
             return self.processes.all_or_none(measured, apart=self._passes.apart, rounds=0, after_each=lambda: None)
 
         def in_use() -> tuple[int, int]:
-            return noise_sizes(batch.rollouts, batch.lengths, tokens=self.budget.tokens)
+            return noise_sizes(batch.rollouts, lengths, tokens=self.budget.tokens)
 
         # Each process has measured the same, but machines round differently, and a floor of its own would give a
         # process another credit for the same tokens.

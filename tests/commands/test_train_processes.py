@@ -123,8 +123,16 @@ def sampled(folder: Path) -> list[list[int]]:
             ],
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            [
+                "strategy=fsdp strategy.num_processes=2 strategy.sequence_parallel=2",
+                "strategy=single strategy.sequence_parallel=1",
+                "strategy=ddp strategy.num_processes=4 strategy.sequence_parallel=2",
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["fsdp 2, 1", "ddp 2, 1, fsdp 4", "fsdp_offload 2, 1, ddp 4"],
+    ids=["fsdp 2, 1", "ddp 2, 1, fsdp 4", "fsdp_offload 2, 1, ddp 4", "a sequence over 2, 1, a sequence over 2"],
 )
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, legs: list[str]) -> None:
     """The same tokens are drawn as by one process throughout, and the weights differ by rounding alone.
@@ -278,6 +286,7 @@ def test_a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
     [
         (["strategy=ddp"], "strategy.num_processes=2"),
         (["strategy=fsdp", "strategy.num_processes=0"], "at least 1"),
+        (["strategy=ddp", "strategy.num_processes=3", "strategy.sequence_parallel=2"], "strategy.num_processes=4"),
     ],
 )
 def test_what_cannot_be_started_is_said_in_one_line(

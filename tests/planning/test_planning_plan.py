@@ -115,6 +115,21 @@ def test_the_remedy_is_that_of_the_largest_part(qwen7b: Any) -> None:
     assert "strategy=fsdp over several GPUs" in planned(with_strategy(qwen7b, name="ddp"), EIGHT_GPUS).warnings[0]
 
 
+def test_processes_that_share_a_sequence_hold_a_part_of_it_each(qwen7b: Any) -> None:
+    """7B, 28 heads and 4 of keys, at 1,024 + 15,360 tokens: 4 processes hold 4,096 each, 8 cannot share it out."""
+    rollout = replace(qwen7b.rollout, max_completion_tokens=15_360)
+    long = replace(qwen7b, rollout=rollout, optim=replace(qwen7b.optim, tokens_per_microbatch=4_096))
+    spread = with_strategy(long, name="fsdp", activation_checkpointing=False)
+    found = {size: planned(with_strategy(spread, sequence_parallel=size), EIGHT_GPUS) for size in (1, 4, 8)}
+    assert found[4].phases["forward"].activations * 4 == found[1].phases["forward"].activations
+    rollouts = long.rollout.prompts_per_step * long.rollout.group_size
+    assert found[1].batch["batch"]["micro_batches_per_update"] == rollouts / 8
+    assert found[4].batch["batch"]["micro_batches_per_update"] == rollouts / 2
+    assert "strategy.sequence_parallel=2" in found[1].warnings[0]  # it does not fit
+    assert not any("more than optim.tokens_per_microbatch" in text for text in found[4].warnings)
+    assert any("cannot be shared out to 8 processes" in text for text in found[8].warnings)
+
+
 def test_a_generation_unit_is_drawn_whole_by_one_process(qwen7b: Any) -> None:
     """512 rollouts over 64 processes are eight each; units of 32 are not cut for that."""
     spread = with_strategy(qwen7b, name="fsdp", num_processes=64)

@@ -51,6 +51,19 @@ def test_completions_and_their_numbers_by_hand() -> None:
     assert twice["gradients"] == 2 * found["gradients"]
 
 
+def test_what_processes_that_share_sequences_exchange_by_hand() -> None:
+    """4 heads of 32 in queries and outputs, 4 in keys and in values: 512 numbers a token and layer, of 2 layers."""
+    config = compose("train", [*SETTINGS, "strategy=ddp", "strategy.num_processes=4", "strategy.sequence_parallel=2"])
+    layout = layout_of(config, Machine())
+    model = from_json(bundled_path("tiny") / "config.json")
+    batch = Batch(rows=3, width=40, counted=20, micro_batches=5, team=2)
+    setting = setting_of(config, layout, trains=True)
+    found = planned_traffic(config, model, setting, layout, batch, prompt=32)
+    # 60 tokens a process; each sends half of what they are to the other of its team; two teams. Forward and backward of
+    # five micro-batches, and before them a scoring pass of policy and reference.
+    assert found["sequences"] == 4 * 512 * 2 * 60 * 2 * (5 * 2 + 5 + 5)
+
+
 def test_a_process_alone_brings_nobody_anything() -> None:
     assert planned("strategy=single") == {}
 

@@ -52,6 +52,11 @@ CASES = {
         "strategy.activation_checkpointing=true",
     ],
     "checkpointed activations": ["algo=dgpo", "strategy.activation_checkpointing=true"],
+    "sequences shared by two, current scores, KL, checkpointed": [
+        *("algo=grpo", "algo.kl_coef=0.04", "gating=top_entropy", "gating.score_policy=current", "optim.minibatches=2"),
+        *("optim.epochs=2", "strategy.activation_checkpointing=true", "strategy.sequence_parallel=2"),
+    ],
+    "sequences shared by two, LoRA": ["algo=dgpo", "model.lora.rank=4", "strategy.sequence_parallel=2"],
     "padded": ["algo=grpo", "optim.minibatches=2", "strategy.packing=false"],
 }
 
@@ -133,7 +138,7 @@ def compared(name: str, model: str, strategies: list[str], processes: Processes)
     config = compose("train", overrides)
     alone = None
     if processes.main:
-        alone = steps(config, Placement(config.strategy, "cpu", SOLO))
+        alone = steps(config, Placement(replace(config.strategy, sequence_parallel=1), "cpu", SOLO))
     if config.reference.refresh_every:  # two adapters in one model are not sharded
         strategies = [strategy for strategy in strategies if strategy == "ddp"]
     for strategy in strategies:
@@ -207,6 +212,8 @@ def main() -> None:
     processes = join(meet(here, 120), device="cpu", connect_seconds=120)
     tied, own_head, *strategies = sys.argv[1:]
     for name in CASES:
+        if processes.size % 2 and "shared by two" in name:
+            continue
         compared(name, tied, strategies, processes)
     compared("dgpo", own_head, strategies, processes)
     for strategy in strategies:
