@@ -146,7 +146,7 @@ def _run(command: str, argv: list[str]) -> int:
             say(f"{beginning(command, planned.configs)} ...")
         for note in () if is_follower() else (*found, *planned.notes):
             say(f"note: {note}")
-    from dgpo_cli.hydra_app import run_hydra, run_sweep
+    from dgpo_cli.hydra_app import run_hydra, run_planned, run_sweep
 
     flags = _hydra_flags(args, multirun)
     if folder is None or remove_empty is None:
@@ -157,7 +157,7 @@ def _run(command: str, argv: list[str]) -> int:
             refuse_without_the_hub(command, planned.configs)
         if multirun:
             return run_sweep(planned, flags, folder, earlier.record if earlier else None, words.overrides)
-        return run_hydra(planned.request, flags, folder)
+        return run_planned(planned, folder)
     finally:
         remove_empty()
 

@@ -1,7 +1,8 @@
 """The part of the program that Hydra's `main` owns: run folders, `-m`, launchers, sweepers, `--cfg`, `--info`.
 
 Hydra owns no errors here: everything is composed and checked before it starts, and the job turns its own errors into an
-exit code. `job` stands at module level, so that launchers can send it to other processes by name.
+exit code. `job` stands at module level, so that launchers can send it to other processes by name. One job that is
+composed already needs no `main`, which would compose it twice more: once to see that there is no `-m`, once to run.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.utils import configure_log, run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from dgpo_cli import jobs
-from dgpo_cli.command_lines import quoted
+from dgpo_cli.command_lines import escaped, quoted
 from dgpo_cli.config.benchmarks import joined as benchmarks_joined
 from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
@@ -32,11 +36,11 @@ from dgpo_cli.config.plan import Plan
 from dgpo_cli.config.sweep_groups import says_how
 from dgpo_cli.errors import ConfigError
 from dgpo_cli.files import shown_path
-from dgpo_cli.sweeps import job_files, sweep_run
-from dgpo_cli.sweeps.children import exit_code, last_words, log_size, start_job
-from dgpo_cli.sweeps.interruption import Interruption
-from dgpo_cli.sweeps.sweep_record import SweepRecord
 from dgpo_cli.terminal import say
+
+if TYPE_CHECKING:  # one job needs none of it
+    from dgpo_cli.sweeps.interruption import Interruption
+    from dgpo_cli.sweeps.sweep_record import SweepRecord
 
 CONTINUED = "DGPO_CONTINUED"  # how a job of another launcher learns that its sweep goes on
 register([])  # a launcher's worker imports this module with `job` and resolves the job's folder
@@ -48,7 +52,7 @@ class State:
 
     exit_code: int = 0
     argv: list[str] = field(default_factory=list)
-    interruption: Interruption = field(default_factory=Interruption)
+    interruption: Interruption | None = None  # of a sweep in this process
 
 
 STATE = State()
@@ -73,11 +77,36 @@ def run_hydra(request: Request, flags: list[str], folder: Path | None) -> int:
     return STATE.exit_code
 
 
+def run_planned(planned: Plan, folder: Path) -> int:
+    """Run the one job of a plan in the folder that was claimed for it; the exit code."""
+    config = planned.composition
+    if config.hydra.callbacks:  # of the user's own, and Hydra has words for what goes wrong there
+        return run_hydra(planned.request, [], folder)
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.run.dir = escaped(str(folder))
+        config.hydra.mode = RunMode.RUN
+    argv, STATE.exit_code, STATE.argv = sys.argv, 0, ["dgpo", planned.request.command, *planned.request.typed]
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    try:
+        with hydra_ready(planned.request):
+            context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(config))
+            run_job(job, config, "hydra.run.dir", None, context)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    finally:
+        sys.argv = argv
+    return STATE.exit_code
+
+
 def run_sweep(planned: Plan, flags: list[str], folder: Path, record: SweepRecord | None, overrides: list[str]) -> int:
     """Run a sweep that was asked for by `overrides`, or go on with that of `record`; the exit code.
 
     The jobs of Hydra's own launcher and sweeper are run here. Those of others are theirs; a table ends them too.
     """
+    from dgpo_cli.sweeps import sweep_run
+    from dgpo_cli.sweeps.interruption import Interruption
+    from dgpo_cli.sweeps.sweep_record import SweepRecord
+
     request, continues = planned.request, record is not None
     if record is None:
         dirs = [str(one) for one in request.config_dirs]
@@ -138,6 +167,8 @@ def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: in
 
     If the sweep is continued, a job that is done stays as it is, and one that was cut off goes on in its folder.
     """
+    from dgpo_cli.sweeps import job_files
+
     files = [str(request.base)] if request.base else []
     kept = [text for text in request.overrides if not says_how(text)]
     overrides = files + benchmarks_joined(kept, request.benchmarks)
@@ -169,7 +200,11 @@ def _run_in_sweep(config: DictConfig, request: Request, folder: Path, number: in
 
 def _wait_for(command: str, folder: Path) -> int:
     """Run the job whose file lies in `folder`; its exit code. A signal to the sweep ends it after the job."""
-    interruption, since = STATE.interruption, log_size(folder)
+    from dgpo_cli.sweeps import job_files
+    from dgpo_cli.sweeps.children import exit_code, last_words, log_size, start_job
+    from dgpo_cli.sweeps.interruption import Interruption
+
+    interruption, since = STATE.interruption or Interruption(), log_size(folder)
     with interruption.start(lambda: start_job(command, folder, {})) as child:
         code = exit_code(child.wait())
     interruption.children.remove(child)

@@ -318,6 +318,24 @@ def test_colour_is_for_terminals_without_no_color(
     assert capsys.readouterr().err == "error: wrong\nhint: right\n"
 
 
+def test_a_job_of_ones_own_callbacks_or_place_is_run_as_hydra_does(dgpo: Dgpo, tmp_path: Path) -> None:
+    (tmp_path / "job_notes.py").write_text(
+        "from hydra.experimental.callback import Callback\n"
+        "class Notes(Callback):\n"
+        "    def on_job_end(self, config, job_return, **more):\n"
+        "        print('noted', job_return.status.name)\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    try:
+        code, out, err = dgpo("rollout", "+hydra.callbacks.notes._target_=job_notes.Notes", "hydra.run.dir=a")
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert (code, out.splitlines()) == (0, [f"RolloutConfig {tmp_path / 'a'}", "noted COMPLETED"]), err
+    code, out, _ = dgpo("train", "hydra.run.dir=b", "hydra.job.chdir=true")
+    assert (code, Path.cwd()) == (0, tmp_path)
+    assert out.splitlines() == [str(tmp_path / "b")]
+
+
 def test_the_task_function_can_be_sent_to_another_process() -> None:
     from dgpo_cli.hydra_app import job
 

@@ -50,8 +50,9 @@ class Request:
     base: Path | None = None  # a whole configuration in place of conf/ (see experiment.py)
 
 
+@functools.lru_cache(1024)  # each is asked for many times, and the parser takes a millisecond
 def parse(text: str) -> Override:
-    """One override; raises HydraException if the grammar does not know it."""
+    """One override, to be read only; raises HydraException if the grammar does not know it."""
     return OverridesParser.create().parse_overrides([text])[0]
 
 
