@@ -258,12 +258,19 @@ def eps_of(task: dict[str, Any]) -> float:
 
 def dgpo_steps(task: dict[str, Any]) -> None:
     """`dgpo train` in this process; a step ends where the loop goes on to the next."""
+    from dgpo_cli import jobs
     from dgpo_cli.cli import main as dgpo
+    from dgpo_cli.large_imports import imported
 
     watch, folder, steps = Watch(), Path(task["folder"]), task["steps"]
     final = steps if task.get("store") else steps + 1  # the last step of a run ends with a checkpoint
 
-    def hook() -> None:
+    run_here = jobs.run_here
+
+    def hooked(command: str, configs: list[Any], folder: Path) -> None:
+        # As the command does a moment later, so that its parts can be hooked.
+        imported(f"dgpo_cli.commands.{command}")
+        imported("dgpo_cli.engines.transformers_engine")
         from dgpo_cli.engines.transformers_engine import TransformersEngine
         from dgpo_cli.training.loop import Trainer
 
@@ -277,6 +284,7 @@ def dgpo_steps(task: dict[str, Any]) -> None:
 
         Trainer._step = timed  # type: ignore[assignment,method-assign]
         TransformersEngine.generate = watch.rollout(generate)  # type: ignore[method-assign]
+        run_here(command, configs, folder)
 
     def report() -> None:
         run = Path(task["run"])
@@ -289,7 +297,7 @@ def dgpo_steps(task: dict[str, Any]) -> None:
             more["weights"] = str(next(run.glob("**/model.safetensors")))
         watch.result(tokens=[row["tokens/generated"] for row in rows[:steps]], **more)
 
-    hook()
+    jobs.run_here = hooked
     words = {
         "algo": "grpo",
         "algo.kl_coef": task["kl"],

@@ -6,7 +6,6 @@ otherwise. Such a process is given the composed configuration in the job's folde
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 
 from dgpo_cli.environment import end_with_parent, end_with_sweep, is_follower, place
 from dgpo_cli.errors import DgpoError, Problem
+from dgpo_cli.large_imports import imported
 from dgpo_cli.terminal import phase, say, say_block
 
 JOB_FILE = "job.yaml"  # in a sweep job's folder: the command, what was typed, the configurations, the exit code
@@ -83,7 +83,7 @@ def _trace() -> None:
 def run_here(command: str, configs: list[Any], folder: Path) -> None:
     """Call the command's module: `run(config, folder)`, and `run(configs, folder)` for eval."""
     with nullcontext() if is_follower() else phase("starting torch and transformers"):
-        module = importlib.import_module(f"dgpo_cli.commands.{_module(command, configs[0])}")
+        module = imported(f"dgpo_cli.commands.{_module(command, configs[0])}")
     module.run(configs if command == "eval" else configs[0], folder)
 
 

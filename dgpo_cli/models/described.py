@@ -19,8 +19,9 @@ from dgpo_cli.models.loading import load_model
 from dgpo_cli.models.loading_checks import refuse_quantised, refuse_two_checkpoints, without_pad_beyond
 from dgpo_cli.models.model_paths import base_path, resolve_path
 from dgpo_cli.models.policy import Policy, check_ids
-from dgpo_cli.models.pretrained import quiet_transformers, read_tokenizer
+from dgpo_cli.models.pretrained import read_tokenizer
 from dgpo_cli.models.stop_ids import stop_token_ids
+from dgpo_cli.models.transformers_import import import_modelling, quiet_transformers
 
 FETCHED = ["*.safetensors", "*.json", "*token*", "*.jinja", "vocab*", "merges*", "*.model"]
 
@@ -40,6 +41,7 @@ def describe(settings: ModelConfig) -> Policy:
         config = transformers.AutoConfig.from_pretrained(path, **options)
         refuse_quantised(config, path, key)
         refuse_two_checkpoints(path, key)
+        import_modelling()
         with torch.device("meta"):
             model: Any = transformers.AutoModelForCausalLM.from_config(without_pad_beyond(config), **options)
     except DataError:

@@ -17,8 +17,9 @@ from dgpo_cli.models.language_model import LanguageModel
 from dgpo_cli.models.lora import load_adapter, merged
 from dgpo_cli.models.model_paths import ADAPTER_CONFIG, BUNDLED, base_path, resolve_path
 from dgpo_cli.models.output_layer import logits_of
-from dgpo_cli.models.pretrained import quiet_transformers, read_tokenizer, read_weights
+from dgpo_cli.models.pretrained import read_tokenizer, read_weights
 from dgpo_cli.models.quantization import NONE, marked, settle
+from dgpo_cli.models.transformers_import import quiet_transformers
 from dgpo_cli.terminal import say
 
 

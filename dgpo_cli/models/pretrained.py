@@ -5,7 +5,6 @@ If reading fails, this file says why. Whether a model that was read is whole, lo
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from dgpo_cli.models.loading_checks import (
 )
 from dgpo_cli.models.model_paths import BUNDLED, resolve_path
 from dgpo_cli.models.quantization import NONE, reading_options
+from dgpo_cli.models.transformers_import import import_modelling, quiet_transformers
 from dgpo_cli.terminal import say
 
 
@@ -45,6 +45,7 @@ def read_weights(
         raise _load_error(path, error, key) from error
     refuse_quantised(config, path, key)
     refuse_two_checkpoints(folder, key)
+    import_modelling()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -89,19 +90,6 @@ def _options_offline(path: str, options: dict[str, Any], key: str) -> dict[str, 
     if not is_cached(path):
         raise _load_error(path, TimeoutError("it gave no answer"), key)
     return options | {"local_files_only": True}
-
-
-def quiet_transformers() -> Any:
-    """The library, its progress bars and its notes off."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import huggingface_hub
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    huggingface_hub.logging.set_verbosity_error()  # without a network it tells of every attempt
-    transformers.logging.disable_progress_bar()
-    return transformers
 
 
 def _load_error(path: str, error: Exception, key: str, *, what: str = "model") -> DataError:
