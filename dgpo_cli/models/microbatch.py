@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dgpo_cli.core.packing import packed_rows
 from dgpo_cli.models.sequence_parallel import ALONE, Team
 from dgpo_cli.processes import Processes
 from dgpo_cli.types import Rollout
@@ -96,11 +97,12 @@ def make_microbatches(
     """
     size = {row: sequence_size(rollouts, lengths, row) for row in rows if lengths[row]}
     tokens, teams = tokens * team, processes // team
+    if packed:
+        together = packed_rows(size, tokens=tokens, at_once=teams)
+        return [packed_microbatch(rollouts, batch, lengths) for batch in together]
     if teams > 1:
         tokens = min(tokens, -(-sum(size.values()) // teams))
     order = sorted(size, key=lambda row: (-size[row], row))
-    if packed:
-        return [packed_microbatch(rollouts, batch, lengths) for batch in _filled(order, size, tokens)]
     batches: list[list[int]] = []
     for row in order:
         if batches and _joins(size[row], size[batches[-1][0]], len(batches[-1]), tokens):
@@ -108,21 +110,6 @@ def make_microbatches(
         else:
             batches.append([row])
     return [microbatch_of(rollouts, batch, lengths, pad_id) for batch in batches]
-
-
-def _filled(order: list[int], size: dict[int, int], tokens: int) -> list[list[int]]:
-    """Rows, longest first, each in the first micro-batch that has room for it."""
-    batches: list[list[int]] = []
-    held: list[int] = []  # tokens of each
-    for row in order:
-        place = next((place for place, count in enumerate(held) if count + size[row] <= tokens), None)
-        if place is None:
-            batches.append([row])
-            held.append(size[row])
-        else:
-            batches[place].append(row)
-            held[place] += size[row]
-    return batches
 
 
 def _joins(size: int, longest: int, count: int, tokens: int) -> bool:
