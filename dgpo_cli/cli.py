@@ -146,18 +146,22 @@ def _run(command: str, argv: list[str]) -> int:
             say(f"{beginning(command, planned.configs)} ...")
         for note in () if is_follower() else (*found, *planned.notes):
             say(f"note: {note}")
-    from dgpo_cli.hydra_app import run_hydra, run_planned, run_sweep
-
     flags = _hydra_flags(args, multirun)
     if folder is None or remove_empty is None:
+        from dgpo_cli.hydra_app import run_hydra
+
         with cleaned_output():
             return run_hydra(planned.request, flags, None)
     try:
         if not is_follower():
             refuse_without_the_hub(command, planned.configs)
         if multirun:
+            from dgpo_cli.hydra_app import run_sweep
+
             return run_sweep(planned, flags, folder, earlier.record if earlier else None, words.overrides)
-        return run_planned(planned, folder)
+        from dgpo_cli.one_job import run_one
+
+        return run_one(planned, folder)
     finally:
         remove_empty()
 

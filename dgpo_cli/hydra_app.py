@@ -1,8 +1,8 @@
 """The part of the program that Hydra's `main` owns: run folders, `-m`, launchers, sweepers, `--cfg`, `--info`.
 
 Hydra owns no errors here: everything is composed and checked before it starts, and the job turns its own errors into an
-exit code. `job` stands at module level, so that launchers can send it to other processes by name. One job that is
-composed already needs no `main`, which would compose it twice more: once to see that there is no `-m`, once to run.
+exit code. `job` stands at module level, so that launchers can send it to other processes by name. A single job takes
+one_job.py, if it has no callbacks of its own.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log, run_job
-from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from dgpo_cli import jobs
-from dgpo_cli.command_lines import escaped, quoted
+from dgpo_cli.command_lines import quoted
 from dgpo_cli.config.benchmarks import joined as benchmarks_joined
 from dgpo_cli.config.benchmarks import with_benchmark
 from dgpo_cli.config.checks import validate
@@ -71,27 +68,6 @@ def run_hydra(request: Request, flags: list[str], folder: Path | None) -> int:
     try:
         hydra.main(config_path=str(config_roots()[0]), config_name=request.command, version_base="1.3")(job)()
     except SystemExit as end:  # Hydra's own way to end, after its own message
-        return end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = argv
-    return STATE.exit_code
-
-
-def run_planned(planned: Plan, folder: Path) -> int:
-    """Run the one job of a plan in the folder that was claimed for it; the exit code."""
-    config = planned.composition
-    if config.hydra.callbacks:  # of the user's own, and Hydra has words for what goes wrong there
-        return run_hydra(planned.request, [], folder)
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.run.dir = escaped(str(folder))
-        config.hydra.mode = RunMode.RUN
-    argv, STATE.exit_code, STATE.argv = sys.argv, 0, ["dgpo", planned.request.command, *planned.request.typed]
-    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    try:
-        with hydra_ready(planned.request):
-            context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(config))
-            run_job(job, config, "hydra.run.dir", None, context)
-    except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     finally:
         sys.argv = argv

@@ -44,6 +44,7 @@ LAYERS = [
     ["jobs"],
     ["sweeps"],
     ["hydra_app"],
+    ["one_job"],
     ["cli"],
     ["__main__"],
 ]

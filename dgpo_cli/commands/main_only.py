@@ -141,7 +141,7 @@ def _open(config: TrainConfig, run: Everywhere, prompts: int) -> Trackers:
     tracker_id = state.tracker_id or (folder.tracker_id() if config.resume else None)
     folder.start(config, _facts(config, run, prompts))
     folder.rewind(state.step)
-    tracked = _plain(config) | {"manifest": folder.manifest}
+    tracked = {} if config.logger.name == "none" else _plain(config) | {"manifest": folder.manifest}
     name = shown_name(config, folder.folder, folder.first_start)
     tracker = Trackers(config.logger, folder.folder, tracked, run_id=tracker_id, name=name, after=state.step)
     state.tracker_id = tracker.run_id or state.tracker_id

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -46,15 +46,15 @@ def compose(command: str, overrides: list[str]) -> Any:
         return finish(request.command, config, request.overrides, others=others)
 
 
-def register(config_dirs: list[Path]) -> None:
-    """Tell Hydra the schemas, the resolver of conf/, and each model option as an option of `reference`."""
+def register(config_dirs: list[Path], commands: Iterable[str] = COMMANDS) -> None:
+    """Tell Hydra the commands' schemas, the resolver of conf/, and each model option as an option of `reference`."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
-    for name, schema in COMMANDS.items():
+    for name in commands:
         if f"{name}_schema.yaml" not in store.repo:  # they never change, and each takes a while
-            store.store(name=f"{name}_schema", node=schema)
+            store.store(name=f"{name}_schema", node=COMMANDS[name])
     own = catalogue.option_files("reference", config_dirs)
     for name, file in catalogue.option_files("model", config_dirs).items():
         values = catalogue.flat_yaml(file)
@@ -116,7 +116,7 @@ def hydra_ready(request: Request) -> Iterator[None]:
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
 
-    register(request.config_dirs)
+    register(request.config_dirs, [request.command])
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:

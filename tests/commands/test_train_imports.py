@@ -9,7 +9,13 @@ from pathlib import Path
 
 UNUSED = (
     # of dgpo
-    *("dgpo_cli.sweeps", "dgpo_cli.commands.plan", "dgpo_cli.engines.http", "dgpo_cli.engines.openai_engine"),
+    *(
+        "dgpo_cli.hydra_app",
+        "dgpo_cli.sweeps",
+        "dgpo_cli.commands.plan",
+        "dgpo_cli.engines.http",
+        "dgpo_cli.engines.openai_engine",
+    ),
     # of others
     *("bitsandbytes", "datasets", "matplotlib", "optuna", "pandas", "peft", "scipy.optimize", "scipy.stats"),
     *("tensorboard", "torch._inductor.compile_fx", "torch.utils.tensorboard", "torchvision", "vllm", "wandb"),
