@@ -80,13 +80,13 @@ def scores_each_update(gating: GatingConfig, *, updates: int) -> bool:
     return updates > 1 and shapes_credit(gating) and gating.score_policy is ScorePolicy.current
 
 
-def scores_first(gating: GatingConfig, *, updates: int, micro_batches: int, splits_sequences: bool = False) -> bool:
+def scores_first(gating: GatingConfig, *, updates: int, micro_batches: int) -> bool:
     """Whether old log-probs and signals take a pass of their own before the updates.
 
     If not, the training pass gives them itself. It cannot if a second update follows, for that one's policy has moved.
     And if credit needs the whole batch, it can only if one micro-batch holds the batch: of several, the first would be
-    trained before the last is known. Nor can it if several processes share a sequence: none knows a whole rollout.
+    trained before the last is known.
 
     `updates`: minibatches times epochs. `micro_batches`: into how many the batch is cut, over all processes.
     """
-    return updates > 1 or splits_sequences or (needs_whole_batch(gating) and micro_batches != 1)
+    return updates > 1 or (needs_whole_batch(gating) and micro_batches != 1)

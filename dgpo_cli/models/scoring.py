@@ -35,6 +35,7 @@ from dgpo_cli.models.microbatch import (
     shares,
 )
 from dgpo_cli.models.output_layer import logits_of
+from dgpo_cli.models.sequence_parallel import Team
 from dgpo_cli.models.shared_prompts import shared_states
 from dgpo_cli.processes import SOLO, Processes
 from dgpo_cli.progress import beat
@@ -189,6 +190,16 @@ def signals_of_stats(stats: TokenStats, batch: MicroBatch) -> TokenSignals:
     return TokenSignals(
         batch.mask, logprobs, entropy, rows(stats.ref_logprobs), rows(stats.hellinger), rows(stats.grad_norm)
     )
+
+
+def signals_of_team(signals: TokenSignals, batch: MicroBatch, team: Team) -> TokenSignals:
+    """The signals [b, T] of whole rollouts from those of a team's parts, in each process of it."""
+    if team.size == 1:
+        return signals
+    names = measured(has_reference=signals.hellinger is not None)
+    # A token's number is in one part, and 0 in the others: a sum puts them together to the last bit.
+    whole = team.total(torch.stack([getattr(signals, name) for name in names]), SIGNALS)
+    return replace(signals, mask=mask_of(batch.lengths), **dict(zip(names, whole, strict=True)))
 
 
 @torch.no_grad()

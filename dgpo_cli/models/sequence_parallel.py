@@ -40,14 +40,35 @@ class Team:
         if tokens.shape[1] < self.size:
             tokens = tokens.repeat_interleave(self.size // tokens.shape[1], dim=1)
         sent = tokens.unflatten(1, (self.size, -1)).transpose(0, 1)  # [size, 1, H / size, s, d]
-        got = _exchanged(sent, self)  # by the place that a part of the sequence comes from
+        got: Tensor = _Exchange.apply(sent, self)  # by the place that a part of the sequence comes from
         return got.permute(1, 2, 0, 3, 4).flatten(2, 3)
 
     def to_tokens(self, heads: Tensor) -> Tensor:
         """All tokens [1, size * s, H / size, d] of its heads to its tokens [1, s, H, d] of all heads."""
         sent = heads.unflatten(1, (self.size, -1)).transpose(0, 1)  # [size, 1, s, H / size, d]
-        got = _exchanged(sent, self)  # by the place that the heads come from
+        got: Tensor = _Exchange.apply(sent, self)  # by the place that the heads come from
         return got.permute(1, 2, 0, 3, 4).flatten(2, 3)
+
+    def total(self, values: Tensor, kind: str) -> Tensor:
+        """The sum over the team of a tensor on the CPU, in place. kind: of traffic.py."""
+        with together():
+            dist.all_reduce(values, group=self.group)
+        self._count(kind, 2 * values.nbytes)
+        return values
+
+    def exchanged(self, parts: Tensor) -> Tensor:
+        """parts[i] of this process to the one in place i, which puts it in this one's place."""
+        sent = parts.contiguous()
+        got = torch.empty_like(sent)
+        into, out = (tensor.view(torch.uint8) if is_low(tensor.dtype) else tensor for tensor in (got, sent))
+        with together():
+            dist.all_to_all_single(into, out, group=self.group)
+        self._count(SEQUENCES, sent.nbytes)
+        return got
+
+    def _count(self, kind: str, arrived: int) -> None:
+        """Bytes, of which a team's process gets (size - 1) / size: in all teams, as if the others had as much."""
+        TRAFFIC.count(kind, arrived * (self.size - 1) * dist.get_world_size() // self.size)
 
 
 ALONE = Team(place=0, size=1)
@@ -83,31 +104,15 @@ def no_team(model: Any, size: int) -> str | None:
     return f"{type(model).__name__} has {heads} heads, {of_keys} of keys, which {size} processes cannot share out"
 
 
-def _exchanged(parts: Tensor, team: Team) -> Tensor:
-    """parts[i] of this process to the one in place i of the team, which puts it in this one's place."""
-    return _Exchange.apply(parts, team)  # type: ignore[no-any-return]
-
-
 class _Exchange(torch.autograd.Function):
-    """Its own backward: what came from place i goes back to it."""
+    """`Team.exchanged`. Its own backward: what came from place i goes back to it."""
 
     @staticmethod
     def forward(ctx: Any, parts: Tensor, team: Team) -> Tensor:
         ctx.team = team
-        return _all_to_all(parts, team)
+        return team.exchanged(parts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _all_to_all(gradient, ctx.team), None
-
-
-def _all_to_all(parts: Tensor, team: Team) -> Tensor:
-    sent = parts.contiguous()
-    got = torch.empty_like(sent)
-    into, out = (tensor.view(torch.uint8) if is_low(tensor.dtype) else tensor for tensor in (got, sent))
-    with together():
-        dist.all_to_all_single(into, out, group=team.group)
-    others = team.size - 1
-    TRAFFIC.count(SEQUENCES, sent.nbytes * others * dist.get_world_size() // team.size)  # as if all teams had as much
-    return got
+        return ctx.team.exchanged(gradient), None

@@ -42,12 +42,7 @@ def phases_of_training(
     )
     # A process counts its own micro-batches, the rule those of all: several processes never have a batch in one.
     everyones = batch.micro_batches * layout.teams
-    first = scores_first(
-        config.gating,
-        updates=updates_a_step(config),
-        micro_batches=everyones,
-        splits_sequences=layout.sequence_parallel > 1,
-    )
+    first = scores_first(config.gating, updates=updates_a_step(config), micro_batches=everyones)
     phases = training_phases(model, setting, batch, generation, scores_first=first)
     if config.engine.name == "vllm":  # completions are drawn on the servers' devices (planning/servers.py)
         del phases["rollout"]

@@ -57,9 +57,7 @@ class _Passes:
         updates = updates_a_step(config)
         everyones = batch.micro_batches * layout.teams
         self.updates = updates
-        self.scores_first = scores_first(
-            config.gating, updates=updates, micro_batches=everyones, splits_sequences=layout.sequence_parallel > 1
-        )
+        self.scores_first = scores_first(config.gating, updates=updates, micro_batches=everyones)
         again = updates if scores_each_update(config.gating, updates=updates) else 0
         minibatches = config.optim.minibatches
         self.trained = batch.micro_batches * updates

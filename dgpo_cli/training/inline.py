@@ -31,8 +31,7 @@ def can_train_inline(passes: Passes, objective: Objective, updates: int) -> bool
     gating = objective.algorithm.gating
     asked = needs_whole_batch(gating) and updates == 1  # else micro-batches would be made only to be counted
     count = _micro_batches_of_all(passes, objective) if asked else 0
-    splits = passes.model.team.size > 1
-    return not scores_first(gating, updates=updates, micro_batches=count, splits_sequences=splits)
+    return not scores_first(gating, updates=updates, micro_batches=count)
 
 
 def _micro_batches_of_all(passes: Passes, objective: Objective) -> int:
@@ -82,7 +81,7 @@ class _InlinePass:
     def _tokens_of(self, micro: MicroBatch, counts: bool) -> LossTokens:
         logprobs, signals = self._passes.logprobs_and_signals(micro)
         credit = self._objective.credit(signals, micro.rows)
-        if counts:
+        if counts and self._passes.model.team.place == 0:  # the others of its team have the same
             self._record.add(micro, signals, credit)
         # No update of the step came before, so the log-probs of this pass are the old ones too. Detached, they make a
         # ratio of exactly 1 whose gradient is that of log p: the plain policy gradient.

@@ -18,6 +18,7 @@ from dgpo_cli.models.scoring import (
     predictive_states,
     score_rollouts,
     signals_of_stats,
+    signals_of_team,
 )
 from dgpo_cli.processes import Processes
 from dgpo_cli.training.out_of_memory import MicrobatchBudget, Result
@@ -93,7 +94,10 @@ class Passes:
         return scatter_rows(logprobs_of_states(self.model, states, micro, temperature=self.temperature), micro)
 
     def logprobs_and_signals(self, micro: MicroBatch) -> tuple[Tensor, TokenSignals]:
-        """log p [b, T] of the counted tokens, with gradient, and their signals from the same pass, without."""
+        """log p [b, T] of the counted tokens, with gradient, and their signals from the same pass, without.
+
+        In a team the log-probs are of this process's part, and the signals of whole rollouts: credit is made of those.
+        """
         states = predictive_states(self.model, micro)
         flat, stats = logprobs_and_stats(
             self.model,
@@ -103,7 +107,7 @@ class Passes:
             reference=self.reference,
             ref_states=self._states_of_reference(micro),
         )
-        return scatter_rows(flat, micro), signals_of_stats(stats, micro)
+        return scatter_rows(flat, micro), signals_of_team(signals_of_stats(stats, micro), micro, self.model.team)
 
     @torch.no_grad()
     def _states_of_reference(self, micro: MicroBatch) -> Tensor | None:

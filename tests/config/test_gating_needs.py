@@ -77,7 +77,6 @@ def test_scoring_goes_first_before_several_updates_and_for_a_batch_in_parts() ->
     assert scores_first(UNIFORM, updates=2, micro_batches=1)
     assert not scores_first(GATINGS["top"], updates=1, micro_batches=1)
     assert scores_first(GATINGS["top"], updates=1, micro_batches=2)
-    assert scores_first(PAPER, updates=1, micro_batches=1, splits_sequences=True)
 
 
 def test_the_only_update_of_a_step_has_the_policy_that_sampled() -> None:

@@ -60,8 +60,8 @@ def test_what_processes_that_share_sequences_exchange_by_hand() -> None:
     setting = setting_of(config, layout, trains=True)
     found = planned_traffic(config, model, setting, layout, batch, prompt=32)
     # 60 tokens a process; each sends half of what they are to the other of its team; two teams. Forward and backward of
-    # five micro-batches, and before them a scoring pass of policy and reference.
-    assert found["sequences"] == 4 * 512 * 2 * 60 * 2 * (5 * 2 + 5 + 5)
+    # five micro-batches, and the reference's forward.
+    assert found["sequences"] == 4 * 512 * 2 * 60 * 2 * (5 * 2 + 5)
 
 
 def test_a_process_alone_brings_nobody_anything() -> None:
