@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from dgpo_cli.allocation import keep_freed_memory
 from dgpo_cli.config.groups import ComputeDtype, Dtype, StrategyConfig
 from dgpo_cli.config.model_groups import ModelConfig, Quantization
 from dgpo_cli.config.precision import compute_dtype
@@ -32,14 +33,18 @@ T = TypeVar("T")
 def prepare_device(strategy: StrategyConfig, model: ModelConfig, processes: Processes = SOLO) -> Placement:
     """Set the number of CPU threads, and choose the device: each process of a run on GPUs has one of its own.
 
+    A process that computes on the CPU keeps the memory that it frees. Beside a GPU that would be its weights'.
+
     Raises:
         RunError: cuda was asked for and there is none.
     """
     threads = threads_of(strategy, model)
     if threads is not None:
         torch.set_num_threads(threads)
-    quantized = model.quantization is not Quantization.none
-    return Placement(strategy, _device(strategy, processes), processes, model.dtype, quantized)
+    quantized, device = model.quantization is not Quantization.none, _device(strategy, processes)
+    if device == "cpu":
+        keep_freed_memory()
+    return Placement(strategy, device, processes, model.dtype, quantized)
 
 
 def threads_of(strategy: StrategyConfig, model: ModelConfig) -> int | None:
