@@ -51,6 +51,9 @@ def shared_states(model: LanguageModel, batch: MicroBatch) -> Tensor | None:
     if longest > 1:
         for layer in cache.layers:
             layer.reorder_cache(prompts.of_row)
+            for repeated in (layer.keys, layer.values):
+                if repeated.requires_grad:
+                    repeated.register_hook(torch.Tensor.contiguous)  # to add up rows in pieces takes ten times as long
         ids = torch.full(mask.shape, model.pad_id, device=device).masked_scatter(mask, batch.targets.to(device))
         attention = None
         if prompts.attention_mask is not None:

@@ -75,6 +75,23 @@ def test_states_and_gradients_are_those_of_whole_sequences(
     assert apart(gradient, whole_gradient) < 1e-6
 
 
+def test_gradients_of_repeated_prompts_are_added_up_by_whole_rows() -> None:
+    """A sum of rows that lie in pieces takes ten times as long."""
+    model, batch = random_model("llama"), batch_of(PROMPTS, LENGTHS)
+    states = predictive_states(model, batch)
+    sums, found, left = [], set(), [states.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in found:
+            continue
+        found.add(node)
+        left += [above for above, _ in node.next_functions]
+        if node.name() == "IndexSelectBackward0":
+            node.register_prehook(lambda grads: sums.append(grads[0].is_contiguous()))
+    states.sum().backward()
+    assert sums == [True] * 2 * model.model.config.num_hidden_layers, "keys and values of each layer"
+
+
 def test_completions_of_one_token_need_their_prompts_alone() -> None:
     model, batch = random_model("llama"), batch_of(PROMPTS, [1] * 6)
     found = shared_states(model, batch)
