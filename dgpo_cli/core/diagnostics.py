@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 HIGH_QUANTILE = 0.8  # of the batch: above it d, or H, is called high
 
@@ -20,51 +23,46 @@ def quantile(values: Tensor, q: float) -> float:
     return float(ordered[low] + (ordered[high] - ordered[low]) * (position - low))
 
 
-def effective_sample_share(credit: Tensor) -> float:
-    """(sum w)^2 / (T sum w^2) of one rollout: 1 = uniform, 1/T = all on one token; 0 where no token counts."""
-    weights = credit.double()
-    square = float((weights**2).sum())
-    return float(weights.sum()) ** 2 / (weights.numel() * square) if square > 0 else 0.0
-
-
-def gini(credit: Tensor) -> float:
-    """Gini coefficient of one rollout's credit: 0 = uniform, towards 1 = all on one token."""
-    weights = credit.double().sort().values
-    count, total = weights.numel(), float(weights.sum())
-    if total <= 0:
-        return 0.0
-    position = torch.arange(1, count + 1, dtype=torch.float64)
-    return float((2 * position - count - 1) @ weights) / (count * total)
-
-
-def top_share(credit: Tensor, fraction: float = 0.2) -> float:
-    """Share of one rollout's credit that its top `fraction` of tokens holds; a part of a token counts in part."""
-    weights = credit.double().sort(descending=True).values
-    total = float(weights.sum())
-    if total <= 0:
-        return fraction
-    wanted = fraction * weights.numel()
-    whole = int(wanted)
-    held = float(weights[:whole].sum())
-    if whole < weights.numel():
-        held += float(weights[whole]) * (wanted - whole)
-    return held / total
-
-
 def credit_spread(rows: list[Tensor]) -> dict[str, float]:
     """`credit/*` over rollouts: rows are the credits [T_i] of those that carry a gradient. Empty for none."""
-    rows = [row for row in rows if row.numel()]
+    rows = [row.double() for row in rows if row.numel()]
     if not rows:
         return {}
-    tokens = torch.cat(rows).double()
-    count = len(rows)
+    weights = pad_sequence(rows, batch_first=True)  # [B, T]
+    counts = torch.tensor([row.numel() for row in rows], dtype=torch.float64)
+    padding = torch.arange(weights.shape[1]) >= counts[:, None]
+    ascending = weights.masked_fill(padding, math.inf).sort(dim=1).values.masked_fill(padding, 0.0)
+    descending = weights.masked_fill(padding, -math.inf).sort(dim=1, descending=True).values.masked_fill(padding, 0.0)
+    tokens = torch.cat(rows)
     return {
-        "credit/ess": sum(effective_sample_share(row) for row in rows) / count,
-        "credit/gini": sum(gini(row) for row in rows) / count,
-        "credit/top20": sum(top_share(row) for row in rows) / count,
+        "credit/ess": float(_effective_sample_share(weights, counts).mean()),
+        "credit/gini": float(_gini(ascending, counts).mean()),
+        "credit/top20": float(_top_share(descending, counts).mean()),
         "credit/std": float(tokens.std(unbiased=False)),
         "credit/max": float(tokens.max()),
     }
+
+
+def _effective_sample_share(weights: Tensor, counts: Tensor) -> Tensor:
+    """(sum w)^2 / (T sum w^2) of rollouts [B]: 1 = uniform, 1/T = all on one token; 0 where no token counts."""
+    square = (weights**2).sum(dim=1)
+    return torch.where(square > 0, weights.sum(dim=1) ** 2 / (counts * square), 0.0)
+
+
+def _gini(ascending: Tensor, counts: Tensor) -> Tensor:
+    """Gini coefficient of the credit of rollouts [B]: 0 = uniform, towards 1 = all on one token."""
+    total = ascending.sum(dim=1)
+    position = torch.arange(1, ascending.shape[1] + 1, dtype=torch.float64)
+    moment = ((2 * position - counts[:, None] - 1) * ascending).sum(dim=1)
+    return torch.where(total > 0, moment / (counts * total), 0.0)
+
+
+def _top_share(descending: Tensor, counts: Tensor, fraction: float = 0.2) -> Tensor:
+    """Share of each rollout's credit [B] that its top `fraction` of tokens holds; a part of a token counts in part."""
+    total = descending.sum(dim=1)
+    places = torch.arange(descending.shape[1], dtype=torch.float64)
+    held = descending * (fraction * counts[:, None] - places).clamp(0.0, 1.0)
+    return torch.where(total > 0, held.sum(dim=1) / total, fraction)
 
 
 def correlation(left: Tensor, right: Tensor) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -187,16 +188,17 @@ def microbatch_of(rollouts: list[Rollout], rows: list[int], lengths: list[int], 
     """One micro-batch of these rows, `lengths[row]` counted tokens each."""
     sequences = [(*rollouts[row].request.prompt.token_ids, *rollouts[row].token_ids[: lengths[row]]) for row in rows]
     width = max(len(sequence) for sequence in sequences)
-    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
     at_rows: list[int] = []
     at_columns: list[int] = []
     targets: list[int] = []
     for place, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
-        input_ids[place, : len(sequence)] = torch.tensor(sequence)
+        ids[place, : len(sequence)] = sequence
         first = len(sequence) - lengths[row] - 1  # the last prompt token predicts the first of the completion
         at_rows += [place] * lengths[row]
         at_columns += range(first, first + lengths[row])
         targets += rollouts[row].token_ids[: lengths[row]]
+    input_ids = torch.from_numpy(ids)
     return MicroBatch(
         rows,
         input_ids,

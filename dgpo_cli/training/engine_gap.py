@@ -18,13 +18,10 @@ def logprob_gap(rollouts: list[Rollout], signals: TokenSignals) -> dict[str, flo
     The absolute value, for else gaps up and down would cancel. `signals` [B, T] are by the policy before any update.
     Empty if no rollout brings log-probs.
     """
-    told = [
-        (signals.logprobs[row, : int(signals.mask[row].sum())].double(), torch.tensor(rollout.logprobs).double())
-        for row, rollout in enumerate(rollouts)
-        if rollout.logprobs is not None
-    ]
-    gaps = [(trainer - engine[: len(trainer)]).abs() for trainer, engine in told if len(trainer)]
-    if not gaps:
+    counts = signals.mask.sum(dim=1).tolist()
+    rows = [row for row, rollout in enumerate(rollouts) if rollout.logprobs is not None and counts[row]]
+    told = [value for row in rows for value in (rollouts[row].logprobs or ())[: counts[row]]]
+    if not told:
         return {}
-    gap = torch.cat(gaps)
+    gap = (signals.logprobs[rows][signals.mask[rows]].double() - torch.tensor(told).double()).abs()
     return {"engine/logprob_gap_mean": float(gap.mean()), "engine/logprob_gap_max": float(gap.max())}

@@ -9,22 +9,38 @@ from dgpo_cli.core import diagnostics
 
 
 def test_uniform_credit_has_share_one_and_gini_zero() -> None:
-    weights = torch.ones(7)
-    assert diagnostics.effective_sample_share(weights) == pytest.approx(1.0)
-    assert diagnostics.gini(weights) == pytest.approx(0.0)
-    assert diagnostics.top_share(weights) == pytest.approx(0.2)
+    spread = diagnostics.credit_spread([torch.ones(7)])
+    assert spread["credit/ess"] == pytest.approx(1.0)
+    assert spread["credit/gini"] == pytest.approx(0.0)
+    assert spread["credit/top20"] == pytest.approx(0.2)
 
 
 def test_all_credit_on_one_of_five() -> None:
-    weights = torch.tensor([0.0, 5.0, 0.0, 0.0, 0.0])
-    assert diagnostics.effective_sample_share(weights) == pytest.approx(0.2)
-    assert diagnostics.gini(weights) == pytest.approx(0.8)
-    assert diagnostics.top_share(weights) == pytest.approx(1.0)
+    spread = diagnostics.credit_spread([torch.tensor([0.0, 5.0, 0.0, 0.0, 0.0])])
+    assert spread["credit/ess"] == pytest.approx(0.2)
+    assert spread["credit/gini"] == pytest.approx(0.8)
+    assert spread["credit/top20"] == pytest.approx(1.0)
 
 
 def test_a_part_of_a_token_counts_in_part() -> None:
     # T = 3: a fifth is 0.6 of a token; the largest holds 1.5 of 3
-    assert diagnostics.top_share(torch.tensor([1.5, 1.0, 0.5])) == pytest.approx(0.6 * 1.5 / 3)
+    spread = diagnostics.credit_spread([torch.tensor([1.5, 1.0, 0.5])])
+    assert spread["credit/top20"] == pytest.approx(0.6 * 1.5 / 3)
+
+
+def test_no_credit_at_all_is_no_spread() -> None:
+    spread = diagnostics.credit_spread([torch.zeros(4)])
+    assert (spread["credit/ess"], spread["credit/gini"]) == (0.0, 0.0)
+    assert spread["credit/top20"] == pytest.approx(0.2)
+
+
+def test_rollouts_of_unlike_lengths_are_spread_as_each_alone() -> None:
+    generator = torch.Generator().manual_seed(2)
+    rows = [torch.rand(count, generator=generator) * 2 for count in (1, 4, 9, 9, 31)]
+    alone = [diagnostics.credit_spread([row]) for row in rows]
+    together = diagnostics.credit_spread(rows)
+    for name in ("credit/ess", "credit/gini", "credit/top20"):
+        assert together[name] == pytest.approx(sum(one[name] for one in alone) / len(rows), rel=1e-12)
 
 
 def test_quantile_agrees_with_torch() -> None:
