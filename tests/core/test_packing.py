@@ -26,6 +26,23 @@ def test_a_row_larger_than_a_list_has_one_of_its_own() -> None:
     assert packed_rows({}, tokens=10, at_once=4) == []
 
 
+class Counted(dict[int, int]):
+    """Sizes that count how often they are asked for."""
+
+    asked = 0
+
+    def __getitem__(self, row: int) -> int:
+        self.asked += 1
+        return super().__getitem__(row)
+
+
+def test_rows_of_which_no_two_share_a_list_take_no_search() -> None:
+    """Each is asked for a few times, not once for each other row or number of rounds."""
+    sizes = Counted({row: 1030 + row % 70 for row in range(2000)})
+    assert len(packed_rows(sizes, tokens=2048, at_once=8)) == 2000
+    assert sizes.asked < 20 * len(sizes)
+
+
 @given(
     st.dictionaries(st.integers(0, 99), st.integers(1, 60), max_size=40), st.integers(20, 200), st.sampled_from([1, 3])
 )
