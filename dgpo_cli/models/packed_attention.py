@@ -17,6 +17,7 @@ from dgpo_cli.models.sequence_parallel import ALONE, Team
 
 NAME = "dgpo_packed"
 ORDINARY = "sdpa"
+OF_THE_LONGEST = {"dynamic", "longrope"}  # rotations that a part of a sequence, or one beside a longer, gets otherwise
 
 
 def no_packing(model: Any) -> str | None:
@@ -27,7 +28,15 @@ def no_packing(model: Any) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"} or (getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")):
         return f"{type(model).__name__} has layers in which a token does not see its whole sequence"
+    if _rope_types(config) & OF_THE_LONGEST:
+        return f"{type(model).__name__} scales its positions by the longest sequence of a pass"
     return None
+
+
+def _rope_types(config: Any) -> set[str]:
+    found = getattr(config, "rope_parameters", None) or {}
+    kinds = [found, *(value for value in found.values() if isinstance(value, dict))]  # one for all layers, or by kind
+    return {kind["rope_type"] for kind in kinds if "rope_type" in kind}
 
 
 def pack_attention(model: Any) -> None:

@@ -128,7 +128,7 @@ class Placement:
 
     def _whole(self, loaded: LanguageModel | None, *, renewed: bool = False) -> LanguageModel:
         assert loaded is not None
-        packs = self._adapt(loaded.model)
+        packs = self._adapt(loaded)
         model = cast_once(
             replace(loaded, packs=packs, team=self.team, compute_dtype=self.compute_dtype), renewed=renewed
         )
@@ -149,7 +149,7 @@ class Placement:
             # A pass reads nothing of frozen weights but their cast: the same numbers in half the memory.
             _cast_all(shell.model, settings.compute_dtype)
         shard(shell.model, settings, None if loaded is None else loaded.model)
-        packs = self._adapt(shell.model)
+        packs = self._adapt(shell)
         return replace(shell, shards=settings, packs=packs, team=self.team, compute_dtype=self.compute_dtype)
 
     def _shell_of(self, loaded: LanguageModel) -> LanguageModel:
@@ -164,19 +164,22 @@ class Placement:
         adapter = None if loaded.adapter is None else replace(loaded.adapter, model=skeleton)
         return replace(loaded, model=skeleton, adapter=adapter)
 
-    def _adapt(self, model: Any) -> bool:
+    def _adapt(self, placed: LanguageModel) -> bool:
         """Whether it takes packed rows from now on.
 
         Raises:
             ConfigError: it is to take them, and its attention cannot, or not in a team.
         """
+        model = placed.model
         asked, size = self.strategy.packing, self.strategy.sequence_parallel
         wanted = asked if asked is not None else size > 1 or (self.shards and not self.strategy.compile)
         why = no_packing(model) if wanted else None
         if size > 1 and (why := why or no_team(model, size)) is not None:
-            raise ConfigError(f"strategy.sequence_parallel={size}: {why}", "strategy.sequence_parallel=1")
+            raise ConfigError(
+                f"strategy.sequence_parallel={size}: {why} ({placed.path})", "strategy.sequence_parallel=1"
+            )
         if asked and why is not None:
-            raise ConfigError(f"strategy.packing=true: {why}", "strategy.packing=false")
+            raise ConfigError(f"strategy.packing=true: {why} ({placed.path})", "strategy.packing=false")
         packs = wanted and why is None
         if packs:
             pack_attention(model)

@@ -116,6 +116,13 @@ def test_a_model_that_packs_generates_as_before() -> None:
     assert torch.equal(*outputs)
 
 
+def test_positions_that_depend_on_the_longest_of_a_row_are_not_packed() -> None:
+    """Nor cut: a part of a sequence would be turned by other angles than the rest of it."""
+    stretched = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, rope_parameters=stretched))
+    assert no_packing(model) == "LlamaForCausalLM scales its positions by the longest sequence of a pass"
+
+
 def test_layers_that_see_a_window_are_not_packed() -> None:
     windowed = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=16))
     assert no_packing(windowed) == "MistralForCausalLM has layers in which a token does not see its whole sequence"
