@@ -14,11 +14,14 @@ GPU_SIZES = {"80 GB": 85_000_000_000, "141 GB": 150_000_000_000}  # what CUDA gi
 USABLE = 0.92  # of a device's memory: the rest is the driver's context and what the allocator cannot reuse
 
 
-def judged(made: Plan, machine: Machine, warnings: tuple[str, ...]) -> Plan:
-    """The plan with its warnings, and with the devices that it was held against."""
+def judged(made: Plan, machine: Machine, warnings: tuple[str, ...], *, wider_team: int | None = None) -> Plan:
+    """The plan with its warnings, and with the devices that it was held against.
+
+    wider_team: more processes that could share a sequence; None if no more can.
+    """
     sizes = _device_sizes(made.layout, machine)
     fits = {name: _peak(made, capacity)[1] <= USABLE * capacity for name, capacity in sizes.items()}
-    misfits = [] if any(fits.values()) or not fits else [_misfit(made, sizes)]
+    misfits = [] if any(fits.values()) or not fits else [_misfit(made, sizes, wider_team)]
     return replace(made, fits=fits, warnings=(*misfits, *warnings))
 
 
@@ -42,16 +45,16 @@ def _device_sizes(layout: Layout, machine: Machine) -> dict[str, int]:
     return dict(GPU_SIZES)
 
 
-def _misfit(made: Plan, sizes: dict[str, int]) -> str:
+def _misfit(made: Plan, sizes: dict[str, int], wider_team: int | None) -> str:
     name, capacity = max(sizes.items(), key=lambda item: item[1])
     peak, taken = _peak(made, capacity)
     return (
         f"does not fit: a process takes {size(taken)} in its {peak} phase, {name} has "
-        f"{size(int(USABLE * capacity))} to give ({USABLE:.0%} of it); {_remedy(made, peak, capacity)}"
+        f"{size(int(USABLE * capacity))} to give ({USABLE:.0%} of it); {_remedy(made, peak, capacity, wider_team)}"
     )
 
 
-def _remedy(made: Plan, peak: str, capacity: int) -> str:
+def _remedy(made: Plan, peak: str, capacity: int, wider_team: int | None) -> str:
     """What makes the largest part of the largest phase smaller."""
     phase = made.phases[peak]
     if phase.engine and peak == "rollout":
@@ -63,17 +66,13 @@ def _remedy(made: Plan, peak: str, capacity: int) -> str:
     largest = max(movable, key=lambda part: movable[part])
     if largest == "cache":
         return "a smaller engine.batch_size"
-    if largest == "activations" and _is_one_sequence(made):
-        return (
-            f"strategy.activation_checkpointing=true, or strategy.sequence_parallel={2 * made.layout.sequence_parallel}"
-        )
     if largest == "activations":
-        return "strategy.activation_checkpointing=true, a smaller optim.tokens_per_microbatch"
+        fewer = "a smaller optim.tokens_per_microbatch"
+        if made.batch["batch"].get("rollouts_per_micro_batch") == 1:  # no budget cuts a sequence
+            fewer = "a smaller rollout.max_completion_tokens"
+            if wider_team is not None:
+                fewer = f"strategy.sequence_parallel={wider_team}"
+        return f"strategy.activation_checkpointing=true, or {fewer}"
     if made.layout.strategy in SHARDED:
         return "more processes (strategy.num_processes), strategy=fsdp_offload, or model.lora.rank=16"
     return "strategy=fsdp over several GPUs, or model.lora.rank=16"
-
-
-def _is_one_sequence(made: Plan) -> bool:
-    """Whether a micro-batch of several processes is a sequence already, which they could share."""
-    return made.layout.processes > 1 and made.batch["batch"].get("rollouts_per_micro_batch") == 1

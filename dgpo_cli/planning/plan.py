@@ -27,7 +27,7 @@ from dgpo_cli.planning.phases import (
     with_other_reference,
 )
 from dgpo_cli.planning.plan_record import Plan
-from dgpo_cli.planning.remarks import batch_warnings, context_warnings, disk_warnings, team_warnings
+from dgpo_cli.planning.remarks import batch_warnings, context_warnings, disk_warnings, team_warnings, wider_team
 from dgpo_cli.planning.servers import (
     are_colocated,
     colocated_facts,
@@ -82,16 +82,17 @@ def plan_training(
         traffic=planned_traffic(config, model, setting, layout, batch, prompt),
         disk=disk,
     )
+    models = [model] if reference is None else [model, reference]
     warnings = (
         *notes,
         *layout.assumed,
         *context_warnings(model, prompt, completion, "rollout.max_completion_tokens"),
-        *team_warnings(model, layout),
+        *team_warnings(models, layout),
         *batch_warnings(config, layout, batch),
         *server_warnings(config, servers, layout, machine, trains=True),
         *disk_warnings(disk, machine),
     )
-    return judged(made, machine, warnings)
+    return judged(made, machine, warnings, wider_team=wider_team(models, layout))
 
 
 def plan_evaluation(

@@ -37,14 +37,25 @@ def batch_warnings(config: TrainConfig, layout: Layout, batch: Batch) -> list[st
     return found
 
 
-def team_warnings(model: Architecture, layout: Layout) -> list[str]:
+def team_warnings(models: list[Architecture], layout: Layout) -> list[str]:
+    """Why the run will be refused. models: that go through shared sequences, the policy's and the reference's."""
     team = layout.sequence_parallel
-    if heads_divide(model.heads, model.kv_heads, team):
-        return []
-    return [
-        f"strategy.sequence_parallel={team}: {model.heads} heads, {model.kv_heads} of keys, cannot be shared out to "
-        f"{team} processes, and the run will be refused"
-    ]
+    found = []
+    if layout.processes % team:
+        found.append(f"{layout.processes} processes do not make up teams of {team}")
+    for heads, of_keys in dict.fromkeys((model.heads, model.kv_heads) for model in models):
+        if not heads_divide(heads, of_keys, team):
+            found.append(f"{heads} heads, {of_keys} of keys, cannot be shared out to {team} processes")
+    return [f"strategy.sequence_parallel={team}: {why}, and the run will be refused" for why in found]
+
+
+def wider_team(models: list[Architecture], layout: Layout) -> int | None:
+    """The next number of these processes that could share a sequence of these models; None if there is none."""
+    for size in range(layout.sequence_parallel + 1, layout.processes + 1):
+        divides = layout.processes % size == 0
+        if divides and all(heads_divide(model.heads, model.kv_heads, size) for model in models):
+            return size
+    return None
 
 
 def disk_warnings(disk: dict[str, int], machine: Machine) -> list[str]:

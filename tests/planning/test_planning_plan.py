@@ -130,6 +130,18 @@ def test_processes_that_share_a_sequence_hold_a_part_of_it_each(qwen7b: Any) -> 
     assert any("cannot be shared out to 8 processes" in text for text in found[8].warnings)
 
 
+def test_a_plan_names_teams_that_the_processes_and_heads_allow(qwen7b: Any) -> None:
+    """28 heads, 4 of keys: of eight processes 2 or 4 can share a sequence, and 16 are not there."""
+    rollout = replace(qwen7b.rollout, max_completion_tokens=200_000)
+    long = replace(qwen7b, rollout=rollout, engine=replace(qwen7b.engine, batch_size=1))
+    spread = with_strategy(long, name="fsdp", activation_checkpointing=False)
+    found = {size: planned(with_strategy(spread, sequence_parallel=size), EIGHT_GPUS) for size in (1, 2, 4, 16)}
+    assert "strategy.sequence_parallel=2" in found[1].warnings[0]
+    assert "strategy.sequence_parallel=4" in found[2].warnings[0]
+    assert found[4].warnings[0].endswith("or a smaller rollout.max_completion_tokens")  # 8 would be refused
+    assert any("8 processes do not make up teams of 16" in text for text in found[16].warnings)
+
+
 def test_a_generation_unit_is_drawn_whole_by_one_process(qwen7b: Any) -> None:
     """512 rollouts over 64 processes are eight each; units of 32 are not cut for that."""
     spread = with_strategy(qwen7b, name="fsdp", num_processes=64)
