@@ -18,6 +18,7 @@ from dgpo_cli.config.groups import Device, StrategyConfig
 from dgpo_cli.environment import Place, place
 from dgpo_cli.errors import ConfigError, Interrupted
 from dgpo_cli.meeting import meet
+from dgpo_cli.models.sequence_parallel import require_teams
 from dgpo_cli.processes import SOLO, LostProcess, Processes, join, leave, watching_for_loss
 from dgpo_cli.progress import measured
 from dgpo_cli.reporting.tables import score_text
@@ -42,7 +43,9 @@ def run(config: TrainConfig, folder: Path) -> None:
     check_gpus_to_share(config)
     here = place()
     if here is None and config.strategy.name != "single":
-        launch(config, folder, workers_of(config.strategy))
+        workers = workers_of(config.strategy)
+        require_teams(workers, config.strategy.sequence_parallel)
+        launch(config, folder, workers)
     elif here is None or (here.size == 1 and config.strategy.name == "single"):
         _run(config, folder, SOLO)
     else:
@@ -76,6 +79,7 @@ def _run_with_others(config: TrainConfig, folder: Path, here: Place) -> None:
             f"strategy=single computes in one process, and the launcher has started {here.size}",
             "strategy=ddp or strategy=fsdp",
         )
+    require_teams(here.size, config.strategy.sequence_parallel)
     on_cpu = config.strategy.device is Device.cpu or not torch.cuda.is_available()
     try:
         with watching_for_loss():

@@ -295,8 +295,8 @@ class StrategyConfig:
     sequence_parallel: int = key(
         1,
         "processes, of adjacent ranks, that share each sequence in scoring and training, for rollouts that are too "
-        "long for one; optim.tokens_per_microbatch counts each one's part. It divides the processes of the run, and "
-        "the model's heads of queries and of keys",
+        "long for one; optim.tokens_per_microbatch counts each one's part. It divides the processes of the run and "
+        "the model's heads, and divides its heads of keys or is a multiple of them",
     )
     reference_offload: bool = key(False, "fsdp: the reference rests in CPU memory between passes")
     gather_for_generation: bool = key(

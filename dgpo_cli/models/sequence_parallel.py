@@ -74,19 +74,28 @@ class Team:
 ALONE = Team(place=0, size=1)
 
 
+def require_teams(processes: int, size: int) -> None:
+    """Check a number of processes before any of them reads a model.
+
+    Raises:
+        ConfigError: they do not make up whole teams.
+    """
+    if processes % size:
+        raise ConfigError(
+            f"strategy.sequence_parallel={size}: {processes} processes do not make up teams of {size}",
+            "a number of processes that it divides",
+        )
+
+
 def team_of(processes: Processes, size: int) -> Team:
     """The team of this process. Every process of the run has to ask, for all teams are made together.
 
     Raises:
-        ConfigError: the processes do not make up whole teams.
+        ConfigError: as `require_teams` does.
     """
+    require_teams(processes.size, size)
     if size == 1:
         return ALONE
-    if processes.size % size:
-        raise ConfigError(
-            f"strategy.sequence_parallel={size}: {processes.size} processes do not make up teams of {size}",
-            "a strategy.num_processes that it divides",
-        )
     firsts = range(0, processes.size, size)
     with together():
         groups = [dist.new_group(list(range(first, first + size)), COLLECTIVE_PATIENCE) for first in firsts]

@@ -299,6 +299,18 @@ def test_what_cannot_be_started_is_said_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_launcher_that_starts_no_whole_teams_is_refused_before_they_meet(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in {**launched, "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, value)
+    teams = ["strategy=ddp", "strategy.sequence_parallel=2", "strategy.connect_seconds=1"]
+    assert main(["train", f"hydra.run.dir={tmp_path / 'run'}", *QUICK, *teams]) == 2
+    said = capfd.readouterr().err
+    assert "error: strategy.sequence_parallel=2: 3 processes do not make up teams of 2" in said
+
+
 @pytest.mark.slow  # what decides is tested in tests/training/test_memory.py
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_processes_that_fit_alone_and_not_together_are_refused_before_the_first_step(
