@@ -14,6 +14,7 @@ from dgpo_cli.large_imports import imported
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_frozen() -> Iterator[None]:
+    gc.unfreeze()  # what tests before it in this process have imported
     yield
     gc.unfreeze()
 
