@@ -18,13 +18,15 @@ starts.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from dgpo_cli.config.groups import RewardConfig
 from dgpo_cli.config.reward_names import names_of
 from dgpo_cli.errors import ConfigError
-from dgpo_cli.types import Grader
+
+if TYPE_CHECKING:  # each grading process imports this file
+    from dgpo_cli.config.groups import RewardConfig
+    from dgpo_cli.types import Grader
 
 GRADERS = ("exact", "answer_only", "robust", "dapo", "function")
 READS_MATHEMATICS = frozenset({"robust", "dapo"})  # the others compare golds as they stand: load them unreduced
@@ -79,6 +81,8 @@ def make_grader(
         from dgpo_cli.rewards.strings import AnswerOnlyGrader, ExactGrader
 
         return ExactGrader() if name == "exact" else AnswerOnlyGrader()
+    import difflib
+
     close = difflib.get_close_matches(name, GRADERS, n=1)
     raise ConfigError(f"reward.name: expected {' | '.join(GRADERS)}, got {name}", f"reward={close[0]}" if close else "")
 
