@@ -74,9 +74,9 @@ def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
 
 def mask_of_held(held: list[Held], width: int) -> Tensor:
     """[b, T] True on the tokens of row i that held[i] names."""
-    starts, stops = ([piece[end] for piece in held] for end in (1, 2))
     columns = torch.arange(width)[None, :]
-    return (columns >= torch.tensor(starts)[:, None]) & (columns < torch.tensor(stops)[:, None])
+    starts, stops = torch.tensor([one.start for one in held]), torch.tensor([one.stop for one in held])
+    return (columns >= starts[:, None]) & (columns < stops[:, None])
 
 
 def make_microbatches(

@@ -22,11 +22,12 @@ def context_warnings(model: Architecture, prompt: int, completion: int, name: st
 
 def batch_warnings(config: TrainConfig, layout: Layout, batch: Batch) -> list[str]:
     found = []
-    budget = config.optim.tokens_per_microbatch
-    if batch.width > budget * layout.sequence_parallel:
+    budget, size = config.optim.tokens_per_microbatch, layout.sequence_parallel
+    if batch.width > budget * size:
+        of = f" of each of {size} processes" if size > 1 else ""
         found.append(
-            f"a full-length rollout has {batch.width:,} tokens, more than optim.tokens_per_microbatch={budget}: it is "
-            "a micro-batch of its own"
+            f"a full-length rollout has {batch.width:,} tokens, more than optim.tokens_per_microbatch={budget}{of}: it "
+            "is a micro-batch of its own"
         )
     rollouts = rollouts_an_update(config)
     if rollouts % layout.teams:
