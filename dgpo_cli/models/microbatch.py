@@ -51,7 +51,7 @@ class MicroBatch:
         """The counted tokens of each row that are its own."""
         if self.part is not None:
             return self.part
-        return [Held(row, 0, length) for row, length in zip(self.rows, self.lengths, strict=True)]
+        return whole_rows(self.rows, self.lengths)
 
     @property
     def mask(self) -> Tensor:
@@ -64,6 +64,11 @@ class MicroBatch:
     def longest(self) -> int:
         """Tokens of its longest sequence."""
         return max(self.packed) if self.packed else self.input_ids.shape[1]
+
+
+def whole_rows(rows: list[int], lengths: list[int]) -> list[Held]:
+    """All counted tokens of rows that have so many."""
+    return [Held(row, 0, length) for row, length in zip(rows, lengths, strict=True)]
 
 
 def mask_of(lengths: list[int], width: int | None = None) -> Tensor:

@@ -40,7 +40,7 @@ def phases_of_training(
         width=prompt + config.rollout.max_completion_tokens,
         prompt=prompt,
     )
-    # A process counts its own micro-batches, the rule those of all: several processes never have a batch in one.
+    # A process, or a team, counts its own micro-batches, the rule those of all: several never have a batch in one.
     everyones = batch.micro_batches * layout.teams
     first = scores_first(config.gating, updates=updates_a_step(config), micro_batches=everyones)
     phases = training_phases(model, setting, batch, generation, scores_first=first)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dgpo_cli.algorithm import Credit
 from dgpo_cli.config.gating_needs import needs_whole_batch, scores_first
 from dgpo_cli.core.credit import TokenSignals, measured
-from dgpo_cli.models.microbatch import Held, MicroBatch, mask_of
+from dgpo_cli.models.microbatch import MicroBatch, mask_of, whole_rows
 from dgpo_cli.models.scoring import counted, put_counted
 from dgpo_cli.processes import Processes
 from dgpo_cli.traffic import SIGNALS
@@ -123,16 +123,12 @@ class _Record:
             rows = [row for row, length in enumerate(self._lengths) if length]
             mine = (rows, [self._lengths[row] for row in rows])
             theirs = processes.to_main(mine, SIGNALS)
-            parts = processes.rows_to_main(counted(values, _whole(*mine)), SIGNALS)
+            parts = processes.rows_to_main(counted(values, whole_rows(*mine)), SIGNALS)
             for held, part in zip(theirs[1:], parts[1:], strict=True):
                 for row, length in zip(*held, strict=True):
                     self._lengths[row] = length
-                put_counted(values, _whole(*held), part)
+                put_counted(values, whole_rows(*held), part)
         if not processes.main:
             return None
         signals = TokenSignals(mask_of(self._lengths, self._width), **self._values)
         return Scored(signals, Credit(self._weights, self._score, self._gate))
-
-
-def _whole(rows: list[int], lengths: list[int]) -> list[Held]:
-    return [Held(row, 0, length) for row, length in zip(rows, lengths, strict=True)]

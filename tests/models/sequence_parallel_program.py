@@ -42,9 +42,9 @@ SIZES = {
 }
 
 
-def model_of(family: str, of_keys: int, *, checkpointing: bool, team: Team) -> LanguageModel:
+def model_of(family: str, of_keys: int, *, checkpointing: bool, team: Team, seed: int = 0) -> LanguageModel:
     make, config = FAMILIES[family]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = make(config(**SIZES, num_key_value_heads=of_keys)).double().eval()
     pack_attention(model)
     adapt_layers(model, checkpointing=checkpointing, compiled=False)
@@ -108,12 +108,16 @@ def compared(processes: Processes, team: Team, family: str, of_keys: int, tokens
 
 def scored(processes: Processes, team: Team) -> None:
     """The signals of a batch, put together from the parts of all teams, against those of whole sequences."""
-    alone, shared = (model_of("qwen2", 2, checkpointing=False, team=one) for one in (ALONE, team))
-    expected, found = (
-        score_rollouts(model, model, uneven_rollouts(), LENGTHS, temperature=0.9, tokens=10, processes=these)
-        for model, these in ((alone, SOLO), (shared, processes))
-    )
+    results = []
+    for one, these in ((ALONE, SOLO), (team, processes)):
+        policy, reference = (model_of("qwen2", 2, checkpointing=False, team=one, seed=seed) for seed in (0, 1))
+        results.append(
+            score_rollouts(policy, reference, uneven_rollouts(), LENGTHS, temperature=0.9, tokens=10, processes=these)
+        )
+    expected, found = results
     assert torch.equal(found.mask, expected.mask)
+    assert expected.hellinger is not None
+    assert bool((expected.hellinger[expected.mask] > 0).all())  # policy and reference are two models
     names = ("logprobs", "entropy", "ref_logprobs", "hellinger", "grad_norm")
     off = max(float((getattr(found, name) - getattr(expected, name)).abs().max()) for name in names)
     if processes.main:
